@@ -1,0 +1,68 @@
+"""
+The log: event types, append, read, partitions, groups. Imports nothing of ours.
+
+Promise: an event ID is in the live log once, however often it is appended; an append is whole or absent; what was read is what
+was written, or a DamagedEntry.
+
+Decision (2026-11): entries have two fields, ``event`` (JSON) and ``crc32``. Refused: the event ID as a field of its own, which
+would cost 30 bytes an event only to be looked at when an ID is appended twice, where it is found in the JSON.
+Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0.6 us), zlib's CRC-32 for the checksum, as every
+language has it.
+"""
+
+from .codec import EVENT_BYTES_MAX, Codec
+from .connection import Server
+from .errors import (
+    DamagedEntry,
+    InvalidEvent,
+    InvariantBroken,
+    NotReplicated,
+    PartitionMismatch,
+    ServerUnfit,
+    StreamError,
+    StreamUnknown,
+    UnknownEventVersion,
+    UnknownOutcome,
+    VersionConflict,
+)
+from .events import BUILT_IN, ClipViewsObserved, Count, Event, ImportFinished, ImportRowRejected, Instant
+from .ids import derived_id, observed_id
+from .log import BATCH_MAX, Appended, Entry, Outcome, Stream
+from .registry import StreamFacts, list_streams, open_stream
+from .settings import Ack, Settings
+
+__all__ = [
+    "BATCH_MAX",
+    "BUILT_IN",
+    "EVENT_BYTES_MAX",
+    "Ack",
+    "Appended",
+    "ClipViewsObserved",
+    "Codec",
+    "Count",
+    "DamagedEntry",
+    "Entry",
+    "Event",
+    "ImportFinished",
+    "ImportRowRejected",
+    "Instant",
+    "InvalidEvent",
+    "InvariantBroken",
+    "NotReplicated",
+    "Outcome",
+    "PartitionMismatch",
+    "Server",
+    "ServerUnfit",
+    "Settings",
+    "Stream",
+    "StreamError",
+    "StreamFacts",
+    "StreamUnknown",
+    "UnknownEventVersion",
+    "UnknownOutcome",
+    "VersionConflict",
+    "derived_id",
+    "list_streams",
+    "observed_id",
+    "open_stream",
+]

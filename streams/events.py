@@ -1,0 +1,92 @@
+"""
+Event types: what a fact looks like.
+
+An event is a frozen msgspec struct: the envelope's fields (``Event``) and its own. Its tag is its name in the log for ever;
+the class may be renamed. New fields get defaults, so that old entries decode for ever.
+
+Here: the envelope, the bounds every event keeps, and the event types the product itself ships. Encoding and upcasting are in
+codec.py; a stranger's event types live in the stranger's package.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+import msgspec
+
+COUNT_MAX = 2**53 - 1  # the largest integer that Lua, JSON readers and IEEE doubles all hold exactly
+IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")  # no braces (hash tags), no blanks, nothing a terminal would obey
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+ShortText = Annotated[str, msgspec.Meta(max_length=1_000)]
+
+
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag=""
+):
+    """One fact, in the past tense: the envelope that every event has.
+
+    event_id: its identity, the same on every delivery; 1 to 128 of ``A-Za-z0-9_.:-``. Derive it from the facts (ids.py).
+    subject: the entity it is about, and the partition key; the same characters. Order holds within a subject.
+    occurred_at: event time with an offset; at most 24 h ahead of the server's clock.
+    source: the worker and instance that saw it. correlation_id: the story it belongs to. causation_id: the event that led
+    to it. traceparent: W3C Trace Context.
+    version: the schema version the entry was written in; set by the codec from ``schema_version``.
+    """
+
+    schema_version: ClassVar[int] = 1
+
+    event_id: str
+    subject: str
+    occurred_at: Instant
+    source: ShortText = ""
+    correlation_id: ShortText = ""
+    causation_id: ShortText = ""
+    traceparent: ShortText = ""
+    version: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+
+
+class ClipViewsObserved(Event, frozen=True, kw_only=True, tag="clip.views_observed"):
+    """A platform reported this many views on a clip, video or recorded broadcast (the subject) at ``occurred_at``.
+
+    views: running total since publication, not a delta: a lost poll costs detail, not truth.
+    category: the platform's category or game, any text. created_at: publication; absent where the platform does not say.
+    """
+
+    views: Count
+    category: ShortText = ""
+    title: ShortText = ""
+    channel: ShortText = ""
+    created_at: Instant | None = None
+
+
+class ImportRowRejected(Event, frozen=True, kw_only=True, tag="import.row_rejected"):
+    """A row of an imported file could not become an event. The subject is the file's name.
+
+    row: data row number from 1. columns: those that make the row unusable. reason: a sentence. stream: where it was meant to go.
+    """
+
+    stream: ShortText
+    row: Count
+    columns: tuple[str, ...]
+    reason: ShortText
+
+
+class ImportFinished(Event, frozen=True, kw_only=True, tag="import.finished"):
+    """A file was read to its end. The subject is the file's name; the same content finishes once.
+
+    file_sha256: of the file as stored, hexadecimal. rows = valid_rows + rejected_rows.
+    """
+
+    stream: ShortText
+    format: ShortText
+    file_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    rows: Count
+    valid_rows: Count
+    rejected_rows: Count
+
+
+BUILT_IN: tuple[type[Event], ...] = (ClipViewsObserved, ImportRowRejected, ImportFinished)

@@ -1,0 +1,126 @@
+"""
+A consumer group's side of the log: its cursor, its lag, and the commands to read by it.
+
+The cursor (a hash of ours beside the view) is the truth, the server's group a hint: it wakes consumers up and shows every
+Redis tool who is where. Whatever the group says, consumption continues from the cursor; ``seek`` brings the group in line.
+Counts are our own: XINFO's lag is null after an XDEL or SETID and absent before 7.0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .connection import Server
+from .keys import Keys
+
+CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no second one to progress
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a group's view of a partition has come.
+
+    position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead + quarantined.
+    skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every
+    entry read. fingerprint: of the projection's definition and settings. watermark: see the projection.
+    """
+
+    position: str = ""
+    read: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    dead: int = 0
+    quarantined: int = 0
+    checksum: int = 0
+    fingerprint: str = ""
+
+    def fields(self) -> list[str | int]:
+        """field, value, .. as HSET takes them."""
+        return [item for name in self.__struct_fields__ for item in (name, getattr(self, name))]
+
+
+def cursor_of(reply: list[bytes]) -> Cursor:
+    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Unknown fields (newer builds) are kept out."""
+    pairs = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
+    known = {name: pairs[name] for name in Cursor.__struct_fields__ if name in pairs}
+    return msgspec.convert(known, Cursor, strict=False)
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """What a group has not yet read of a partition.
+
+    events: exact. seconds: how long the oldest of them has been in the log, 0.0 when there is none.
+    missing: entries that vanished from the log without the trimmer (XDEL, XTRIM, DEL by hand), else 0.
+    rewound: the log ends before the cursor (restored from an older copy, or re-created).
+    """
+
+    events: int
+    seconds: float
+    missing: int
+    rewound: bool
+
+
+def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
+    """O(1) on the counts, plus one look at the first entry after the cursor."""
+    with server.client.pipeline(transaction=True) as pipeline:  # one snapshot, or the counts would not add up
+        pipeline.xlen(keys.log)
+        pipeline.hget(keys.meta, "trimmed")
+        pipeline.execute_command("XRANGE", keys.log, f"({cursor.position or '0-0'}", "+", "COUNT", 1)
+        pipeline.execute_command("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+        length, trimmed, following, last = pipeline.execute()
+    seconds, microseconds = server.client.time()
+    events = max(0, length + int(trimmed or 0) - cursor.read)
+    rewound = (
+        bool(cursor.position) and (not last or as_pair(_position(last)) < as_pair(cursor.position)) and length == 0
+    )
+    rewound = rewound or (bool(last) and as_pair(_position(last)) < as_pair(cursor.position or "0-0"))
+    missing = max(0, cursor.read - length - int(trimmed or 0))
+    if not following:
+        return Lag(0 if missing or rewound else events, 0.0, missing, rewound)
+    waiting_s = seconds + microseconds / 1e6 - as_pair(_position(following))[0] / 1000
+    return Lag(max(events, 1), max(0.0, round(waiting_s, 3)), missing, rewound)
+
+
+def as_pair(position: str) -> tuple[int, int]:
+    """A position in a form that compares: (milliseconds, sequence)."""
+    milliseconds, _, sequence = position.partition("-")
+    return int(milliseconds or 0), int(sequence or 0)
+
+
+def _position(reply: list[Any]) -> str:
+    return str(reply[0][0].decode())
+
+
+def ensure(keys: Keys, group: str, cursor: Cursor) -> tuple[Any, ...]:
+    """The command that makes the group; BUSYGROUP is the answer where it exists."""
+    return ("XGROUP", "CREATE", keys.log, group, cursor.position or "0", "MKSTREAM")
+
+
+def seek(keys: Keys, group: str, cursor: Cursor) -> tuple[Any, ...]:
+    """The command that puts the group where the cursor is."""
+    return ("XGROUP", "SETID", keys.log, group, cursor.position or "0")
+
+
+def read_new(keys: Keys, group: str, count: int) -> tuple[Any, ...]:
+    """The command that reads what the group has not delivered yet, without waiting."""
+    return ("XREADGROUP", "GROUP", group, CONSUMER, "COUNT", count, "STREAMS", keys.log, ">")
+
+
+def wait_new(keys: list[Keys], group: str, count: int, block_ms: int) -> tuple[Any, ...]:
+    """The command that waits up to block_ms for something new in any of the partitions (of one node or server)."""
+    logs = [item.log for item in keys]
+    return (
+        "XREADGROUP",
+        "GROUP",
+        group,
+        CONSUMER,
+        "COUNT",
+        count,
+        "BLOCK",
+        block_ms,
+        "STREAMS",
+        *logs,
+        *[">"] * len(logs),
+    )

@@ -1,0 +1,83 @@
+"""
+The names of keys, and which partition a subject belongs to. No other module writes a key.
+
+All keys of a partition share the hash tag {stream.partition}, so one script may change them on one server and in a cluster
+alike. Raw input never becomes part of a key: stream, group and projection names are checked, anything else is percent-quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from xxhash import xxh3_64_intdigest
+
+from .errors import StreamError
+
+STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
+PARTITIONS_MAX = 1024
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+def checked_name(kind: str, name: str) -> str:
+    """The name, when it is legal in a key. Raises StreamError naming the rule."""
+    if not NAME.fullmatch(name):
+        raise StreamError(
+            f"{name[:80]!r} is no {kind} name: use 1 to 64 of a-z 0-9 _ . - and begin with a letter or a digit."
+        )
+    return name
+
+
+def partition_of(subject: str, partitions: int) -> int:
+    """0 <= partition < partitions, by XXH3-64 of the subject's UTF-8 (seed 0). Fixed for ever: order per subject rests on it."""
+    return xxh3_64_intdigest(subject.encode()) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one partition."""
+
+    stream: str
+    partition: int
+
+    @property
+    def where(self) -> str:
+        """For sentences: stream/partition."""
+        return f"{self.stream}/{self.partition}"
+
+    def _key(self, tail: str) -> str:
+        return f"aura:{{{self.stream}.{self.partition}}}:{tail}"
+
+    @property
+    def log(self) -> str:
+        """Stream: the events, in order."""
+        return self._key("log")
+
+    @property
+    def ids(self) -> str:
+        """Hash: digest of event_id -> position of its canonical entry (index.py)."""
+        return self._key("ids")
+
+    @property
+    def meta(self) -> str:
+        """Hash: counts of what the append script did: appended, duplicates; trimmed by the trimmer."""
+        return self._key("meta")
+
+    @property
+    def versions(self) -> str:
+        """Hash: subject -> number of its events, in streams that ask for expected versions."""
+        return self._key("versions")
+
+    def cursor(self, group: str) -> str:
+        """Hash: how far the group's view has come."""
+        return self._key(f"cursor:{group}")
+
+    def dead(self, group: str) -> str:
+        """Hash: position -> why the group could not use the entry."""
+        return self._key(f"dead:{group}")
+
+    def view(self, projection: str, generation: int, table: str, part: str = "") -> str:
+        """A table of a view; `part` (any text, quoted) splits a ranking by category."""
+        tail = f"view:{projection}:{generation}:{table}"
+        return self._key(f"{tail}:{quote(part, safe='')}" if part else tail)

@@ -1,0 +1,258 @@
+"""
+The log of a stream: append, and read by position or by time.
+
+    events -> encode and check all -> group by partition -> one append.lua call per 500 and partition -> positions
+
+Always true: an event ID is in the live log once, however often it is appended; the events of one call and partition go in
+order; a call's chunk of up to 500 events per partition is in the log whole or not at all. An event refused by the checks
+stops the call before anything is sent.
+
+Consuming by group is in groups.py; the streams' registry and the start-up checks are in registry.py.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from .codec import Codec, RawEntry, entry_json
+from .connection import Script, Server, Wire, retried
+from .errors import InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
+from .events import IDENTIFIER, Event
+from .index import field_of
+from .keys import Keys, partition_of
+from .settings import Ack, Settings
+
+BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
+READ_MAX = 1_000  # entries a read
+AHEAD_MAX = timedelta(hours=24)  # event time ahead of the clock beyond this is a broken clock, not an early fact
+
+_APPEND = Script(__file__, "append.lua")
+_ALL_IDENTIFIERS = re.compile(rf"{IDENTIFIER.pattern}(?:\n{IDENTIFIER.pattern})*")
+
+
+class Outcome(IntEnum):
+    """What became of an appended event."""
+
+    APPENDED = 0
+    DUPLICATE = 1
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Where an event is in the log. A duplicate's position is that of its first append."""
+
+    partition: int
+    position: str
+    outcome: Outcome
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An event at its place."""
+
+    partition: int
+    position: str
+    event: Event
+
+
+class _AppendAnswer(IntEnum):
+    OK = 0
+    CONFLICT = 1
+    DANGLING = 2
+
+
+class _Chunk(msgspec.Struct):
+    """Up to BATCH_MAX events of one partition, ready to send."""
+
+    partition: int
+    indexes: list[int]
+    command: tuple[Any, ...]
+
+
+class Stream:
+    """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several threads."""
+
+    def __init__(
+        self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings
+    ) -> None:
+        self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
+        self.codec, self.settings = codec, settings
+        self.keys = tuple(Keys(name, partition) for partition in range(partitions))
+        self._wires: dict[str, Wire] = {}
+
+    def partition_of(self, subject: str) -> int:
+        """The partition that holds the subject's events."""
+        return partition_of(subject, self.partitions)
+
+    def append(self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None) -> list[Appended]:
+        """Put the events into the log, each event ID once. Returns one Appended per event, in the order given.
+
+        expected: subject -> number of its events the caller has seen (streams created ``versioned``); others are refused.
+        Raises InvalidEvent before anything is sent; VersionConflict; NotReplicated and UnknownOutcome, after which the
+        same events may be appended again.
+        """
+        batch = list(events)
+        if not batch:
+            return []
+        if expected and not self.versioned:
+            raise StreamError(f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one.")
+        chunks = self._chunks(batch, self._encode(batch), expected or {})
+        what = f"append of {len(batch)} events to {self.name}"
+        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks), self._reconnect)
+        placed: list[Appended | None] = [None] * len(batch)
+        for chunk, answer in zip(chunks, answers, strict=True):
+            self._place(chunk, answer, placed)
+        return [item for item in placed if item is not None]
+
+    def read(self, partition: int, after: str = "0-0", until: str = "+", count: int = READ_MAX) -> list[Entry]:
+        """Up to `count` entries after a position (not including it), up to and including `until`.
+
+        Raises DamagedEntry at an entry that cannot be trusted, UnknownEventVersion at one from a newer build.
+        Events of types this stream's codec does not know are left out.
+        """
+        raw = self.read_raw(partition, after, until, count)
+        return [entry for entry in (self._entry(partition, item) for item in raw) if entry is not None]
+
+    def read_raw(self, partition: int, after: str = "0-0", until: str = "+", count: int = READ_MAX) -> list[RawEntry]:
+        """The same undecoded: (position, [field, value, ..])."""
+
+        def ask() -> Any:
+            return self.wire(partition).ask(("XRANGE", self.keys[partition].log, f"({after}", until, "COUNT", count))[0]
+
+        answer: list[RawEntry] = retried(
+            f"read of {self.name}/{partition}", self.settings.attempts_max, ask, self._reconnect
+        )
+        return answer
+
+    def read_between(self, partition: int, since: datetime, until: datetime) -> Iterator[Entry]:
+        """Entries appended (server time, not event time) from `since` up to but not including `until`."""
+        after, last = f"{_ms(since) - 1}-18446744073709551615", f"{_ms(until) - 1}-18446744073709551615"
+        while raw := self.read_raw(partition, after, last):
+            yield from (entry for entry in (self._entry(partition, item) for item in raw) if entry is not None)
+            after = raw[-1][0].decode()
+
+    def close(self) -> None:
+        """Close this stream's connections."""
+        for wire in self._wires.values():
+            wire.close()
+        self._wires.clear()
+
+    def wire(self, partition: int) -> Wire:
+        """This stream's own connection to the partition's node."""
+        key = self.keys[partition].log
+        node = self.server.node_of(key)
+        if node not in self._wires:
+            self._wires[node] = self.server.wire(key)
+        return self._wires[node]
+
+    def _reconnect(self) -> None:
+        self.close()
+        self.server.refresh()
+
+    def _entry(self, partition: int, raw: RawEntry) -> Entry | None:
+        where = f"{self.name}/{partition}/{raw[0].decode()}"
+        event = self.codec.decode(entry_json(where, raw[1]), where)
+        return None if event is None else Entry(partition, raw[0].decode(), event)
+
+    def _encode(self, batch: list[Event]) -> list[bytes]:
+        """Every event's JSON, once all pass every check."""
+        encode = self.codec.encode
+        encoded: list[bytes] = []
+        for index, event in enumerate(batch):
+            try:
+                encoded.append(encode(event))
+            except InvalidEvent as error:
+                raise InvalidEvent(error.event_id, error.reason, index) from error.__cause__
+        # One match for the whole batch costs a tenth of one per event; the slow look is only for the sentence.
+        names = "\n".join([f"{event.event_id}\n{event.subject}" for event in batch])
+        if not _ALL_IDENTIFIERS.fullmatch(names):
+            _refuse_identifier(batch)
+        latest = time.time() + AHEAD_MAX.total_seconds()
+        for index, event in enumerate(batch):
+            if event.occurred_at.timestamp() > latest:
+                raise InvalidEvent(event.event_id, f"occurred_at {event.occurred_at} is more than 24 h ahead", index)
+        return encoded
+
+    def _chunks(self, batch: list[Event], encoded: list[bytes], expected: Mapping[str, int]) -> list[_Chunk]:
+        """The script calls, in order; each with up to BATCH_MAX events of one partition."""
+        by_partition: dict[int, list[int]] = {}
+        partitions = self.partitions
+        for index, event in enumerate(batch):
+            by_partition.setdefault(partition_of(event.subject, partitions), []).append(index)
+        chunks = []
+        for partition, indexes in by_partition.items():
+            for start in range(0, len(indexes), BATCH_MAX):
+                part = indexes[start : start + BATCH_MAX]
+                chunks.append(_Chunk(partition, part, self._command(partition, part, batch, encoded, expected)))
+        return chunks
+
+    def _command(
+        self, partition: int, part: list[int], batch: list[Event], encoded: list[bytes], expected: Mapping[str, int]
+    ) -> tuple[Any, ...]:
+        keys = self.keys[partition]
+        digests = b"".join([field_of(batch[index].event_id) for index in part])
+        lines = b"".join([b"%d %b\n" % (crc32(encoded[index]), encoded[index]) for index in part])
+        subjects, wanted = "", ""
+        if self.versioned:
+            subjects = "".join([f"{batch[index].subject}\n" for index in part])
+            here = {batch[index].subject for index in part}
+            wanted = "".join([f"{subject} {version}\n" for subject, version in expected.items() if subject in here])
+        return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions), (digests, lines, subjects, wanted))
+
+    def _send(self, chunks: Sequence[_Chunk]) -> list[Any]:
+        """All chunks out, then all answers in; WAIT follows each in its own connection, where alone it means something."""
+        ack, wait = self.settings.ack, ("WAIT", self.settings.replicas, self.settings.wait_ms)
+        wires = [self.wire(chunk.partition) for chunk in chunks]
+        for chunk, wire in zip(chunks, wires, strict=True):
+            wire.send([chunk.command, wait] if ack is Ack.REPLICA else [chunk.command])
+        answers: list[Any] = []
+        vouched = self.settings.replicas
+        for wire in wires:
+            answers.append(wire.receive())
+            if ack is Ack.REPLICA and isinstance(confirmed := wire.receive(), int):
+                vouched = min(vouched, confirmed)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        if vouched < self.settings.replicas:
+            raise NotReplicated(self.settings.replicas, vouched, self.settings.wait_ms)
+        return answers
+
+    def _place(self, chunk: _Chunk, answer: Any, placed: list[Appended | None]) -> None:
+        code = _AppendAnswer(answer[0])
+        if code is _AppendAnswer.CONFLICT:
+            subject = answer[1].decode()
+            raise VersionConflict(subject, self._expected_of(chunk, subject), int(answer[2]))
+        if code is _AppendAnswer.DANGLING:
+            raise InvariantBroken(
+                f"the index of {self.keys[chunk.partition].where} names {answer[2].decode()} for event {answer[1].decode()!r}, "
+                "but the log has no such entry: it was deleted by hand. Nothing was appended; restore the entry or its index row."
+            )
+        positions, duplicates = answer[1], set(answer[2])
+        for number, (index, position) in enumerate(zip(chunk.indexes, positions, strict=True), start=1):
+            outcome = Outcome.DUPLICATE if number in duplicates else Outcome.APPENDED
+            placed[index] = Appended(chunk.partition, position.decode(), outcome)
+
+    @staticmethod
+    def _expected_of(chunk: _Chunk, subject: str) -> int:
+        wanted = dict(line.split(" ") for line in chunk.command[-1].splitlines())
+        return int(wanted[subject])
+
+
+def _ms(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+def _refuse_identifier(batch: list[Event]) -> None:
+    for index, event in enumerate(batch):
+        for field, value in (("event_id", event.event_id), ("subject", event.subject)):
+            if not IDENTIFIER.fullmatch(value):
+                reason = f"{field} {value[:80]!r} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -"
+                raise InvalidEvent(event.event_id[:80], reason, index)
+    raise InvariantBroken("identifiers were refused together and accepted one by one")

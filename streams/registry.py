@@ -1,0 +1,89 @@
+"""
+Which streams a server has, and whether the server is fit to keep them.
+
+A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two creators one
+wins, the other learns what was recorded). ``open_stream`` is the only way to a Stream.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .codec import Codec
+from .connection import VERSION_MIN, Server
+from .errors import PartitionMismatch, ServerUnfit, StreamUnknown
+from .keys import PARTITIONS_MAX, STREAMS, checked_name
+from .log import Stream
+from .settings import Ack, Settings
+
+EVICTION_FIT = ("noeviction", "")
+
+
+class StreamFacts(msgspec.Struct, frozen=True):
+    """What is fixed for a stream's life."""
+
+    partitions: int
+    versioned: bool = False
+
+
+def list_streams(server: Server) -> dict[str, StreamFacts]:
+    """All registered streams by name, sorted."""
+    rows: dict[bytes, bytes] = server.client.hgetall(STREAMS)  # type: ignore[assignment]
+    return {name.decode(): msgspec.json.decode(rows[name], type=StreamFacts) for name in sorted(rows)}
+
+
+def open_stream(
+    server: Server,
+    name: str,
+    *,
+    codec: Codec | None = None,
+    settings: Settings | None = None,
+    create: bool = False,
+    partitions: int | None = None,
+    versioned: bool = False,
+) -> Stream:
+    """The stream, after the start-up checks.
+
+    create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any other number.
+    Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
+    """
+    settings = settings or Settings()
+    check_server(server, settings)
+    checked_name("stream", name)
+    wanted = StreamFacts(partitions or settings.partitions, versioned)
+    if not 1 <= wanted.partitions <= PARTITIONS_MAX:
+        raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
+    if create:
+        server.client.hsetnx(STREAMS, name, msgspec.json.encode(wanted))
+    recorded: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
+    if recorded is None:
+        raise StreamUnknown(name, list(list_streams(server)))
+    facts = msgspec.json.decode(recorded, type=StreamFacts)
+    if partitions is not None and partitions != facts.partitions:
+        raise PartitionMismatch(name, facts.partitions, partitions)
+    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), settings)
+
+
+def check_server(server: Server, settings: Settings) -> None:
+    """Refuse a server that would lose or change what we keep. Raises ServerUnfit with the remedy."""
+    facts = server.facts
+    if facts.flavour == "redis" and facts.version < VERSION_MIN:
+        raise ServerUnfit(f"the server is {facts.name}; AuraStream needs Redis 6.2 or later, or Valkey. Upgrade it.")
+    if facts.eviction not in EVICTION_FIT:
+        raise ServerUnfit(
+            f"the server's maxmemory-policy is {facts.eviction}: it deletes views and event IDs when memory runs short. "
+            "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)."
+        )
+    kind: bytes = server.client.type(STREAMS)  # type: ignore[assignment]
+    if kind not in (b"hash", b"none"):
+        raise ServerUnfit(
+            f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this database. "
+            "Give AuraStream a database of its own."
+        )
+    if settings.ack is Ack.DISK:
+        fsync = server.client.config_get("appendfsync")
+        if "always" not in (fsync or {}).values():
+            raise ServerUnfit(
+                "ack=disk needs the server to run with appendonly yes and appendfsync always; it does not. "
+                "Set both, or choose ack=memory or ack=replica."
+            )

@@ -1,0 +1,36 @@
+"""
+All that a process reads from its environment, checked before it opens a connection.
+
+Every field can be set as AURASTREAM_<FIELD>. AURASTREAM_HOME (the embedded server's directory) is read by embedded.py.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Ack(StrEnum):
+    """What an append's success vouches for."""
+
+    MEMORY = "memory"  # the server has it: lost with the server's memory, or on fail-over
+    REPLICA = "replica"  # WAIT: `replicas` replicas have it as well
+    DISK = "disk"  # appendfsync always: on this server's disk
+
+
+class Settings(BaseSettings):
+    """How this process reaches the server and the log."""
+
+    model_config = SettingsConfigDict(env_prefix="AURASTREAM_", extra="ignore", frozen=True)
+
+    redis_url: SecretStr | None = Field(
+        None, description="redis://, rediss:// or unix://; none starts the embedded server"
+    )
+    partitions: int = Field(4, ge=1, le=1024, description="of streams this process creates; fixed for a stream's life")
+    ack: Ack = Field(Ack.MEMORY, description="acknowledgement level of appends")
+    replicas: int = Field(1, ge=1, le=16, description="how many replicas ack=replica waits for")
+    wait_ms: int = Field(1_000, ge=1, le=60_000, description="how long ack=replica waits")
+    attempts_max: int = Field(8, ge=1, le=100, description="tries of an idempotent operation when the connection fails")
+    batch_max: int = Field(1_000, ge=1, le=1_000, description="entries a consumer reads at a time")
