@@ -1,0 +1,42 @@
+"""
+The views: fold, tables, commit, read, check; one file per projection. Imports streams.
+
+Promise: for every projection and partition, at every instant, view == fold(log[.. cursor]), each event ID counted once, through
+any crash; every read comes from one instant and names it.
+
+Decision (2026-11): the fold is Python, the commit one script of absolute values (DESIGN section 4 has the measurements). Event
+IDs are verified in the commit against the append's own index, one HMGET a batch, so exactly-once costs no ledger of its own.
+Decision (2026-11): rankings are stored with the sign turned: ZRANGE then gives the best first with ties in byte order, which
+ZREVRANGE gives the wrong way round.
+Decision (2026-11): one thread drives all flows of a process. Refused: a thread per projection, where the interpreter lock makes a
+reply that is there wait up to 5 ms for a fold that is running.
+"""
+
+from .check import Checked, Difference, check
+from .consumer import Consumer, Progress
+from .errors import FoldFailed, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
+from .memory import MemoryView
+from .projection import Listing, Projection, Ranking, Rollup, Totals
+from .reads import Answer, Ranked, View
+
+__all__ = [
+    "Answer",
+    "Checked",
+    "Consumer",
+    "Difference",
+    "FoldFailed",
+    "Listing",
+    "MemoryView",
+    "Progress",
+    "Projection",
+    "ProjectionError",
+    "ProjectionRedefined",
+    "ProjectionUnknown",
+    "Ranked",
+    "Ranking",
+    "Rollup",
+    "Totals",
+    "View",
+    "ViewBroken",
+    "check",
+]

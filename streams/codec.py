@@ -18,11 +18,9 @@ from zlib import crc32
 import msgspec
 
 from .errors import DamagedEntry, InvalidEvent, StreamError, UnknownEventVersion
-from .events import BUILT_IN, IDENTIFIER, Event
+from .events import BUILT_IN, IDENTIFIER, Event, Instant
 
-EVENT_BYTES_MAX = (
-    256 * 1024
-)  # before sending and before decoding: an oversized value resets the connection on old servers
+EVENT_BYTES_MAX = 256 * 1024  # before sending and before decoding: an oversized value resets the connection on old servers
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 RawEntry = tuple[bytes, list[bytes]]  # as the server answers: position, [field, value, field, value ..]
@@ -33,7 +31,11 @@ class Envelope(msgspec.Struct, frozen=True):
 
     event_id: str
     type: str
-    subject: str = ""
+    subject: str
+    occurred_at: Instant
+    source: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
     version: int = 1
 
 
@@ -55,9 +57,7 @@ def entry_json(where: str, fields: list[bytes]) -> bytes:
     if len(raw) > EVENT_BYTES_MAX:
         raise DamagedEntry(where, f"the event has {len(raw)} bytes, the limit is {EVENT_BYTES_MAX}")
     if stated != b"%d" % crc32(raw):
-        raise DamagedEntry(
-            where, f"its checksum is {crc32(raw)}, the entry says {stated[:20].decode(errors='replace')}"
-        )
+        raise DamagedEntry(where, f"its checksum is {crc32(raw)}, the entry says {stated[:20].decode(errors='replace')}")
     return raw
 
 
@@ -89,16 +89,12 @@ class Codec:
         for kind in types:
             tag = str(kind.__struct_config__.tag)
             if self.types.setdefault(tag, kind) is not kind:
-                raise StreamError(
-                    f"two event classes share the tag {tag!r}: {self.types[tag]} and {kind}. Rename one tag."
-                )
+                raise StreamError(f"two event classes share the tag {tag!r}: {self.types[tag]} and {kind}. Rename one tag.")
         self.upcasters = dict(upcasters or {})
         for tag, kind in self.types.items():
             missing = [v for v in range(1, kind.schema_version) if (tag, v) not in self.upcasters]
             if missing:
-                raise StreamError(
-                    f"{tag!r} is at version {kind.schema_version} but has no upcaster from {missing}. Add it."
-                )
+                raise StreamError(f"{tag!r} is at version {kind.schema_version} but has no upcaster from {missing}. Add it.")
         self._encoder = msgspec.json.Encoder()
         union: Any = Union[tuple(self.types.values())] if self.types else Event  # noqa: UP007 - built at run time
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(union)

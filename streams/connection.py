@@ -232,9 +232,7 @@ def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
             client.close()
             return RedisCluster.from_url(url, **options), facts
     except ValueError as error:
-        raise ServerUnfit(
-            f"AURASTREAM_REDIS_URL is no Redis address ({error}). Use redis://, rediss:// or unix://."
-        ) from None
+        raise ServerUnfit(f"AURASTREAM_REDIS_URL is no Redis address ({error}). Use redis://, rediss:// or unix://.") from None
     except (*LOST, ResponseError) as error:
         raise ServerUnfit(
             f"cannot reach the Redis server at {_without_password(url)} ({error}). "

@@ -23,7 +23,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
     position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead + quarantined.
     skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every
-    entry read. fingerprint: of the projection's definition and settings. watermark: see the projection.
+    entry read. fingerprint: of the projection's definition and settings. watermark: the latest event time applied, microseconds since 1970.
     """
 
     position: str = ""
@@ -35,6 +35,7 @@ class Cursor(msgspec.Struct, frozen=True):
     quarantined: int = 0
     checksum: int = 0
     fingerprint: str = ""
+    watermark: int = 0
 
     def fields(self) -> list[str | int]:
         """field, value, .. as HSET takes them."""
@@ -72,9 +73,7 @@ def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
         length, trimmed, following, last = pipeline.execute()
     seconds, microseconds = server.client.time()
     events = max(0, length + int(trimmed or 0) - cursor.read)
-    rewound = (
-        bool(cursor.position) and (not last or as_pair(_position(last)) < as_pair(cursor.position)) and length == 0
-    )
+    rewound = bool(cursor.position) and (not last or as_pair(_position(last)) < as_pair(cursor.position)) and length == 0
     rewound = rewound or (bool(last) and as_pair(_position(last)) < as_pair(cursor.position or "0-0"))
     missing = max(0, cursor.read - length - int(trimmed or 0))
     if not following:
@@ -108,19 +107,6 @@ def read_new(keys: Keys, group: str, count: int) -> tuple[Any, ...]:
     return ("XREADGROUP", "GROUP", group, CONSUMER, "COUNT", count, "STREAMS", keys.log, ">")
 
 
-def wait_new(keys: list[Keys], group: str, count: int, block_ms: int) -> tuple[Any, ...]:
-    """The command that waits up to block_ms for something new in any of the partitions (of one node or server)."""
-    logs = [item.log for item in keys]
-    return (
-        "XREADGROUP",
-        "GROUP",
-        group,
-        CONSUMER,
-        "COUNT",
-        count,
-        "BLOCK",
-        block_ms,
-        "STREAMS",
-        *logs,
-        *[">"] * len(logs),
-    )
+def wake_up(waiting: dict[str, str], block_ms: int) -> tuple[Any, ...]:
+    """The command that waits up to block_ms until one of the logs has an entry after its position. Reads for no group."""
+    return ("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *waiting, *[at or "0-0" for at in waiting.values()])

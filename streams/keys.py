@@ -23,9 +23,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 def checked_name(kind: str, name: str) -> str:
     """The name, when it is legal in a key. Raises StreamError naming the rule."""
     if not NAME.fullmatch(name):
-        raise StreamError(
-            f"{name[:80]!r} is no {kind} name: use 1 to 64 of a-z 0-9 _ . - and begin with a letter or a digit."
-        )
+        raise StreamError(f"{name[:80]!r} is no {kind} name: use 1 to 64 of a-z 0-9 _ . - and begin with a letter or a digit.")
     return name
 
 

@@ -78,9 +78,7 @@ class _Chunk(msgspec.Struct):
 class Stream:
     """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several threads."""
 
-    def __init__(
-        self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings
-    ) -> None:
+    def __init__(self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings) -> None:
         self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
         self.codec, self.settings = codec, settings
         self.keys = tuple(Keys(name, partition) for partition in range(partitions))
@@ -104,7 +102,7 @@ class Stream:
             raise StreamError(f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one.")
         chunks = self._chunks(batch, self._encode(batch), expected or {})
         what = f"append of {len(batch)} events to {self.name}"
-        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks), self._reconnect)
+        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks), self.reconnect)
         placed: list[Appended | None] = [None] * len(batch)
         for chunk, answer in zip(chunks, answers, strict=True):
             self._place(chunk, answer, placed)
@@ -125,9 +123,7 @@ class Stream:
         def ask() -> Any:
             return self.wire(partition).ask(("XRANGE", self.keys[partition].log, f"({after}", until, "COUNT", count))[0]
 
-        answer: list[RawEntry] = retried(
-            f"read of {self.name}/{partition}", self.settings.attempts_max, ask, self._reconnect
-        )
+        answer: list[RawEntry] = retried(f"read of {self.name}/{partition}", self.settings.attempts_max, ask, self.reconnect)
         return answer
 
     def read_between(self, partition: int, since: datetime, until: datetime) -> Iterator[Entry]:
@@ -151,7 +147,8 @@ class Stream:
             self._wires[node] = self.server.wire(key)
         return self._wires[node]
 
-    def _reconnect(self) -> None:
+    def reconnect(self) -> None:
+        """Drop the connections and learn the cluster's nodes anew; the next use connects."""
         self.close()
         self.server.refresh()
 

@@ -25,9 +25,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AURASTREAM_", extra="ignore", frozen=True)
 
-    redis_url: SecretStr | None = Field(
-        None, description="redis://, rediss:// or unix://; none starts the embedded server"
-    )
+    redis_url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; none starts the embedded server")
     partitions: int = Field(4, ge=1, le=1024, description="of streams this process creates; fixed for a stream's life")
     ack: Ack = Field(Ack.MEMORY, description="acknowledgement level of appends")
     replicas: int = Field(1, ge=1, le=16, description="how many replicas ack=replica waits for")

@@ -1,0 +1,299 @@
+"""
+Clips: what is known of every clip, video or broadcast, and who is going viral.
+
+    clip.views_observed -> state per clip -> viral and velocity rankings, totals by category, day and hour, the daily recap
+
+Rule for order: a clip's observations are folded in event time. One not newer than the last changes no numbers: at an equal time
+it is counted as a tie (the first one stands), at an earlier time it is counted and listed as late.
+
+Velocity, two kinds:
+- Of a pair of neighbouring observations, views/hour: ``delta * 3600 / seconds``; a fall has no velocity (data definition 4, 5).
+- The platform's, views/minute: the larger of the base velocity (views / age in minutes) and the recent velocity
+  (delta / minutes between the two observations), never below 0. The platform divided the latter by the time since the clip was
+  first seen, which makes every velocity shrink with age; here numerator and denominator are of the same pair.
+
+viral = platform velocity >= viral_per_minute and views >= viral_views and age < viral_age_hours, at the clip's last observation;
+the age runs on in event time, so a clip leaves the ranking when the partition's event time passes its end, observed or not.
+Age counts from publication, or from the first observation where the platform does not say.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aurastream.streams import ClipViewsObserved
+
+from .fold import microseconds
+from .projection import Listing, Projection, Ranking, Rollup, Totals
+
+MINUTE_US = 60_000_000
+HOUR_US = 3_600_000_000
+TOP = 10  # clips a day's recap names; 5 a category are its first five
+
+
+class ClipSettings(BaseSettings):
+    """Thresholds of virality; AURASTREAM_CLIPS_<FIELD>. They are part of the view's definition."""
+
+    model_config = SettingsConfigDict(env_prefix="AURASTREAM_CLIPS_", extra="ignore", frozen=True)
+
+    viral_per_minute: float = Field(1.0, gt=0, allow_inf_nan=False, description="views/minute from which a clip is trending")
+    exploding_per_minute: float = Field(3.0, gt=0, allow_inf_nan=False, description="views/minute from which it is exploding")
+    viral_views: int = Field(20, ge=0, description="views a viral clip has at least")
+    viral_age_hours: float = Field(6.0, gt=0, le=87_600, description="hours of age at which a clip is no longer viral")
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Two neighbouring observations: delta views in elapsed_us microseconds, from start to end."""
+
+    delta: int
+    elapsed_us: int
+    start: datetime
+    end: datetime
+
+    @property
+    def velocity_per_hour(self) -> float:
+        """Views per hour, 0.0 for a fall."""
+        return max(0, self.delta) * HOUR_US / self.elapsed_us
+
+
+class Clip(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A clip so far. views is its running total at last_at; gained and lost sum the rises and falls between observations.
+
+    observations: those that counted (canonical); ties and late did not. pairs_60, pairs_180: pairs of at least 60 and 180
+    views/hour. velocity: the platform's, views/minute, at last_at. age_from: publication, or the first observation.
+    """
+
+    views: int
+    first_at: datetime
+    last_at: datetime
+    age_from: datetime
+    day: str
+    hour: str
+    category: str = ""
+    title: str = ""
+    channel: str = ""
+    observations: int = 1
+    ties: int = 0
+    late: int = 0
+    gained: int = 0
+    lost: int = 0
+    rises: int = 0
+    falls: int = 0
+    pairs_60: int = 0
+    pairs_180: int = 0
+    last: Pair | None = None
+    fastest: Pair | None = None
+    velocity: float = 0.0
+    is_viral: bool = False
+    day_rows: int = 1
+    day_observations: int = 1
+    day_gained: int = 0
+    day_falls: int = 0
+    day_viral: int = 0
+    day_elapsed_us: int = 0
+    hour_observations: int = 1
+    hour_gained: int = 0
+    hour_viral: int = 0
+
+
+class TopClip(msgspec.Struct, frozen=True):
+    """A clip in a recap with its peak velocity of the day, views/minute."""
+
+    subject: str
+    velocity: float
+    views: int
+    title: str
+
+
+class Recap(msgspec.Struct, frozen=True):
+    """One day, over all or of one category: its polls and its fastest clips, the fastest first, ties by subject.
+
+    polls: distinct minutes in which something was observed, as minutes of the day. Sums of the day are in the table days.
+    """
+
+    first_at: datetime
+    last_at: datetime
+    polls: tuple[int, ...]
+    top: tuple[TopClip, ...] = ()
+
+    @property
+    def peak_velocity(self) -> float:
+        """Of the day's fastest clip, views/minute."""
+        return self.top[0].velocity if self.top else 0.0
+
+
+class Clips(Projection[Clip]):
+    """The clip view; see the module's text for its rules."""
+
+    name = "clips"
+    events = (ClipViewsObserved,)
+    state = Clip
+    table = "clips"
+    settings_type = ClipSettings
+    settings: ClipSettings
+
+    def __init__(self, settings: ClipSettings | None = None) -> None:
+        super().__init__(settings)
+        self._viral_per_minute = self.settings.viral_per_minute
+        self._viral_views = self.settings.viral_views
+        self._viral_age = timedelta(hours=self.settings.viral_age_hours)
+        viral = {"score": lambda clip: clip.velocity if clip.is_viral else None, "expires_at": self._viral_until}
+        self.rankings = (
+            Ranking("latest_views", score=lambda clip: clip.views),
+            Ranking("last_velocity", score=lambda clip: clip.last and clip.last.velocity_per_hour),
+            Ranking("max_velocity", score=lambda clip: clip.fastest and clip.fastest.velocity_per_hour),
+            Ranking("viral", **viral),  # type: ignore[arg-type]
+            Ranking("viral_by_category", by="category", **viral),  # type: ignore[arg-type]
+        )
+
+    totals = (
+        Totals(
+            "categories",
+            by="category",
+            of={"subjects": 1, "latest_views_sum": "views", "gained": "gained", "lost": "lost", "falls": "falls"},
+        ),
+        Totals(
+            "days",
+            by="category",
+            window="day",
+            of={
+                "clips": 1,
+                "views": "views",
+                "rows": "day_rows",
+                "observations": "day_observations",
+                "gained": "day_gained",
+                "falls": "day_falls",
+                "viral": "day_viral",
+                "elapsed_us": "day_elapsed_us",
+            },
+        ),
+        Totals(
+            "hours",
+            by="category",
+            window="hour",
+            of={
+                "clips": 1,
+                "views": "views",
+                "observations": "hour_observations",
+                "gained": "hour_gained",
+                "viral": "hour_viral",
+            },
+        ),
+    )
+    rollups = (
+        Rollup("recap", key=lambda clip, event: clip.day, row=Recap, apply=lambda row, clip, event: recapped(row, clip, event)),
+        Rollup(
+            "category_recap",
+            key=lambda clip, event: f"{clip.day}|{clip.category}",
+            row=Recap,
+            apply=lambda row, clip, event: recapped(row, clip, event),
+        ),
+    )
+    listings = (
+        Listing(
+            "late",
+            key=lambda event: "late",
+            item=lambda before, after, event, position: position if before is not None and after.late != before.late else None,
+        ),
+    )
+
+    def apply(self, state: Clip | None, event: ClipViewsObserved) -> Clip:
+        """The clip after one more observation."""
+        at = event.occurred_at
+        if state is None:
+            return self._first(event, at)
+        if at <= state.last_at:
+            return _not_newer(state, is_tie=at == state.last_at)
+        return self._next(state, event, at)
+
+    def _first(self, event: ClipViewsObserved, at: datetime) -> Clip:
+        born = event.created_at or at
+        velocity, viral = self._judged(event.views, at, born, 0.0)
+        return Clip(
+            event.views, at, at, born, at.strftime("%Y-%m-%d"), at.strftime("%Y-%m-%dT%H:00Z"),
+            event.category, event.title, event.channel, velocity=velocity, is_viral=viral, day_viral=int(viral), hour_viral=int(viral),
+        )  # fmt: skip
+
+    def _next(self, state: Clip, event: ClipViewsObserved, at: datetime) -> Clip:
+        views = event.views
+        delta = views - state.views
+        elapsed = at - state.last_at
+        elapsed_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+        pair = Pair(delta, elapsed_us, state.last_at, at)
+        fastest = state.fastest
+        # Cross-multiplied, so that equal velocities are equal whatever their floats: the earliest stays.
+        if fastest is None or delta * fastest.elapsed_us > fastest.delta * elapsed_us:
+            fastest = pair
+        gained, fell = (delta, 0) if delta >= 0 else (0, 1)
+        born = event.created_at or state.age_from
+        velocity, viral = self._judged(views, at, born, gained * MINUTE_US / elapsed_us)
+        hour = at.strftime("%Y-%m-%dT%H:00Z")
+        day = hour[:10]
+        same_day, same_hour = day == state.day, hour == state.hour
+        return Clip(
+            views, state.first_at, at, born, day, hour,
+            event.category, event.title or state.title, event.channel or state.channel,
+            state.observations + 1, state.ties, state.late,
+            state.gained + gained, state.lost + gained - delta, state.rises + (delta > 0), state.falls + fell,
+            state.pairs_60 + (delta * MINUTE_US >= elapsed_us), state.pairs_180 + (delta * MINUTE_US >= 3 * elapsed_us),
+            pair, fastest, velocity, viral,
+            state.day_rows + 1 if same_day else 1,
+            state.day_observations + 1 if same_day else 1,
+            state.day_gained + gained if same_day else gained,
+            state.day_falls + fell if same_day else fell,
+            state.day_viral | viral if same_day else int(viral),
+            state.day_elapsed_us + elapsed_us if same_day else elapsed_us,
+            state.hour_observations + 1 if same_hour else 1,
+            state.hour_gained + gained if same_hour else gained,
+            state.hour_viral | viral if same_hour else int(viral),
+        )  # fmt: skip
+
+    def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, bool]:
+        """The platform's velocity in views/minute, and whether it makes the clip viral now."""
+        age = at - born
+        age_minutes = age.total_seconds() / 60
+        velocity = max(recent, views / age_minutes) if age_minutes > 0 else recent
+        return velocity, velocity >= self._viral_per_minute and views >= self._viral_views and age < self._viral_age
+
+    def _viral_until(self, clip: Clip) -> datetime:
+        return clip.age_from + self._viral_age
+
+
+def _not_newer(state: Clip, is_tie: bool) -> Clip:
+    if is_tie:
+        return msgspec.structs.replace(state, ties=state.ties + 1, day_rows=state.day_rows + 1)
+    return msgspec.structs.replace(state, late=state.late + 1)
+
+
+def recapped(row: Recap | None, clip: Clip, event: ClipViewsObserved) -> Recap:
+    """The day's recap after one more observation; the same object when it adds nothing. Ties and late ones add nothing."""
+    at = event.occurred_at
+    if at != clip.last_at:
+        return row if row is not None else Recap(at, at, (_minute(at),))
+    minute = _minute(at)
+    if row is None:
+        row = Recap(at, at, (minute,))
+    polls = row.polls if minute in row.polls else tuple(sorted((*row.polls, minute)))
+    top = topped(row.top, TopClip(event.subject, clip.velocity, clip.views, clip.title))
+    if polls is row.polls and top is row.top and row.first_at <= at <= row.last_at:
+        return row
+    return Recap(min(row.first_at, at), max(row.last_at, at), polls, top)
+
+
+def topped(top: tuple[TopClip, ...], clip: TopClip) -> tuple[TopClip, ...]:
+    """The TOP fastest with one more; a clip is named once, with its peak. Exact, since a peak only grows within its day."""
+    if clip.velocity <= 0 or (len(top) == TOP and clip.velocity < top[-1].velocity):
+        return top
+    held = next((item for item in top if item.subject == clip.subject), None)
+    if held is not None and held.velocity >= clip.velocity:
+        return top
+    kept = [item for item in top if item.subject != clip.subject]
+    return tuple(sorted([*kept, clip], key=lambda item: (-item.velocity, item.subject))[:TOP])
+
+
+def _minute(at: datetime) -> int:
+    return microseconds(at) // MINUTE_US % 1440

@@ -1,0 +1,85 @@
+-- commit: move one projection's view of one partition forward by one batch, or change nothing.
+-- KEYS[1] cursor  hash    position, read, applied, .., fingerprint             all share one {partition} hash tag
+-- KEYS[2] log     stream  the partition's events
+-- KEYS[3] ids     hash    digest of event_id -> packed position of the canonical entry
+-- KEYS[4..] tables of the view, and dead: hashes and sorted sets
+-- ARGV    [1] group  [2] position the batch was folded from, '' at the start  [3] position of the batch's first entry
+--         [4] digests of the canonical events, 8 bytes each  [5] their packed positions, 10 bytes each
+--         [6] fingerprint of the projection's definition  [7] types of KEYS[4..], 'h' or 'z' each
+--         [8] lengths of the four sections that follow, "c o a", and the operations, lines "key command first last\n":
+--             cursor: c values field, value, ..                        written as they are
+--             odd:    o values class, field, packed position, position: events whose ids row was resolved by the caller
+--                     D another entry is canonical; A adopt: nobody is, this entry becomes it; C canonical by a long field
+--             acks:   a positions to acknowledge
+--             operands of the operations; first and last are indexes into ARGV; command HSET, HDEL, ZADD or ZREM
+-- returns {0 OK}
+--         {1 STALE, stored position}   someone else advanced: drop states, read again from the cursor
+--         {2 GAP, position after the cursor or ''}  the log is not what was read
+--         {3 ODD, indexes (from 1) into [4] whose ids row is missing or names another entry}: resolve and call again
+--         {4 BROKEN, key, type}        a key has a type it never gets from us
+--         {5 REDEFINED, fingerprint}   the view was folded by another definition
+-- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
+local CHUNK = 4000 -- unpack fails at about 8,000
+
+local function kind_of(key) return redis.call('TYPE', key).ok end
+local function wants(key, kind)
+  local found = kind_of(key)
+  if found ~= 'none' and found ~= kind then return {4, key, found} end
+end
+
+-- Plan: everything that can fail or disagree.
+local broken = wants(KEYS[1], 'hash') or wants(KEYS[2], 'stream') or wants(KEYS[3], 'hash')
+for i = 4, #KEYS do
+  broken = broken or wants(KEYS[i], string.sub(ARGV[7], i - 3, i - 3) == 'z' and 'zset' or 'hash')
+end
+if broken then return broken end
+
+local at = redis.call('HMGET', KEYS[1], 'position', 'fingerprint')
+if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end
+if at[2] and at[2] ~= ARGV[6] then return {5, at[2]} end
+
+local from = ARGV[2] == '' and '-' or '(' .. ARGV[2]
+local following = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 1)[1]
+if not following or following[1] ~= ARGV[3] then return {2, following and following[1] or ''} end
+
+local lengths, operations = string.match(ARGV[8], '^([%d ]+)\n(.*)$')
+local c, o, a = string.match(lengths, '(%d+) (%d+) (%d+)')
+local odd_from = 9 + c
+local acks_from = odd_from + o
+local acks_to = acks_from + a - 1
+
+local n = #ARGV[4] / 8
+local strange = {}
+if n > 0 then
+  local fields = {}
+  for i = 1, n do fields[i] = string.sub(ARGV[4], i * 8 - 7, i * 8) end
+  local rows = redis.call('HMGET', KEYS[3], unpack(fields))
+  for i = 1, n do
+    if rows[i] ~= string.sub(ARGV[5], i * 10 - 9, i * 10) then strange[#strange + 1] = i end
+  end
+end
+local adopted = {}
+for i = odd_from, odd_from + o - 1, 4 do
+  local class, field, packed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local row = redis.call('HGET', KEYS[3], field) or adopted[field]
+  local fits = (class == 'D' and row and row ~= packed) or (class == 'C' and row == packed)
+  if class == 'A' and not row then
+    fits = redis.call('XRANGE', KEYS[2], ARGV[i + 3], ARGV[i + 3])[1]
+    adopted[field] = packed
+  end
+  if not fits then return {2, ARGV[i + 3]} end
+end
+if #strange > 0 then return {3, strange} end
+
+-- Commit: only what cannot fail.
+for field, packed in pairs(adopted) do redis.call('HSET', KEYS[3], field, packed) end
+for key, command, first, last in string.gmatch(operations, '(%d+) (%a+) (%d+) (%d+)\n') do
+  for i = first, last, CHUNK do
+    redis.call(command, KEYS[tonumber(key)], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
+  end
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 9, odd_from - 1))
+for i = acks_from, acks_to, CHUNK do -- housekeeping: the position is the truth
+  redis.call('XACK', KEYS[2], ARGV[1], unpack(ARGV, i, math.min(i + CHUNK - 1, acks_to)))
+end
+return {0}

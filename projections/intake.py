@@ -1,0 +1,157 @@
+"""
+From raw entries to what a fold may see: verify, decode, and decide which entry of an event ID counts.
+
+    raw entries -> checksum, type -> (position, event)   and the evidence commit.lua verifies (digests, positions)
+
+Every entry of the log ends in exactly one class: applied, duplicate (another entry is canonical), skipped (a type the projection
+does not fold), dead (damaged: listed with the reason), quarantined (occurred_at more than 24 h after the server received it: a
+broken clock must not move event time). Pure; which entry is canonical is asked of the index by the caller (``Odd``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from aurastream.streams import Codec, DamagedEntry
+from aurastream.streams.codec import RawEntry, entry_json, read_envelope
+from aurastream.streams.groups import Cursor, as_pair
+from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
+from aurastream.streams.log import AHEAD_MAX
+
+from .fold import microseconds
+
+_AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """An event whose index row is not simply its own position. See commit.lua for the classes."""
+
+    kind: str  # D, A or C
+    field: bytes
+    position: bytes
+
+    def args(self) -> tuple[str, bytes, bytes, bytes]:
+        """As commit.lua takes it."""
+        return self.kind, self.field, pack_position(self.position), self.position
+
+
+class Batch:
+    """One read of a partition, decoded. ``events`` is what the fold sees, in order."""
+
+    def __init__(self, raw: list[RawEntry], codec: Codec, where: str, any_type: bool) -> None:
+        self.where = where
+        self.positions: list[bytes] = [position for position, _ in raw]
+        self.dead: dict[str, str] = {}
+        self.skipped = 0
+        self.quarantined = 0
+        self.checksum_parts: list[bytes] = []
+        self._identified: list[tuple[bytes, str]] = []  # position, event_id of every entry that has one
+        self._events: list[tuple[str, Any]] = []
+        self._resolved: dict[bytes, Odd] = {}
+        for position, fields in raw:
+            self._take(position, fields, codec, any_type)
+        self._settle()
+
+    def _take(self, position: bytes, fields: list[bytes], codec: Codec, any_type: bool) -> None:
+        text = position.decode()
+        self.checksum_parts += (position, fields[-1] if fields else b"")
+        try:
+            raw = entry_json(self.where, fields)
+            event = read_envelope(self.where, raw) if any_type else codec.decode(raw, self.where)
+            if event is None:
+                self._identified.append((position, read_envelope(self.where, raw).event_id))
+                self.skipped += 1
+                return
+        except DamagedEntry as error:
+            self.dead[text] = error.reason
+            return
+        if microseconds(event.occurred_at) > as_pair(text)[0] * 1000 + _AHEAD_US:
+            self.dead[text] = f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
+            self.quarantined += 1
+            self._identified.append((position, event.event_id))
+            return
+        self._identified.append((position, event.event_id))
+        self._events.append((text, event))
+
+    def _settle(self) -> None:
+        """Work out what the fold sees and the evidence, from what is resolved so far."""
+        odd = self._resolved
+        plain = (
+            [(position, event_id) for position, event_id in self._identified if position not in odd]
+            if odd
+            else self._identified
+        )
+        self._plain = plain
+        duplicates = {item.position.decode() for item in odd.values() if item.kind == "D"}
+        self.duplicates = len(duplicates)
+        self.events = [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
+        self.digests = b"".join([field_of(event_id) for _, event_id in plain])
+        self.packed = b"".join([pack_position(position) for position, _ in plain])
+        if len(self.packed) != 10 * len(plain):  # a raw XADD with an explicit position beyond the packed form
+            for position, event_id in plain:
+                if len(pack_position(position)) != 10:
+                    odd[position] = Odd("C", field_of(event_id), position)
+            self._settle()
+
+    @property
+    def odd(self) -> list[Odd]:
+        """The events the caller resolved, in order."""
+        return list(self._resolved.values())
+
+    @property
+    def fields(self) -> list[bytes]:
+        """The index fields of the plain events, to look them up without a commit."""
+        return [field_of(event_id) for _, event_id in self._plain]
+
+    def strangers(self, rows: list[bytes | None]) -> list[int]:
+        """Which plain events (from 0) the index, as read for ``fields``, does not name."""
+        return [i for i, row in enumerate(rows) if row != self.packed[i * 10 : i * 10 + 10]]
+
+    def resolve(self, strange: list[int], index: Index) -> None:
+        """Decide for the plain events at these places (from 0) whether each is duplicate, to be adopted, or canonical by a long
+        field. Raises InvariantBroken when the index answers what it cannot."""
+        taken: set[bytes] = {item.field for item in self._resolved.values() if item.kind == "A"}
+        for place in strange:
+            position, event_id = self._plain[place]
+            field = field_of(event_id)
+            holder = index.row(field)
+            if holder is not None and index.event_id_at(unpack_position(holder)) != event_id:
+                field = collided_field_of(event_id)
+                holder = index.row(field)
+            if holder is None:
+                kind = "D" if field in taken else "A"
+                taken.add(field)
+            else:
+                kind = "C" if unpack_position(holder) == position else "D"
+            self._resolved[position] = Odd(kind, field, position)
+        self._settle()
+
+    def advance(self, cursor: Cursor, fingerprint: str, watermark: int) -> Cursor:
+        """The cursor after this batch."""
+        return Cursor(
+            position=self.positions[-1].decode(),
+            read=cursor.read + len(self.positions),
+            applied=cursor.applied + len(self.events),
+            duplicates=cursor.duplicates + len(self._events) - len(self.events),
+            skipped=cursor.skipped + self.skipped,
+            dead=cursor.dead + len(self.dead) - self.quarantined,
+            quarantined=cursor.quarantined + self.quarantined,
+            checksum=crc32(b" ".join(self.checksum_parts), cursor.checksum),
+            fingerprint=fingerprint,
+            watermark=watermark,
+        )
+
+
+class Index:
+    """The ids index and the log, as ``Batch.resolve`` asks them."""
+
+    def row(self, field: bytes) -> bytes | None:
+        """The packed position the field holds."""
+        raise NotImplementedError
+
+    def event_id_at(self, position: bytes) -> str | None:
+        """The event ID of the entry at the position; None when there is no such entry."""
+        raise NotImplementedError
