@@ -117,9 +117,9 @@ def _flat(folded: MemoryView) -> dict[str, dict[str, str]]:
     """The folded tables under the names of their keys."""
     flat: dict[str, dict[str, str]] = {}
     for name, table in folded.tables.items():
-        table_name, _, part = name.partition(":")
+        table_name, colon, part = name.partition(":")
         if table:
-            flat[Keys("x", 0).view("x", 1, table_name, part).rpartition(":view:x:1:")[2]] = {
+            flat[Keys("x", 0).view("x", 1, table_name, part if colon else None).rpartition(":view:x:1:")[2]] = {
                 key: _text(value) for key, value in table.items()
             }
     if folded.dead:

@@ -19,7 +19,8 @@ Age counts from publication, or from the first observation where the platform do
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from pydantic import Field
@@ -27,7 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aurastream.streams import ClipViewsObserved
 
-from .fold import microseconds
+from .fold import MICROSECOND, microseconds
 from .projection import Listing, Projection, Ranking, Rollup, Totals
 
 MINUTE_US = 60_000_000
@@ -60,11 +61,13 @@ class Pair(msgspec.Struct, frozen=True):
         return max(0, self.delta) * HOUR_US / self.elapsed_us
 
 
-class Clip(msgspec.Struct, frozen=True, omit_defaults=True):
+class Clip(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A clip so far. views is its running total at last_at; gained and lost sum the rises and falls between observations.
 
-    observations: those that counted (canonical); ties and late did not. pairs_60, pairs_180: pairs of at least 60 and 180
-    views/hour. velocity: the platform's, views/minute, at last_at. age_from: publication, or the first observation.
+    age_from: publication, or the first observation. observations: those that counted; ties and late did not. pairs_60,
+    pairs_180: pairs of at least 60 and 180 views/hour. delta, elapsed_us, last_velocity: of the last pair; max_..: of the
+    fastest, which ended at max_at; views/hour, a fall is 0. velocity: the platform's, views/minute, at last_at;
+    viral_velocity: the same while viral. day_.., hour_..: what the observations of the last day and hour added.
     """
 
     views: int
@@ -85,10 +88,15 @@ class Clip(msgspec.Struct, frozen=True, omit_defaults=True):
     falls: int = 0
     pairs_60: int = 0
     pairs_180: int = 0
-    last: Pair | None = None
-    fastest: Pair | None = None
+    delta: int = 0
+    elapsed_us: int = 0
+    last_velocity: float | None = None
+    max_delta: int = 0
+    max_elapsed_us: int = 0
+    max_at: datetime | None = None
+    max_velocity: float | None = None
     velocity: float = 0.0
-    is_viral: bool = False
+    viral_velocity: float | None = None
     day_rows: int = 1
     day_observations: int = 1
     day_gained: int = 0
@@ -98,6 +106,25 @@ class Clip(msgspec.Struct, frozen=True, omit_defaults=True):
     hour_observations: int = 1
     hour_gained: int = 0
     hour_viral: int = 0
+
+    @property
+    def is_viral(self) -> bool:
+        """Whether it was viral at its last observation."""
+        return self.viral_velocity is not None
+
+    @property
+    def last(self) -> Pair | None:
+        """The last pair; None while seen once."""
+        if not self.elapsed_us:
+            return None
+        return Pair(self.delta, self.elapsed_us, self.last_at - self.elapsed_us * MICROSECOND, self.last_at)
+
+    @property
+    def fastest(self) -> Pair | None:
+        """The fastest pair, the earliest of equals; None while seen once."""
+        if self.max_at is None:
+            return None
+        return Pair(self.max_delta, self.max_elapsed_us, self.max_at - self.max_elapsed_us * MICROSECOND, self.max_at)
 
 
 class TopClip(msgspec.Struct, frozen=True):
@@ -110,9 +137,10 @@ class TopClip(msgspec.Struct, frozen=True):
 
 
 class Recap(msgspec.Struct, frozen=True):
-    """One day, over all or of one category: its polls and its fastest clips, the fastest first, ties by subject.
+    """One day of one category: its polls and its fastest clips, the fastest first, ties by subject.
 
-    polls: distinct minutes in which something was observed, as minutes of the day. Sums of the day are in the table days.
+    One row per day, category and partition; ``merged`` makes the day's. polls: distinct minutes in which something was
+    observed, as minutes of the day. Sums of the day are in the table days.
     """
 
     first_at: datetime
@@ -141,13 +169,11 @@ class Clips(Projection[Clip]):
         self._viral_per_minute = self.settings.viral_per_minute
         self._viral_views = self.settings.viral_views
         self._viral_age = timedelta(hours=self.settings.viral_age_hours)
-        viral = {"score": lambda clip: clip.velocity if clip.is_viral else None, "expires_at": self._viral_until}
         self.rankings = (
-            Ranking("latest_views", score=lambda clip: clip.views),
-            Ranking("last_velocity", score=lambda clip: clip.last and clip.last.velocity_per_hour),
-            Ranking("max_velocity", score=lambda clip: clip.fastest and clip.fastest.velocity_per_hour),
-            Ranking("viral", **viral),  # type: ignore[arg-type]
-            Ranking("viral_by_category", by="category", **viral),  # type: ignore[arg-type]
+            Ranking("latest_views", score="views"),
+            Ranking("last_velocity", score="last_velocity"),
+            Ranking("max_velocity", score="max_velocity"),
+            Ranking("viral", score="viral_velocity", by="category", expires_at=self._viral_until),
         )
 
     totals = (
@@ -185,9 +211,8 @@ class Clips(Projection[Clip]):
         ),
     )
     rollups = (
-        Rollup("recap", key=lambda clip, event: clip.day, row=Recap, apply=lambda row, clip, event: recapped(row, clip, event)),
         Rollup(
-            "category_recap",
+            "recap",
             key=lambda clip, event: f"{clip.day}|{clip.category}",
             row=Recap,
             apply=lambda row, clip, event: recapped(row, clip, event),
@@ -213,9 +238,11 @@ class Clips(Projection[Clip]):
     def _first(self, event: ClipViewsObserved, at: datetime) -> Clip:
         born = event.created_at or at
         velocity, viral = self._judged(event.views, at, born, 0.0)
+        hour = _hour(at)
+        flag = 0 if viral is None else 1
         return Clip(
-            event.views, at, at, born, at.strftime("%Y-%m-%d"), at.strftime("%Y-%m-%dT%H:00Z"),
-            event.category, event.title, event.channel, velocity=velocity, is_viral=viral, day_viral=int(viral), hour_viral=int(viral),
+            event.views, at, at, born, hour[:10], hour, event.category, event.title, event.channel,
+            velocity=velocity, viral_velocity=viral, day_viral=flag, hour_viral=flag,
         )  # fmt: skip
 
     def _next(self, state: Clip, event: ClipViewsObserved, at: datetime) -> Clip:
@@ -223,41 +250,45 @@ class Clips(Projection[Clip]):
         delta = views - state.views
         elapsed = at - state.last_at
         elapsed_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
-        pair = Pair(delta, elapsed_us, state.last_at, at)
-        fastest = state.fastest
-        # Cross-multiplied, so that equal velocities are equal whatever their floats: the earliest stays.
-        if fastest is None or delta * fastest.elapsed_us > fastest.delta * elapsed_us:
-            fastest = pair
         gained, fell = (delta, 0) if delta >= 0 else (0, 1)
+        per_hour = gained * HOUR_US / elapsed_us
+        # Cross-multiplied, so that equal velocities are equal whatever their floats: the earliest stays.
+        if state.max_at is None or delta * state.max_elapsed_us > state.max_delta * elapsed_us:
+            fastest: tuple[int, int, datetime, float | None] = (delta, elapsed_us, at, per_hour)
+        else:
+            fastest = (state.max_delta, state.max_elapsed_us, state.max_at, state.max_velocity)
         born = event.created_at or state.age_from
-        velocity, viral = self._judged(views, at, born, gained * MINUTE_US / elapsed_us)
-        hour = at.strftime("%Y-%m-%dT%H:00Z")
+        velocity, viral = self._judged(views, at, born, per_hour / 60)
+        flag = 0 if viral is None else 1
+        hour = _hour(at)
         day = hour[:10]
-        same_day, same_hour = day == state.day, hour == state.hour
+        if day == state.day:
+            in_day = (
+                state.day_rows + 1, state.day_observations + 1, state.day_gained + gained, state.day_falls + fell,
+                state.day_viral | flag, state.day_elapsed_us + elapsed_us,
+            )  # fmt: skip
+        else:
+            in_day = (1, 1, gained, fell, flag, elapsed_us)
+        if hour == state.hour:
+            in_hour = (state.hour_observations + 1, state.hour_gained + gained, state.hour_viral | flag)
+        else:
+            in_hour = (1, gained, flag)
         return Clip(
             views, state.first_at, at, born, day, hour,
             event.category, event.title or state.title, event.channel or state.channel,
             state.observations + 1, state.ties, state.late,
             state.gained + gained, state.lost + gained - delta, state.rises + (delta > 0), state.falls + fell,
             state.pairs_60 + (delta * MINUTE_US >= elapsed_us), state.pairs_180 + (delta * MINUTE_US >= 3 * elapsed_us),
-            pair, fastest, velocity, viral,
-            state.day_rows + 1 if same_day else 1,
-            state.day_observations + 1 if same_day else 1,
-            state.day_gained + gained if same_day else gained,
-            state.day_falls + fell if same_day else fell,
-            state.day_viral | viral if same_day else int(viral),
-            state.day_elapsed_us + elapsed_us if same_day else elapsed_us,
-            state.hour_observations + 1 if same_hour else 1,
-            state.hour_gained + gained if same_hour else gained,
-            state.hour_viral | viral if same_hour else int(viral),
+            delta, elapsed_us, per_hour, *fastest, velocity, viral, *in_day, *in_hour,
         )  # fmt: skip
 
-    def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, bool]:
-        """The platform's velocity in views/minute, and whether it makes the clip viral now."""
+    def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, float | None]:
+        """The platform's velocity in views/minute, and the same when it makes the clip viral now, else None."""
         age = at - born
         age_minutes = age.total_seconds() / 60
         velocity = max(recent, views / age_minutes) if age_minutes > 0 else recent
-        return velocity, velocity >= self._viral_per_minute and views >= self._viral_views and age < self._viral_age
+        is_viral = velocity >= self._viral_per_minute and views >= self._viral_views and age < self._viral_age
+        return velocity, velocity if is_viral else None
 
     def _viral_until(self, clip: Clip) -> datetime:
         return clip.age_from + self._viral_age
@@ -269,19 +300,36 @@ def _not_newer(state: Clip, is_tie: bool) -> Clip:
     return msgspec.structs.replace(state, late=state.late + 1)
 
 
+def _hour(at: datetime) -> str:
+    """The hour in UTC, as 2026-04-15T04:00Z. isoformat costs a quarter of strftime."""
+    return f"{(at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat()[:13]}:00Z"
+
+
 def recapped(row: Recap | None, clip: Clip, event: ClipViewsObserved) -> Recap:
     """The day's recap after one more observation; the same object when it adds nothing. Ties and late ones add nothing."""
     at = event.occurred_at
     if at != clip.last_at:
         return row if row is not None else Recap(at, at, (_minute(at),))
-    minute = _minute(at)
     if row is None:
-        row = Recap(at, at, (minute,))
+        row = Recap(at, at, (_minute(at),))
+    elif at == row.last_at and len(row.top) == TOP and clip.velocity < row.top[-1].velocity:
+        return row  # the usual case: another clip of the same poll, too slow to be named
+    minute = _minute(at)
     polls = row.polls if minute in row.polls else tuple(sorted((*row.polls, minute)))
     top = topped(row.top, TopClip(event.subject, clip.velocity, clip.views, clip.title))
     if polls is row.polls and top is row.top and row.first_at <= at <= row.last_at:
         return row
     return Recap(min(row.first_at, at), max(row.last_at, at), polls, top)
+
+
+def merged(rows: Iterable[Recap]) -> Recap:
+    """One recap of several: of the partitions, of the categories, or both. A clip in two of them counts with its peak."""
+    parts = list(rows)
+    top: tuple[TopClip, ...] = ()
+    for clip in (clip for part in parts for clip in part.top):
+        top = topped(top, clip)
+    polls = tuple(sorted({minute for part in parts for minute in part.polls}))
+    return Recap(min(part.first_at for part in parts), max(part.last_at for part in parts), polls, top)
 
 
 def topped(top: tuple[TopClip, ...], clip: TopClip) -> tuple[TopClip, ...]:

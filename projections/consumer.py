@@ -197,7 +197,7 @@ class Flow:
             changes: list[Change] = finished.value
             return changes
 
-    def _table(self, name: str, part: str = "") -> str:
+    def _table(self, name: str, part: str | None = None) -> str:
         return self.keys.view(self.group, self.generation, name, part)
 
     def _command(self, batch: Batch, changes: list[Change], after: Cursor) -> tuple[Any, ...]:

@@ -12,8 +12,10 @@ batches. States and rows are cached between batches up to CACHE_MAX; ``reset`` d
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from operator import attrgetter
 from typing import Any
 
@@ -34,11 +36,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Change(msgspec.Struct):
-    """What to write to one table: absolute values. kind "h": key -> JSON, "z": key -> score; part splits a ranking."""
+    """What to write to one table: absolute values. kind "h": key -> JSON, "z": key -> score; part: of a split ranking."""
 
     table: str
     kind: str
-    part: str = ""
+    part: str | None = None
     put: dict[str, Any] = {}
     drop: list[str] = []
 
@@ -74,47 +76,60 @@ def _getter(value: Value | int | None) -> Callable[[Any], Any]:
 
 
 class _TotalsPlan:
-    """A Totals with its functions ready."""
+    """A Totals with its functions ready; they run once per event and table, so each is one call in C where fields allow it."""
 
     def __init__(self, spec: Totals) -> None:
-        self.name, self.columns = spec.name, tuple(spec.of)
-        self.is_windowed = spec.window is not None
-        self.part, self.window = _getter(spec.by), _getter(spec.window)
-        self.has_part = spec.by is not None
-        fields = list(spec.of.values())
-        texts = [field for field in fields if isinstance(field, str)]
-        if len(fields) > 1 and len(texts) == len(fields):
-            self.values: Callable[[Any], tuple[int, ...]] = attrgetter(*texts)  # one call in C
-        else:
-            getters = [_getter(field) for field in fields]
-            self.values = lambda state: tuple([get(state) for get in getters])
+        self.name = spec.name
+        fields = {column: field for column, field in spec.of.items() if not isinstance(field, int)}
+        constants = {column: field for column, field in spec.of.items() if isinstance(field, int)}
+        self.columns = (*fields, *constants)
+        self._constants = tuple(constants.values())
+        self._values = _tuple_getter(list(fields.values()))
+        self.window = None if spec.window is None else _getter(spec.window)
+        self._row = _tuple_getter([value for value in (spec.window, spec.by) if value is not None])
 
-    def row_of(self, state: Any) -> str:
-        """The row's name."""
-        if not self.is_windowed:
-            return str(self.part(state))
-        return f"{self.window(state)}|{self.part(state)}" if self.has_part else str(self.window(state))
-
-    def add(self, moves: list[tuple[Any, Any]], deltas: dict[str, list[int]]) -> None:
-        """Add what the moves from one state to the next change, each key counting once a window."""
-        row_of, values, windowed, window = self.row_of, self.values, self.is_windowed, self.window
+    def deltas(self, moves: list[tuple[Any, Any]]) -> dict[str, list[int]]:
+        """What the moves from one state to the next add to each row, every key counting once a window."""
+        more: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
+        less: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
+        row_of, values, window = self._row, self._values, self.window
+        joined: dict[tuple[Any, ...], int] = defaultdict(int)  # keys that came minus keys that left
         for old, new in moves:
             row, counts = row_of(new), values(new)
-            if old is not None:
-                old_row = row_of(old)
+            if old is not None and (window is None or window(old) == window(new)):
+                old_row, before = row_of(old), values(old)
                 if old_row == row:
-                    before = values(old)
                     if before == counts:
                         continue
-                    counts = tuple([a - b for a, b in zip(counts, before, strict=True)])
-                elif not windowed or window(old) == window(new):
-                    _sum_into(deltas, old_row, [-count for count in values(old)])
-            _sum_into(deltas, row, counts)
+                    joined[row] -= 1
+                else:
+                    joined[old_row] -= 1
+                less[old_row].append(before)
+            joined[row] += 1
+            more[row].append(counts)
+        sums = {}
+        for row in more.keys() | less.keys():
+            gained, lost = _column_sums(more.get(row)), _column_sums(less.get(row))
+            change = [a - b for a, b in zip_longest(gained, lost, fillvalue=0)]
+            change += [joined[row] * constant for constant in self._constants]
+            sums["|".join(map(str, row))] = change
+        return sums
 
 
-def _sum_into(deltas: dict[str, list[int]], row: str, counts: Iterable[int]) -> None:
-    held = deltas.get(row)
-    deltas[row] = list(counts) if held is None else [a + b for a, b in zip(held, counts, strict=True)]
+def _column_sums(rows: list[tuple[int, ...]] | None) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)] if rows else []
+
+
+def _tuple_getter(values: list[Value]) -> Callable[[Any], tuple[Any, ...]]:
+    """All values of a state as one tuple."""
+    names = [value for value in values if isinstance(value, str)]
+    if len(names) == len(values) > 1:
+        return attrgetter(*names)
+    getters = [_getter(value) for value in values]
+    if len(getters) == 1:
+        get = getters[0]
+        return lambda state: (get(state),)
+    return lambda state: tuple([get(state) for get in getters])
 
 
 class Fold:
@@ -125,11 +140,9 @@ class Fold:
         self.projection, self.where = projection, where
         self.watermark = 0
         self._totals = [_TotalsPlan(spec) for spec in projection.totals]
-        windows = [plan.window for plan in self._totals if plan.is_windowed]
-        self._windows: Callable[[Any], Any] | None = (lambda state: [window(state) for window in windows]) if windows else None
-        names = [spec.window for spec in projection.totals if isinstance(spec.window, str)]
-        if windows and len(names) == len(windows):
-            self._windows = attrgetter(*names)
+        windows: list[Value] = list(dict.fromkeys(spec.window for spec in projection.totals if spec.window is not None))
+        self._windows = _tuple_getter(windows) if windows else None
+        self._scores = {spec.name: _getter(spec.score) for spec in projection.rankings}
         self._decoders = {projection.table: msgspec.json.Decoder(projection.state)}
         self._decoders |= {spec.name: msgspec.json.Decoder(spec.row) for spec in projection.rollups}
         self._decoders |= {spec.name: msgspec.json.Decoder(ListRow) for spec in projection.listings}
@@ -219,8 +232,7 @@ class Fold:
     def _total_changes(self, moves: list[tuple[Any, Any]]) -> Generator[Need, Loaded, list[Change]]:
         changes = []
         for plan in self._totals:
-            deltas: dict[str, list[int]] = {}
-            plan.add(moves, deltas)
+            deltas = plan.deltas(moves)
             rows = self._rows.setdefault(plan.name, {})
             yield from self._load(plan.name, rows, deltas)
             change = Change(plan.name, "h", put={}, drop=[])
@@ -276,13 +288,14 @@ class Fold:
         changes: list[Change] = []
         for spec in self.projection.rankings:
             if spec.expires_at is None:
-                changes += _ranked(spec, ((key, old, self._states[key]) for key, old in before.items()))
+                states = self._states
+                changes += _ranked(spec, self._scores[spec.name], [(key, old, states[key]) for key, old in before.items()])
             else:
                 members: list[str] = yield Expired(spec.name, self.watermark)
                 yield from self._load(self.projection.table, self._states, members)
                 due = {key: self._states[key] for key in members if key not in before}
                 pairs = [(key, old, self._states[key]) for key, old in {**due, **before}.items()]
-                changes += _expiring(spec, pairs, self.watermark, set(members))
+                changes += _expiring(spec, self._scores[spec.name], pairs, self.watermark, set(members))
         return changes
 
     def _bound(self, before: dict[str, Any]) -> None:
@@ -293,46 +306,85 @@ class Fold:
                 self._rows[name] = {}
 
 
-def _ranked(spec: Ranking, pairs: Iterable[tuple[str, Any, Any]]) -> list[Change]:
-    """The changed scores of a ranking without expiry, by part."""
-    changes: dict[str, Change] = {}
-    part_of, score_of, is_split = _getter(spec.by), spec.score, spec.by is not None
+class _Scores:
+    """The changes to a ranking being put together: over all, and per part where it is split."""
+
+    def __init__(self, spec: Ranking) -> None:
+        self._name = spec.name
+        self._changes: dict[str | None, Change] = {}
+        self._part = None if spec.by is None else _getter(spec.by)
+
+    def _of(self, part: str | None) -> Change:
+        change = self._changes.get(part)
+        if change is None:
+            change = self._changes[part] = Change(self._name, "z", part, {}, [])
+        return change
+
+    def part(self, state: Any) -> str | None:
+        """The state's part; None in a ranking that is not split."""
+        return None if self._part is None else str(self._part(state))
+
+    def put(self, key: str, state: Any, score: float) -> None:
+        stored = stored_score(score)
+        self._of(None).put[key] = stored
+        if self._part is not None:
+            self._of(self.part(state)).put[key] = stored
+
+    def drop(self, key: str, state: Any, *, only_part: bool = False) -> None:
+        if not only_part:
+            self._of(None).drop.append(key)
+        if self._part is not None:
+            self._of(self.part(state)).drop.append(key)
+
+    def changes(self) -> list[Change]:
+        return list(self._changes.values())
+
+
+def _ranked(spec: Ranking, score_of: Callable[[Any], Any], pairs: list[tuple[str, Any, Any]]) -> list[Change]:
+    """The changed scores of a ranking without expiry."""
+    scores = _Scores(spec)
+    is_split = spec.by is not None
     for key, old, new in pairs:
         score = score_of(new)
-        old_score = None if old is None else score_of(old)
-        part = part_of(new) if is_split else ""
-        old_part = part_of(old) if is_split and old is not None else part
-        if score == old_score and part == old_part:
+        if old is None:
+            if score is not None:
+                scores.put(key, new, score)
             continue
-        if old_score is not None and (score is None or old_part != part):
-            changes.setdefault(old_part, Change(spec.name, "z", old_part, {}, [])).drop.append(key)
+        old_score = score_of(old)
+        moved = is_split and scores.part(old) != scores.part(new)
+        if score == old_score and not moved:
+            continue
+        if old_score is not None and (score is None or moved):
+            scores.drop(key, old, only_part=score is not None)
         if score is not None:
-            changes.setdefault(part, Change(spec.name, "z", part, {}, [])).put[key] = stored_score(score)
-    return list(changes.values())
+            scores.put(key, new, score)
+    return scores.changes()
 
 
-def _expiring(spec: Ranking, pairs: list[tuple[str, Any, Any]], watermark: int, due: set[str]) -> list[Change]:
+def _expiring(
+    spec: Ranking, score_of: Callable[[Any], Any], pairs: list[tuple[str, Any, Any]], watermark: int, due: set[str]
+) -> list[Change]:
     """The same with expiry: `due` are the stored members whose time has come, unless their state gave them more."""
     if spec.expires_at is None:
         raise ProjectionError(f"the ranking {spec.name!r} does not expire")
-    changes: dict[str, Change] = {}
-    expiry = Change(f"{spec.name}.expiry", "z", "", {}, [])
-    part_of = _getter(spec.by)
+    scores = _Scores(spec)
+    expiry = Change(f"{spec.name}.expiry", "z", None, {}, [])
     for key, old, new in pairs:
+        score = score_of(new)
+        was_in = key in due or (old is not None and score_of(old) is not None)
+        if score is None and not was_in:
+            continue
         end = spec.expires_at(new)
-        score = spec.score(new)
         is_in = score is not None and (end is None or microseconds(end) > watermark)
-        part, old_part = str(part_of(new)), None if old is None else str(part_of(old))
-        was_in = old is not None and (key in due or spec.score(old) is not None)
-        if was_in and old_part is not None and (not is_in or old_part != part):
-            changes.setdefault(old_part, Change(spec.name, "z", old_part, {}, [])).drop.append(key)
+        if was_in and old is not None and (not is_in or scores.part(old) != scores.part(new)):
+            scores.drop(key, old, only_part=is_in)
         if was_in and (not is_in or end is None):
             expiry.drop.append(key)
         if is_in and score is not None:
-            changes.setdefault(part, Change(spec.name, "z", part, {}, [])).put[key] = stored_score(score)
+            scores.put(key, new, score)
             if end is not None:
                 expiry.put[key] = repr(microseconds(end))
-    return [*changes.values(), expiry]
+    return [*scores.changes(), expiry]
 
 
 def stored_score(score: float) -> str:

@@ -10,6 +10,7 @@ broken clock must not move event time). Pure; which entry is canonical is asked 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from zlib import crc32
 
@@ -21,7 +22,7 @@ from aurastream.streams.groups import Cursor, as_pair
 from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
 from aurastream.streams.log import AHEAD_MAX
 
-from .fold import microseconds
+from .fold import EPOCH, MICROSECOND, microseconds
 
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
 
@@ -51,30 +52,31 @@ class Batch:
         self._identified: list[tuple[bytes, str]] = []  # position, event_id of every entry that has one
         self._events: list[tuple[str, Any]] = []
         self._resolved: dict[bytes, Odd] = {}
+        self._any_type, self._codec = any_type, codec
+        # Positions only grow, so what the first entry's clock allows, the others' allow as well.
+        limit = EPOCH + (as_pair(raw[0][0].decode())[0] * 1000 + _AHEAD_US) * MICROSECOND if raw else EPOCH
         for position, fields in raw:
-            self._take(position, fields, codec, any_type)
+            try:
+                self._take(position, fields, limit)
+            except DamagedEntry as error:
+                self.dead[position.decode()] = error.reason
         self._settle()
 
-    def _take(self, position: bytes, fields: list[bytes], codec: Codec, any_type: bool) -> None:
-        text = position.decode()
+    def _take(self, position: bytes, fields: list[bytes], limit: datetime) -> None:
         self.checksum_parts += (position, fields[-1] if fields else b"")
-        try:
-            raw = entry_json(self.where, fields)
-            event = read_envelope(self.where, raw) if any_type else codec.decode(raw, self.where)
-            if event is None:
-                self._identified.append((position, read_envelope(self.where, raw).event_id))
-                self.skipped += 1
-                return
-        except DamagedEntry as error:
-            self.dead[text] = error.reason
-            return
-        if microseconds(event.occurred_at) > as_pair(text)[0] * 1000 + _AHEAD_US:
-            self.dead[text] = f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
-            self.quarantined += 1
-            self._identified.append((position, event.event_id))
+        raw = entry_json(self.where, fields)
+        event = read_envelope(self.where, raw) if self._any_type else self._codec.decode(raw, self.where)
+        if event is None:
+            self._identified.append((position, read_envelope(self.where, raw).event_id))
+            self.skipped += 1
             return
         self._identified.append((position, event.event_id))
-        self._events.append((text, event))
+        text = position.decode()
+        if event.occurred_at > limit and microseconds(event.occurred_at) > as_pair(text)[0] * 1000 + _AHEAD_US:
+            self.dead[text] = f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
+            self.quarantined += 1
+        else:
+            self._events.append((text, event))
 
     def _settle(self) -> None:
         """Work out what the fold sees and the evidence, from what is resolved so far."""

@@ -59,7 +59,7 @@ class MemoryView:
                 self._write(change)
 
     def _write(self, change: Change) -> None:
-        table = self.tables.setdefault(f"{change.table}:{change.part}" if change.part else change.table, {})
+        table = self.tables.setdefault(change.table if change.part is None else f"{change.table}:{change.part}", {})
         for key in change.drop:
             table.pop(key, None)
         table.update(change.put)

@@ -38,19 +38,21 @@ from .errors import ProjectionError
 
 S = TypeVar("S", bound=msgspec.Struct)
 State = Any
+Score = str | Callable[[State], float | None]
 Value = str | Callable[[State], Any]  # the name of a field of the state, or a pure function of it
 
 
 class Ranking(msgspec.Struct, frozen=True):
     """Keys ordered by a score, the highest first, ties by key ascending as bytes.
 
-    score: of the state; a finite float, or None to be absent. by: part (a category) to rank within; None ranks over all.
+    score: field or function of the state; a finite number, or None to be absent. by: field or function giving a part (a
+    category) to rank within as well as over all.
     expires_at: event time from which the key is absent, whatever its score; None never.
     Stored with the sign turned, so that ZRANGE from 0 gives the best first and ties in byte order.
     """
 
     name: str
-    score: Callable[[State], float | None]
+    score: Score
     by: Value | None = None
     expires_at: Callable[[State], datetime | None] | None = None
 

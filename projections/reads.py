@@ -57,14 +57,14 @@ class _Request:
         self.lines: list[str] = []
         self.args: list[str] = []
 
-    def _key(self, table: str, part: str = "") -> int:
+    def _key(self, table: str, part: str | None = None) -> int:
         name = self._view.key(self._partition, table, part)
         if name not in self.keys:
             self.keys.append(name)
         return self.keys.index(name) + 1
 
-    def everything(self, table: str, part: str = "") -> _Request:
-        self.lines.append(f"all {self._key(table, part)}")
+    def everything(self, table: str) -> _Request:
+        self.lines.append(f"all {self._key(table)}")
         return self
 
     def rows(self, table: str, fields: Iterable[str]) -> _Request:
@@ -74,7 +74,7 @@ class _Request:
         self.lines.append(f"get {self._key(table)} {first} {first + len(names) - 1}")
         return self
 
-    def top(self, ranking: str, part: str, count: int) -> _Request:
+    def top(self, ranking: str, part: str | None, count: int) -> _Request:
         self.lines.append(f"top {self._key(ranking, part)} {count} {self._key(self._view.projection.table)}")
         return self
 
@@ -92,7 +92,7 @@ class View(Generic[S]):
         self._rollups = {spec.name: msgspec.json.Decoder(spec.row).decode for spec in projection.rollups}
         self._decode_list = msgspec.json.Decoder(ListRow).decode
 
-    def key(self, partition: int, table: str, part: str = "") -> str:
+    def key(self, partition: int, table: str, part: str | None = None) -> str:
         """The Redis key of a table."""
         return self.stream.keys[partition].view(self.projection.name, self.generation, table, part)
 
@@ -170,10 +170,10 @@ class View(Generic[S]):
             items[partition] = [item for row in full for item in msgspec.json.decode(row)] + list(head.tail)
         return Answer(items, found.positions)
 
-    def ranking(self, name: str, top: int = 20, part: str = "") -> Answer:
+    def ranking(self, name: str, top: int = 20, part: str | None = None) -> Answer:
         """The `top` best over all partitions, a list of Ranked; ties by key ascending as bytes; top -1 is all.
 
-        Of a ranking with expiry, keys whose end the latest event time of any partition has passed are left out.
+        part: one category of a split ranking; None ranks over all. Of a ranking with expiry, keys whose end the latest event time of any partition has passed are left out.
         Every partition is asked for its fair share and a margin first, and for more only where that is not enough.
         """
         spec = self._rankings.get(name)

@@ -75,7 +75,7 @@ class Keys:
         """Hash: position -> why the group could not use the entry."""
         return self._key(f"dead:{group}")
 
-    def view(self, projection: str, generation: int, table: str, part: str = "") -> str:
-        """A table of a view; `part` (any text, quoted) splits a ranking by category."""
+    def view(self, projection: str, generation: int, table: str, part: str | None = None) -> str:
+        """A table of a view; `part` (any text, quoted; "" is a part too) is one category of a split ranking."""
         tail = f"view:{projection}:{generation}:{table}"
-        return self._key(f"{tail}:{quote(part, safe='')}" if part else tail)
+        return self._key(tail if part is None else f"{tail}:{quote(part, safe='')}")
