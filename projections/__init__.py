@@ -12,12 +12,12 @@ Decision (2026-11): one thread drives all flows of a process. Refused: a thread 
 reply that is there wait up to 5 ms for a fold that is running.
 """
 
-from .check import Checked, Difference, check
-from .consumer import Consumer, Progress
-from .errors import FoldFailed, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
-from .memory import MemoryView
-from .projection import Listing, Projection, Ranking, Rollup, Totals
-from .reads import Answer, Ranked, View
+from aurastream.projections.check import Checked, Difference, check
+from aurastream.projections.consumer import Consumer, Progress
+from aurastream.projections.errors import FoldFailed, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
+from aurastream.projections.memory import MemoryView
+from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals
+from aurastream.projections.reads import Answer, Ranked, View
 
 __all__ = [
     "Answer",

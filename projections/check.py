@@ -14,14 +14,13 @@ from typing import Any
 
 import msgspec
 
+from aurastream.projections.consumer import ServerIndex
+from aurastream.projections.memory import MemoryView
+from aurastream.projections.projection import Projection
+from aurastream.projections.reads import View, pairs
 from aurastream.streams import Stream
 from aurastream.streams.groups import Cursor, lag_of
 from aurastream.streams.keys import Keys
-
-from .consumer import ServerIndex
-from .memory import MemoryView
-from .projection import Projection
-from .reads import View, pairs
 
 DIFFERENCES_MAX = 10  # named per partition; all are counted
 

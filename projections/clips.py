@@ -26,10 +26,9 @@ import msgspec
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from aurastream.projections.fold import MICROSECOND, microseconds
+from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals
 from aurastream.streams import ClipViewsObserved
-
-from .fold import MICROSECOND, microseconds
-from .projection import Listing, Projection, Ranking, Rollup, Totals
 
 MINUTE_US = 60_000_000
 HOUR_US = 3_600_000_000
@@ -215,7 +214,7 @@ class Clips(Projection[Clip]):
             "recap",
             key=lambda clip, event: f"{clip.day}|{clip.category}",
             row=Recap,
-            apply=lambda row, clip, event: recapped(row, clip, event),
+            apply=lambda row, clip, event: recapped(row, clip, event),  # noqa: PLW0108 - defined below
         ),
     )
     listings = (

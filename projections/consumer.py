@@ -23,17 +23,16 @@ from typing import Any
 import msgspec
 import structlog
 
+from aurastream.projections.errors import ProjectionRedefined, ViewBroken
+from aurastream.projections.fold import Change, Expired, Fold
+from aurastream.projections.intake import Batch, Index
+from aurastream.projections.projection import Projection
 from aurastream.streams import Server, Stream
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.connection import Script, Wire, retried
 from aurastream.streams.errors import DamagedEntry, UnknownOutcome
 from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, read_new, seek, wake_up
 from aurastream.streams.keys import Keys
-
-from .errors import ProjectionRedefined, ViewBroken
-from .fold import Change, Expired, Fold
-from .intake import Batch, Index
-from .projection import Projection
 
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)

@@ -11,9 +11,7 @@ class ProjectionUnknown(ProjectionError):
     """No projection of that name is installed."""
 
     def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(
-            f"there is no projection {name!r} (installed: {', '.join(sorted(known)) or 'none'}). Install its package."
-        )
+        super().__init__(f"there is no projection {name!r} (installed: {', '.join(sorted(known)) or 'none'}). Install its package.")
         self.name, self.known = name, known
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import msgspec
 
-from .errors import FoldFailed, ProjectionError
-from .projection import Listing, Projection, Ranking, Rollup, Totals, Value
+from aurastream.projections.errors import FoldFailed, ProjectionError
+from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals, Value
 
 CACHE_MAX = 100_000  # states and rows kept per fold; beyond it the cache starts anew with the last batch's
 LISTING_CHUNK = 64  # items a full row of a listing has

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from aurastream.projections.projection import Listing, Projection
 from aurastream.streams import ImportFinished, ImportRowRejected
-
-from .projection import Listing, Projection
 
 
 class Import(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,6 +48,4 @@ class Imports(Projection[Import]):
         held = state or Import(event.stream)
         if isinstance(event, ImportRowRejected):
             return msgspec.structs.replace(held, rejected=held.rejected + 1)
-        return Import(
-            event.stream, held.rejected, event.rows, event.valid_rows, event.file_sha256, event.format, held.finishes + 1
-        )
+        return Import(event.stream, held.rejected, event.rows, event.valid_rows, event.file_sha256, event.format, held.finishes + 1)

@@ -16,13 +16,12 @@ from zlib import crc32
 
 import msgspec
 
+from aurastream.projections.fold import EPOCH, MICROSECOND, microseconds
 from aurastream.streams import Codec, DamagedEntry
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.groups import Cursor, as_pair
 from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
 from aurastream.streams.log import AHEAD_MAX
-
-from .fold import EPOCH, MICROSECOND, microseconds
 
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
 
@@ -82,9 +81,7 @@ class Batch:
         """Work out what the fold sees and the evidence, from what is resolved so far."""
         odd = self._resolved
         plain = (
-            [(position, event_id) for position, event_id in self._identified if position not in odd]
-            if odd
-            else self._identified
+            [(position, event_id) for position, event_id in self._identified if position not in odd] if odd else self._identified
         )
         self._plain = plain
         duplicates = {item.position.decode() for item in odd.values() if item.kind == "D"}

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from aurastream.projections.fold import Change, Expired, Fold
+from aurastream.projections.intake import Batch
+from aurastream.projections.projection import Projection
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.groups import Cursor
-
-from .fold import Change, Expired, Fold
-from .intake import Batch
-from .projection import Projection
 
 
 class MemoryView:

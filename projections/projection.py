@@ -30,11 +30,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import msgspec
 from pydantic_settings import BaseSettings
 
+from aurastream.projections.errors import ProjectionError
 from aurastream.streams import Codec, Event
 from aurastream.streams.codec import Envelope, Upcaster
 from aurastream.streams.keys import checked_name
-
-from .errors import ProjectionError
 
 S = TypeVar("S", bound=msgspec.Struct)
 State = Any

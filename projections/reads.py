@@ -19,13 +19,12 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from aurastream.projections.errors import ProjectionError
+from aurastream.projections.fold import EPOCH, MICROSECOND, ListRow
+from aurastream.projections.projection import Projection
 from aurastream.streams import Stream
 from aurastream.streams.connection import Script, retried
 from aurastream.streams.groups import Cursor, cursor_of
-
-from .errors import ProjectionError
-from .fold import EPOCH, MICROSECOND, ListRow
-from .projection import Projection
 
 _SNAPSHOT = Script(__file__, "snapshot.lua")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -173,7 +172,8 @@ class View(Generic[S]):
     def ranking(self, name: str, top: int = 20, part: str | None = None) -> Answer:
         """The `top` best over all partitions, a list of Ranked; ties by key ascending as bytes; top -1 is all.
 
-        part: one category of a split ranking; None ranks over all. Of a ranking with expiry, keys whose end the latest event time of any partition has passed are left out.
+        part: one category of a split ranking; None ranks over all. Of a ranking with expiry, keys whose end the latest event time of
+        any partition has passed are left out.
         Every partition is asked for its fair share and a margin first, and for more only where that is not enough.
         """
         spec = self._rankings.get(name)

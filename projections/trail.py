@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .projection import Listing, Projection
+from aurastream.projections.projection import Listing, Projection
 
 
 class Subject(msgspec.Struct, frozen=True):

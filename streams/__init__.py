@@ -10,9 +10,9 @@ Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0
 language has it.
 """
 
-from .codec import EVENT_BYTES_MAX, Codec
-from .connection import Server
-from .errors import (
+from aurastream.streams.codec import EVENT_BYTES_MAX, Codec
+from aurastream.streams.connection import Server
+from aurastream.streams.errors import (
     DamagedEntry,
     InvalidEvent,
     InvariantBroken,
@@ -25,11 +25,11 @@ from .errors import (
     UnknownOutcome,
     VersionConflict,
 )
-from .events import BUILT_IN, ClipViewsObserved, Count, Event, ImportFinished, ImportRowRejected, Instant
-from .ids import derived_id, observed_id
-from .log import BATCH_MAX, Appended, Entry, Outcome, Stream
-from .registry import StreamFacts, list_streams, open_stream
-from .settings import Ack, Settings
+from aurastream.streams.events import BUILT_IN, ClipViewsObserved, Count, Event, ImportFinished, ImportRowRejected, Instant
+from aurastream.streams.ids import derived_id, observed_id
+from aurastream.streams.log import BATCH_MAX, Appended, Entry, Outcome, Stream
+from aurastream.streams.registry import StreamFacts, list_streams, open_stream
+from aurastream.streams.settings import Ack, Settings
 
 __all__ = [
     "BATCH_MAX",

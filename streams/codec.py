@@ -17,8 +17,8 @@ from zlib import crc32
 
 import msgspec
 
-from .errors import DamagedEntry, InvalidEvent, StreamError, UnknownEventVersion
-from .events import BUILT_IN, IDENTIFIER, Event, Instant
+from aurastream.streams.errors import DamagedEntry, InvalidEvent, StreamError, UnknownEventVersion
+from aurastream.streams.events import BUILT_IN, IDENTIFIER, Event, Instant
 
 EVENT_BYTES_MAX = 256 * 1024  # before sending and before decoding: an oversized value resets the connection on old servers
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .connection import Server
-from .keys import Keys
+from aurastream.streams.connection import Server
+from aurastream.streams.keys import Keys
 
 CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no second one to progress
 
@@ -22,8 +22,8 @@ class Cursor(msgspec.Struct, frozen=True):
     """How far a group's view of a partition has come.
 
     position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead + quarantined.
-    skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every
-    entry read. fingerprint: of the projection's definition and settings. watermark: the latest event time applied, microseconds since 1970.
+    skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every entry read.
+    fingerprint: of the projection's definition and settings. watermark: latest event time applied, microseconds since 1970.
     """
 
     position: str = ""

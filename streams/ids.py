@@ -12,8 +12,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from hashlib import blake2b
 
-from .errors import StreamError
-from .events import IDENTIFIER
+from aurastream.streams.errors import StreamError
+from aurastream.streams.events import IDENTIFIER
 
 READABLE_MAX = 128  # characters of an event_id
 

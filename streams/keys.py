@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from xxhash import xxh3_64_intdigest
 
-from .errors import StreamError
+from aurastream.streams.errors import StreamError
 
 STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
 PARTITIONS_MAX = 1024

