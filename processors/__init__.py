@@ -1,0 +1,13 @@
+"""
+The workers: the command line, imports and reports. Imports streams and projections.
+
+Promise: every verb has --json and an honest exit code; what is refused says what, where and what to do.
+
+Decision (2026-11): click and rich. Refused: typer, which is click with the options read from annotations, at the price of one more
+dependency.
+"""
+
+from aurastream.processors.connect import Connection, connected
+from aurastream.processors.plugins import Installed, find_plugins
+
+__all__ = ["Connection", "Installed", "connected", "find_plugins"]

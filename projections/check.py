@@ -76,9 +76,7 @@ def check_partition(stream: Stream, projection: Projection[Any], partition: int,
     )  # fmt: skip
 
 
-def _stored(
-    stream: Stream, projection: Projection[Any], partition: int, generation: int
-) -> tuple[Cursor, dict[str, dict[str, str]]]:
+def _stored(stream: Stream, projection: Projection[Any], partition: int, generation: int) -> tuple[Cursor, dict[str, dict[str, str]]]:
     """The cursor and all tables of a partition's view, at one instant."""
     view = View(stream, projection, generation=generation)
     prefix = view.key(partition, "")

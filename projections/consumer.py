@@ -342,9 +342,7 @@ class Consumer:
                 for partition in range(stream.partitions):
                     name = (projection.name, stream.name, partition)
                     if name not in self._flows:
-                        self._flows[name] = Flow(
-                            projection, stream, partition, batch_max=self._batch_max, on_commit=self._on_commit
-                        )
+                        self._flows[name] = Flow(projection, stream, partition, batch_max=self._batch_max, on_commit=self._on_commit)
 
     def _wait(self, flows: list[Flow]) -> None:
         """Until one of the logs has something after what the slowest of its flows has read, or WAIT_MS."""

@@ -36,9 +36,7 @@ class Imports(Projection[Import]):
             "rejects",
             key=lambda event: event.subject,
             item=lambda before, after, event, position: (
-                {"row": event.row, "columns": event.columns, "reason": event.reason}
-                if isinstance(event, ImportRowRejected)
-                else None
+                {"row": event.row, "columns": event.columns, "reason": event.reason} if isinstance(event, ImportRowRejected) else None
             ),
         ),
     )

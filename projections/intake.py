@@ -80,9 +80,7 @@ class Batch:
     def _settle(self) -> None:
         """Work out what the fold sees and the evidence, from what is resolved so far."""
         odd = self._resolved
-        plain = (
-            [(position, event_id) for position, event_id in self._identified if position not in odd] if odd else self._identified
-        )
+        plain = [(position, event_id) for position, event_id in self._identified if position not in odd] if odd else self._identified
         self._plain = plain
         duplicates = {item.position.decode() for item in odd.values() if item.kind == "D"}
         self.duplicates = len(duplicates)

@@ -226,9 +226,7 @@ def _order(item: Ranked) -> tuple[float, bytes]:
     return -item.score, item.key.encode()
 
 
-def _more(
-    best: list[Ranked], top: int, asked: dict[int, int], lists: dict[int, list[Ranked]], sizes: dict[int, int]
-) -> dict[int, int]:
+def _more(best: list[Ranked], top: int, asked: dict[int, int], lists: dict[int, list[Ranked]], sizes: dict[int, int]) -> dict[int, int]:
     """Which partitions must be asked again, and for how many: those whose answer was full and may hide one of the best."""
     if top < 0:
         return {}

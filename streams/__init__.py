@@ -10,6 +10,7 @@ Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0
 language has it.
 """
 
+from aurastream.streams.cloudevents import from_cloudevent, to_cloudevent
 from aurastream.streams.codec import EVENT_BYTES_MAX, Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.errors import (
@@ -62,7 +63,9 @@ __all__ = [
     "UnknownOutcome",
     "VersionConflict",
     "derived_id",
+    "from_cloudevent",
     "list_streams",
     "observed_id",
     "open_stream",
+    "to_cloudevent",
 ]

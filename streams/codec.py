@@ -11,6 +11,7 @@ Invariant: what ``encode`` accepts, ``decode`` returns equal. Nothing here does 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union
 from zlib import crc32
@@ -39,6 +40,7 @@ class Envelope(msgspec.Struct, frozen=True):
     version: int = 1
 
 
+_ALL_IDENTIFIERS = re.compile(rf"{IDENTIFIER.pattern}(?:\n{IDENTIFIER.pattern})*")
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 
 
@@ -70,6 +72,17 @@ def read_envelope(where: str, raw: bytes) -> Envelope:
     if not IDENTIFIER.fullmatch(envelope.event_id):
         raise DamagedEntry(where, f"its event_id {envelope.event_id[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -")
     return envelope
+
+
+def check_identifiers(events: list[Event]) -> None:
+    """Raise InvalidEvent for the first event whose event_id or subject has a character it must not have."""
+    # One match for the whole batch costs a tenth of one per event; the slow look is only for the sentence.
+    if _ALL_IDENTIFIERS.fullmatch("\n".join([f"{event.event_id}\n{event.subject}" for event in events])):
+        return
+    for index, event in enumerate(events):
+        for field, value in (("event_id", event.event_id), ("subject", event.subject)):
+            if not IDENTIFIER.fullmatch(value):
+                raise InvalidEvent(event.event_id[:80], f"{field} {value[:80]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -", index)
 
 
 class Codec:

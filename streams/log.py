@@ -12,7 +12,6 @@ Consuming by group is in groups.py; the streams' registry and the start-up check
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,10 +21,10 @@ from zlib import crc32
 
 import msgspec
 
-from aurastream.streams.codec import Codec, RawEntry, entry_json
+from aurastream.streams.codec import Codec, RawEntry, check_identifiers, entry_json
 from aurastream.streams.connection import Script, Server, Wire, retried
 from aurastream.streams.errors import InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
-from aurastream.streams.events import IDENTIFIER, Event
+from aurastream.streams.events import Event
 from aurastream.streams.index import field_of
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.settings import Ack, Settings
@@ -35,7 +34,6 @@ READ_MAX = 1_000  # entries a read
 AHEAD_MAX = timedelta(hours=24)  # event time ahead of the clock beyond this is a broken clock, not an early fact
 
 _APPEND = Script(__file__, "append.lua")
-_ALL_IDENTIFIERS = re.compile(rf"{IDENTIFIER.pattern}(?:\n{IDENTIFIER.pattern})*")
 
 
 class Outcome(IntEnum):
@@ -166,10 +164,7 @@ class Stream:
                 encoded.append(encode(event))
             except InvalidEvent as error:
                 raise InvalidEvent(error.event_id, error.reason, index) from error.__cause__
-        # One match for the whole batch costs a tenth of one per event; the slow look is only for the sentence.
-        names = "\n".join([f"{event.event_id}\n{event.subject}" for event in batch])
-        if not _ALL_IDENTIFIERS.fullmatch(names):
-            _refuse_identifier(batch)
+        check_identifiers(batch)
         latest = time.time() + AHEAD_MAX.total_seconds()
         for index, event in enumerate(batch):
             if event.occurred_at.timestamp() > latest:
@@ -244,12 +239,3 @@ class Stream:
 
 def _ms(instant: datetime) -> int:
     return int(instant.timestamp() * 1000)
-
-
-def _refuse_identifier(batch: list[Event]) -> None:
-    for index, event in enumerate(batch):
-        for field, value in (("event_id", event.event_id), ("subject", event.subject)):
-            if not IDENTIFIER.fullmatch(value):
-                reason = f"{field} {value[:80]!r} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -"
-                raise InvalidEvent(event.event_id[:80], reason, index)
-    raise InvariantBroken("identifiers were refused together and accepted one by one")

@@ -1,0 +1,122 @@
+"""aurastream append: JSON lines or CloudEvents on stdin, each line an event."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import click
+import msgspec
+
+from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line
+from aurastream.streams import BATCH_MAX, EVENT_BYTES_MAX, Codec, DamagedEntry, Event, InvalidEvent, Outcome, Stream, StreamError
+from aurastream.streams.cloudevents import from_cloudevent, is_cloudevent
+from aurastream.streams.codec import check_identifiers
+
+LINE_MAX = 2 * EVENT_BYTES_MAX
+
+
+class _Counts(msgspec.Struct):
+    appended: int = 0
+    duplicates: int = 0
+    refused: int = 0
+
+
+@click.command()
+@click.option("--stream", "stream_name", default="events", show_default=True, metavar="NAME", help="Created where it is new.")
+@click.option("--expect", multiple=True, metavar="SUBJECT=N", help="Refuse unless the subject has N events (versioned streams).")
+@json_option
+@click.pass_context
+def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as_json: bool) -> int:
+    """Append the events on stdin, one JSON object a line: ours, or CloudEvents 1.0.
+
+    A line that is no event is named on stderr and left out; the others are appended. Exit code 2 when any was.
+    """
+    counts = _Counts()
+    with session(context) as found:
+        stream = found.open(stream_name, create=True)
+        batch: list[Event] = []
+        for number, raw in _lines(sys.stdin.buffer):
+            try:
+                batch.append(_event(raw, stream.codec))
+            except StreamError as error:
+                counts.refused += 1
+                click.echo(f"aurastream: line {number}: {harmless(str(error))}", err=True)
+            if len(batch) == BATCH_MAX:
+                _send(stream, batch, counts, _expected(expect))
+                batch = []
+        _send(stream, batch, counts, _expected(expect))
+    if as_json:
+        print_json({"stream": stream_name, **msgspec.structs.asdict(counts)})
+    else:
+        line(f"{stream_name}: {counts.appended} appended, {counts.duplicates} already there, {counts.refused} refused")
+    return 2 if counts.refused else 0
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that are not blank; one longer than LINE_MAX is cut, which the size check then refuses."""
+    number = 0
+    while raw := file.readline(LINE_MAX):
+        number += 1
+        whole = raw
+        while not raw.endswith(b"\n") and len(raw) == LINE_MAX:
+            raw = file.readline(LINE_MAX)
+        if whole.strip():
+            yield number, whole
+
+
+def _event(raw: bytes, codec: Codec) -> Event:
+    """The line as an event, through every check. Raises InvalidEvent."""
+    if len(raw) > EVENT_BYTES_MAX:
+        raise InvalidEvent("", f"the line has more than {EVENT_BYTES_MAX} bytes; send what is large by reference")
+    try:
+        content = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent("", f"it is no JSON ({error}); write one object a line in UTF-8") from error
+    if not isinstance(content, dict):
+        raise InvalidEvent("", "it is no JSON object; write {..} on every line")
+    if is_cloudevent(content):
+        event = from_cloudevent(content, codec)
+    else:
+        try:
+            decoded = codec.decode(raw, "stdin")
+        except DamagedEntry as error:
+            raise InvalidEvent(str(content.get("event_id", ""))[:128], error.reason) from error
+        if decoded is None:
+            known = ", ".join(sorted(codec.types))
+            raise InvalidEvent(str(content.get("event_id", ""))[:128], f"type {content.get('type')!r} is not installed ({known})")
+        event = decoded
+    codec.encode(event)
+    check_identifiers([event])
+    return event
+
+
+def _expected(pairs: tuple[str, ...]) -> dict[str, int]:
+    expected = {}
+    for pair in pairs:
+        subject, _, version = pair.rpartition("=")
+        if not subject or not version.isdecimal():
+            raise click.BadParameter(f"{pair!r} is not SUBJECT=N", param_hint="--expect")
+        expected[subject] = int(version)
+    return expected
+
+
+def _send(stream: Stream, batch: list[Event], counts: _Counts, expected: dict[str, int]) -> None:
+    """Append the batch; where one of it is refused for its time, only that one is left out."""
+    while batch:
+        try:
+            placed = stream.append(batch, expected=expected)
+        except InvalidEvent as error:
+            if error.index is None:
+                raise
+            counts.refused += 1
+            click.echo(f"aurastream: {harmless(str(error))}", err=True)
+            batch = [event for index, event in enumerate(batch) if index != error.index]
+            continue
+        duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
+        counts.appended += len(placed) - duplicates
+        counts.duplicates += duplicates
+        return

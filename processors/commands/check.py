@@ -1,0 +1,58 @@
+"""aurastream check: view == fold(log), or the keys that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+import msgspec
+
+from aurastream.processors.commands.common import json_option, projection_option, session, stream_option_all
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, table
+from aurastream.projections import Checked
+from aurastream.projections import check as check_stream
+
+
+@click.command()
+@projection_option
+@stream_option_all
+@json_option
+@click.pass_context
+def check(context: click.Context, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool) -> int:
+    """Fold the log anew in Python and compare every table of every view; audit the counts. Exit code 1 when they differ."""
+    with session(context) as found:
+        projections = found.installed.chosen(names)
+        done = [result for stream in found.streams(stream_names) for result in check_stream(stream, projections)]
+    equal = all(result.is_equal for result in done)
+    if as_json:
+        print_json({"equal": equal, "checked": [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]})
+    else:
+        show_checked(done)
+    return 0 if equal else 1
+
+
+def show_checked(done: Iterable[Checked]) -> None:
+    """A row per stream and projection, then the verdict."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    wrong: list[str] = []
+    for result in done:
+        held = rows.setdefault((result.stream, result.projection), [0] * 6)
+        counts = (result.events, result.applied, result.duplicates, result.dead, result.rows, result.differing)
+        rows[result.stream, result.projection] = [a + b for a, b in zip(held, counts, strict=True)]
+        where = f"{result.stream}/{result.partition} {result.projection}"
+        wrong += [f"{where}: {complaint}" for complaint in result.complaints]
+        wrong += [
+            f"{where}: {item.table} {harmless(item.key)}: the view has {harmless(item.view, 120) or 'nothing'}, "
+            f"the log says {harmless(item.log, 120) or 'nothing'}"
+            for item in result.differences
+        ]
+    columns = ["stream", "projection", "events", "applied", "dupl.", "dead", "rows compared", "differ"]
+    table("Check", columns, [[*names, *counts] for names, counts in rows.items()])
+    for sentence in wrong:
+        line(sentence, "red")
+    events, compared = sum(row[0] for row in rows.values()), sum(row[4] for row in rows.values())
+    if wrong:
+        line(f"check: view != fold(log): {len(wrong)} findings in {events:,} events and {compared:,} rows", "bold red")
+    else:
+        line(f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows compared, 0 differ)", "bold green")

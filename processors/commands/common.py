@@ -1,0 +1,91 @@
+"""What the verbs share: options, the server with its plugins, and the choice of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from aurastream.processors.connect import Connection, connected
+from aurastream.processors.importer import IMPORTS
+from aurastream.processors.plugins import Installed, find_plugins
+from aurastream.projections import Projection, ProjectionError, View
+from aurastream.streams import Server, Settings, Stream, list_streams, open_stream
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")
+stream_option_all = click.option("--stream", "stream_names", multiple=True, metavar="NAME", help="Only this stream (repeatable).")
+projection_option = click.option("--projection", "names", multiple=True, metavar="NAME", help="Only this one (repeatable).")
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A server and what is installed."""
+
+    connection: Connection
+    installed: Installed
+
+    @property
+    def server(self) -> Server:
+        """The server."""
+        return self.connection.server
+
+    @property
+    def settings(self) -> Settings:
+        """The process's settings."""
+        return self.connection.settings
+
+    def open(self, name: str, *, create: bool = False) -> Stream:
+        """A stream with the codec of all installed event types."""
+        return open_stream(self.server, name, codec=self.installed.codec(), settings=self.settings, create=create)
+
+    def streams(self, names: tuple[str, ...] = ()) -> list[Stream]:
+        """The named streams, or all there are."""
+        return [self.open(name) for name in names or list_streams(self.server)]
+
+    def holding(self, projection: Projection[Any], name: str | None) -> Stream:
+        """The named stream, or the only one whose view by this projection holds something.
+
+        Raises ProjectionError naming the choices when there is none or more than one.
+        """
+        if name is not None:
+            return self.open(name)
+        every = self.streams()
+        found = [s for s in every if any(cursor.applied for cursor in View(s, projection).cursors().values())]
+        if projection.name != "imports" and len(found) > 1:
+            found = [s for s in found if s.name != IMPORTS]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            known = ", ".join(stream.name for stream in every) or "none yet"
+            raise ProjectionError(
+                f"no stream's view {projection.name!r} holds anything (streams: {known}). "
+                "Append or import, then `aurastream run --until-idle`."
+            )
+        raise ProjectionError(
+            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}. Choose one with --stream."
+        )
+
+
+@contextmanager
+def session(context: click.Context, home: Path | None = None) -> Iterator[Session]:
+    """The server and the plugins, for one command."""
+    installed = find_plugins(context.obj or ())
+    with connected(home) as connection:
+        yield Session(connection, installed)
+
+
+def cached_streams(session: Session, names: tuple[str, ...]) -> Callable[[], list[Stream]]:
+    """The streams to consume, opened once each; new ones are found when asked again."""
+    opened: dict[str, Stream] = {}
+
+    def streams() -> list[Stream]:
+        for name in names or list_streams(session.server):
+            if name not in opened:
+                opened[name] = session.open(name)
+        return list(opened.values())
+
+    return streams

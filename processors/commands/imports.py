@@ -1,0 +1,79 @@
+"""aurastream import: a file of view counts becomes events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.formats import FORMATS, read_metadata
+from aurastream.processors.importer import BATCH, IMPORTS, Imported, import_file
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, notes
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="What the file is.")
+@click.option("--metadata", type=click.Path(path_type=Path), help="Titles and publication dates (chzzk).")
+@click.option("--stream", "stream_name", metavar="NAME", help="Default: the format's name.")
+@click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1, 100_000), help="Rows an append.")
+@click.option("--rejects", type=click.Path(path_type=Path), help="Where refused rows go. Default: FILE's name.rejects.jsonl here.")
+@json_option
+@click.pass_context
+def import_(
+    context: click.Context,
+    file: Path,
+    form: str,
+    metadata: Path | None,
+    stream_name: str | None,
+    batch: int,
+    rejects: Path | None,
+    as_json: bool,
+) -> None:
+    """Append a file's rows as events, each once; again after a kill, it goes on.
+
+    The event ID is the file's name and the data row's number. Refused rows are counted, named in the rejects file with their
+    reason, and appended as events of the stream "imports".
+    """
+    known = read_metadata(metadata) if metadata else None
+    with session(context) as found, progress_bar("importing") as advance:
+        stream, imports = found.open(stream_name or form, create=True), found.open(IMPORTS, create=True)
+        started = time.perf_counter()
+        result = import_file(
+            file, FORMATS[form], stream, imports, metadata=known, batch=batch, rejects_path=rejects,
+            progress=lambda done: advance(done.rows),
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+    if as_json:
+        print_json({**msgspec.structs.asdict(result), "seconds": round(seconds, 3)})
+    else:
+        tell_import(result, seconds)
+
+
+def tell_import(result: Imported, seconds: float) -> None:
+    """What an import did, in a line or two."""
+    rate = result.rows / max(seconds, 1e-9)
+    line(
+        f"{harmless(result.file)} -> {result.stream}: {result.rows:,} rows, {result.appended:,} appended, "
+        f"{result.duplicates:,} already there, {result.rejected:,} refused ({rate:,.0f} rows/s)"
+    )
+    if result.rejects_file:
+        line(f"refused rows and why: {result.rejects_file}")
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; the function takes how many are done."""
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
