@@ -8,9 +8,12 @@ from typing import Any
 
 import click
 import msgspec
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+ELASTIC_MIN = 8
 
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)  # progress and remarks: never on stdout, which belongs to the result
@@ -18,32 +21,50 @@ notes = Console(stderr=True, highlight=False)  # progress and remarks: never on 
 
 def harmless(text: str, width: int = 0) -> str:
     """Control characters and bidirectional overrides as \\uXXXX; cut to width characters where given."""
-    shown = "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"} and char != " " else char for char in text
-    )
+    shown = "".join(_escaped(char) if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in text)
     return shown if not width or len(shown) <= width else shown[: width - 1] + "…"
 
 
+def _escaped(char: str) -> str:
+    if char in "\u200c\u200d":  # joiners: emoji and several scripts need them, and they move nothing
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; numbers go right, with thousands apart. A column named with a trailing ~ may be cut."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    """A table; numbers go right, with thousands apart. Columns named with a trailing ~ give way where the terminal is narrow."""
     listed = [list(row) for row in rows]
+    if not listed:
+        line(f"\n{title}: nothing", "dim")
+        return
+    cells = [[column.rstrip("~") for column in columns], *([_cell(value) for value in row] for row in listed)]
+    widths = _widths(columns, cells)
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        numeric = bool(listed) and all(isinstance(row[index], int | float) or row[index] is None for row in listed)
-        drawn.add_column(
-            column.rstrip("~"),
-            justify="right" if numeric else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if column.endswith("~") else None,
-        )
-    for row in listed:
-        drawn.add_row(*[Text(_cell(value)) for value in row])
+        numeric = all(isinstance(row[index], int | float) or row[index] is None for row in listed)
+        drawn.add_column(column.rstrip("~"), justify="right" if numeric else "left", no_wrap=True, min_width=widths[index])
+    for row in cells[1:]:
+        drawn.add_row(*[Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)])
     console.print()
-    if listed:
-        console.print(drawn)
-    else:
-        console.print(Text(f"{title}: nothing", style="dim"))
+    console.print(drawn)
+
+
+def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int]:
+    """Cells of terminal each column gets (wide characters take two)."""
+    widths = [max(cell_len(row[index]) for row in cells) for index in range(len(columns))]
+    elastic = [index for index, column in enumerate(columns) if column.endswith("~")]
+    over = sum(widths) + 2 * (len(widths) - 1) - console.width
+    while over > 0 and elastic:
+        widest = max(elastic, key=lambda index: widths[index])
+        if widths[widest] <= ELASTIC_MIN:
+            break
+        widths[widest] -= 1
+        over -= 1
+    return widths
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def _cell(value: Any) -> str:

@@ -339,7 +339,7 @@ class Consumer:
     def _adopt_streams(self) -> None:
         for stream in self._streams():
             for projection in self._projections:
-                for partition in range(stream.partitions):
+                for partition in range(stream.partitions if projection.folds(stream.name) else 0):
                     name = (projection.name, stream.name, partition)
                     if name not in self._flows:
                         self._flows[name] = Flow(projection, stream, partition, batch_max=self._batch_max, on_commit=self._on_commit)

@@ -13,7 +13,7 @@ batches. States and rows are cached between batches up to CACHE_MAX; ``reset`` d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from operator import attrgetter
@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.errors import FoldFailed, ProjectionError
-from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals, Value
+from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Score, Totals, Value
 
 CACHE_MAX = 100_000  # states and rows kept per fold; beyond it the cache starts anew with the last batch's
-LISTING_CHUNK = 64  # items a full row of a listing has
+LISTING_CHUNK = 16  # items a full row of a listing has
 
 Need = dict[str, list[str]]  # table -> keys
 Loaded = dict[str, list[bytes | None]]  # table -> stored JSON, in the order asked
@@ -67,11 +67,9 @@ def microseconds(instant: datetime) -> int:
     return (instant - EPOCH) // MICROSECOND
 
 
-def _getter(value: Value | int | None) -> Callable[[Any], Any]:
+def _getter(value: Value | Score | None) -> Callable[[Any], Any]:
     if value is None:
         return lambda state: ""
-    if isinstance(value, int):
-        return lambda state: value
     return attrgetter(value) if isinstance(value, str) else value
 
 
@@ -93,38 +91,35 @@ class _TotalsPlan:
         more: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
         less: dict[tuple[Any, ...], list[tuple[int, ...]]] = defaultdict(list)
         row_of, values, window = self._row, self._values, self.window
-        joined: dict[tuple[Any, ...], int] = defaultdict(int)  # keys that came minus keys that left
         for old, new in moves:
             row, counts = row_of(new), values(new)
             if old is not None and (window is None or window(old) == window(new)):
                 old_row, before = row_of(old), values(old)
-                if old_row == row:
-                    if before == counts:
-                        continue
-                    joined[row] -= 1
-                else:
-                    joined[old_row] -= 1
+                if old_row == row and before == counts:
+                    continue
                 less[old_row].append(before)
-            joined[row] += 1
             more[row].append(counts)
         sums = {}
         for row in more.keys() | less.keys():
-            gained, lost = _column_sums(more.get(row)), _column_sums(less.get(row))
-            change = [a - b for a, b in zip_longest(gained, lost, fillvalue=0)]
-            change += [joined[row] * constant for constant in self._constants]
+            came, left = more.get(row, []), less.get(row, [])
+            change = [a - b for a, b in zip_longest(_column_sums(came), _column_sums(left), fillvalue=0)]
+            change += [(len(came) - len(left)) * constant for constant in self._constants]
             sums["|".join(map(str, row))] = change
         return sums
 
 
-def _column_sums(rows: list[tuple[int, ...]] | None) -> list[int]:
-    return [sum(column) for column in zip(*rows, strict=True)] if rows else []
+def _column_sums(rows: list[tuple[int, ...]]) -> list[int]:
+    return list(map(sum, zip(*rows, strict=True)))
 
 
-def _tuple_getter(values: list[Value]) -> Callable[[Any], tuple[Any, ...]]:
-    """All values of a state as one tuple."""
+def _tuple_getter(values: Sequence[Value | Score | None]) -> Callable[[Any], tuple[Any, ...]]:
+    """All values of a state as one tuple; None, where there is nothing to take, is "" ."""
     names = [value for value in values if isinstance(value, str)]
     if len(names) == len(values) > 1:
         return attrgetter(*names)
+    if len(names) > 1 and values == names + [None] * (len(values) - len(names)):
+        get_names, rest = attrgetter(*names), ("",) * (len(values) - len(names))
+        return lambda state: get_names(state) + rest
     getters = [_getter(value) for value in values]
     if len(getters) == 1:
         get = getters[0]
@@ -142,7 +137,8 @@ class Fold:
         self._totals = [_TotalsPlan(spec) for spec in projection.totals]
         windows: list[Value] = list(dict.fromkeys(spec.window for spec in projection.totals if spec.window is not None))
         self._windows = _tuple_getter(windows) if windows else None
-        self._scores = {spec.name: _getter(spec.score) for spec in projection.rankings}
+        plain = [spec for spec in projection.rankings if spec.expires_at is None]
+        self._plain_scores = _tuple_getter([*(spec.score for spec in plain), *(spec.by for spec in plain)])
         self._decoders = {projection.table: msgspec.json.Decoder(projection.state)}
         self._decoders |= {spec.name: msgspec.json.Decoder(spec.row) for spec in projection.rollups}
         self._decoders |= {spec.name: msgspec.json.Decoder(ListRow) for spec in projection.listings}
@@ -156,8 +152,9 @@ class Fold:
         self._rows: dict[str, dict[str, Any]] = {}
 
     def batch(self, events: list[tuple[str, Any]]) -> Steps:
-        """Fold (position, event) pairs; yields needs, returns the changes. Raises what the projection raises."""
-        keyed = self._keyed(events)
+        """Fold (position, event) pairs; yields needs, returns the changes. Raises FoldFailed where the projection raises."""
+        key_of = self.projection.key
+        keyed = [(key, position, event) for position, event in events if (key := key_of(event)) is not None]
         yield from self._load(self.projection.table, self._states, {key for key, _, _ in keyed})
         before, moves, rolled, listed = self._apply(keyed)
         changes = [self._state_changes(before)]
@@ -167,10 +164,6 @@ class Fold:
         changes += yield from self._ranking_changes(before)
         self._bound(before)
         return [change for change in changes if change.put or change.drop]
-
-    def _keyed(self, events: list[tuple[str, Any]]) -> list[tuple[str, str, Any]]:
-        key_of = self.projection.key
-        return [(key, position, event) for position, event in events if (key := key_of(event)) is not None]
 
     def _load(self, table: str, cache: dict[str, Any], keys: Iterable[str]) -> Generator[Need, Loaded, None]:
         missing = [key for key in keys if key not in cache]
@@ -285,18 +278,40 @@ class Fold:
         return list(changes.values())
 
     def _ranking_changes(self, before: dict[str, Any]) -> Generator[Need | Expired, Any, list[Change]]:
-        changes: list[Change] = []
+        changes = self._plain_rankings(before)
         for spec in self.projection.rankings:
-            if spec.expires_at is None:
-                states = self._states
-                changes += _ranked(spec, self._scores[spec.name], [(key, old, states[key]) for key, old in before.items()])
-            else:
+            if spec.expires_at is not None:
                 members: list[str] = yield Expired(spec.name, self.watermark)
                 yield from self._load(self.projection.table, self._states, members)
                 due = {key: self._states[key] for key in members if key not in before}
                 pairs = [(key, old, self._states[key]) for key, old in {**due, **before}.items()]
-                changes += _expiring(spec, self._scores[spec.name], pairs, self.watermark, set(members))
+                changes += _expiring(spec, _getter(spec.score), pairs, self.watermark, set(members))
         return changes
+
+    def _plain_rankings(self, before: dict[str, Any]) -> list[Change]:
+        """The changed scores of the rankings without expiry. One tuple of all scores and parts is compared first."""
+        specs = [spec for spec in self.projection.rankings if spec.expires_at is None]
+        if not specs:
+            return []
+        scored = [_Scores(spec) for spec in specs]
+        scores_of = self._plain_scores
+        width, states = len(specs), self._states
+        nothing = (None,) * (2 * width)
+        for key, old in before.items():
+            new = states[key]
+            ours, theirs = scores_of(new), nothing if old is None else scores_of(old)
+            if ours == theirs:
+                continue
+            for index, changed in enumerate(scored):
+                score, old_score = ours[index], theirs[index]
+                moved = ours[width + index] != theirs[width + index] and old_score is not None
+                if score == old_score and not moved:
+                    continue
+                if old_score is not None and (score is None or moved):
+                    changed.drop(key, old, only_part=score is not None)
+                if score is not None:
+                    changed.put(key, new, score)
+        return [change for changed in scored for change in changed.changes()]
 
     def _bound(self, before: dict[str, Any]) -> None:
         if len(self._states) > CACHE_MAX:
@@ -338,27 +353,6 @@ class _Scores:
 
     def changes(self) -> list[Change]:
         return list(self._changes.values())
-
-
-def _ranked(spec: Ranking, score_of: Callable[[Any], Any], pairs: list[tuple[str, Any, Any]]) -> list[Change]:
-    """The changed scores of a ranking without expiry."""
-    scores = _Scores(spec)
-    is_split = spec.by is not None
-    for key, old, new in pairs:
-        score = score_of(new)
-        if old is None:
-            if score is not None:
-                scores.put(key, new, score)
-            continue
-        old_score = score_of(old)
-        moved = is_split and scores.part(old) != scores.part(new)
-        if score == old_score and not moved:
-            continue
-        if old_score is not None and (score is None or moved):
-            scores.drop(key, old, only_part=score is not None)
-        if score is not None:
-            scores.put(key, new, score)
-    return scores.changes()
 
 
 def _expiring(

@@ -31,6 +31,7 @@ class Imports(Projection[Import]):
     events = (ImportRowRejected, ImportFinished)
     state = Import
     table = "files"
+    streams = ("imports",)
     listings = (
         Listing(
             "rejects",

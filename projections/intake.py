@@ -20,7 +20,7 @@ from aurastream.projections.fold import EPOCH, MICROSECOND, microseconds
 from aurastream.streams import Codec, DamagedEntry
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.groups import Cursor, as_pair
-from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
+from aurastream.streams.index import collided_field_of, field_of, pack_position, pack_positions, unpack_position
 from aurastream.streams.log import AHEAD_MAX
 
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
@@ -86,7 +86,7 @@ class Batch:
         self.duplicates = len(duplicates)
         self.events = [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
         self.digests = b"".join([field_of(event_id) for _, event_id in plain])
-        self.packed = b"".join([pack_position(position) for position, _ in plain])
+        self.packed = b"".join(pack_positions([position for position, _ in plain]))
         if len(self.packed) != 10 * len(plain):  # a raw XADD with an explicit position beyond the packed form
             for position, event_id in plain:
                 if len(pack_position(position)) != 10:

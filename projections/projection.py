@@ -96,7 +96,7 @@ class Projection(Generic[S]):
     name: 1 to 64 of a-z 0-9 _ . -, also its consumer group. version: raise it when the fold's meaning changes.
     events: the types it folds; None folds every event's Envelope. state: a frozen msgspec struct.
     settings: a pydantic-settings class, read from the environment once; part of the view's fingerprint.
-    upcasters: for its own event types, as in Codec. table: name of the table of states.
+    streams: the streams it folds; None folds all. upcasters: for its own event types, as in Codec. table: name of the table of states.
     """
 
     name: ClassVar[str]
@@ -105,6 +105,7 @@ class Projection(Generic[S]):
     state: ClassVar[type[msgspec.Struct]]
     table: ClassVar[str] = "states"
     settings_type: ClassVar[type[BaseSettings] | None] = None
+    streams: ClassVar[tuple[str, ...] | None] = None
     upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
     rankings: tuple[Ranking, ...] = ()
     totals: tuple[Totals, ...] = ()
@@ -126,6 +127,10 @@ class Projection(Generic[S]):
     def expires_at(self, state: S) -> datetime | None:
         """Event time from which the state is absent to the fold, which then begins anew; None never."""
         return None
+
+    def folds(self, stream: str) -> bool:
+        """Whether it has a view of this stream."""
+        return self.streams is None or stream in self.streams
 
     def codec(self) -> Codec:
         """Decodes the events it folds."""

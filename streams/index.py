@@ -17,6 +17,7 @@ from struct import Struct
 from xxhash import xxh3_64_digest
 
 _WIDE = Struct(">QI")
+_SMALL = {b"%d" % number: number.to_bytes(4, "big") for number in range(4096)}
 
 
 def field_of(event_id: str) -> bytes:
@@ -35,6 +36,20 @@ def pack_position(position: bytes) -> bytes:
     if len(milliseconds) > 14 or len(sequence) > 9:  # 14 digits fit 6 bytes, 9 digits fit 4
         return position
     return _WIDE.pack(int(milliseconds), int(sequence))[2:]
+
+
+def pack_positions(positions: list[bytes]) -> list[bytes]:
+    """The same of many in log order; entries of one millisecond share its bytes."""
+    packed = []
+    last, prefix = b"", b""
+    for position in positions:
+        milliseconds, _, sequence = position.partition(b"-")
+        if milliseconds != last:
+            last = milliseconds
+            prefix = pack_position(milliseconds + b"-0")[:6] if len(milliseconds) <= 14 else b""
+        low = _SMALL.get(sequence)
+        packed.append(prefix + low if prefix and low is not None else pack_position(position))
+    return packed
 
 
 def unpack_position(packed: bytes) -> bytes:

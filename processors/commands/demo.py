@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from aurastream.processors.commands.check import show_checked
-from aurastream.processors.commands.common import Session, cached_streams
+from aurastream.processors.commands.common import Session, cached_streams, tune_collector
 from aurastream.processors.commands.imports import progress_bar, tell_import
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.connect import connected
@@ -49,6 +49,7 @@ def demo(slice_only: bool, as_json: bool) -> int:
     full = FULL / "chzzk_vod_views.csv.gz"
     use_slice = slice_only or not full.exists()
     file = SLICE / full.name if use_slice else full
+    tune_collector()
     installed = find_plugins()
     clips = Clips(ClipSettings(viral_age_hours=VIRAL_AGE_HOURS))
     installed = msgspec.structs.replace(installed, projections={**installed.projections, clips.name: clips})

@@ -10,7 +10,14 @@ from types import FrameType
 import click
 import structlog
 
-from aurastream.processors.commands.common import cached_streams, json_option, projection_option, session, stream_option_all
+from aurastream.processors.commands.common import (
+    cached_streams,
+    json_option,
+    projection_option,
+    session,
+    stream_option_all,
+    tune_collector,
+)
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line
 from aurastream.projections import Consumer, Progress
@@ -42,6 +49,7 @@ def run(context: click.Context, until_idle: bool, names: tuple[str, ...], stream
     def count(progress: Progress) -> None:
         read[progress.projection] += progress.events
 
+    tune_collector()
     started = time.perf_counter()
     with session(context) as found:
         projections = found.installed.chosen(names)

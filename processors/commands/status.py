@@ -58,7 +58,11 @@ def _stream(found: Session, stream: Stream) -> dict[str, Any]:
                 "ids_bytes": client.memory_usage(keys.ids) or 0,
             }
         )
-    groups = {name: _group(stream, projection) for name, projection in sorted(found.installed.projections.items())}
+    groups = {
+        name: _group(stream, projection)
+        for name, projection in sorted(found.installed.projections.items())
+        if projection.folds(stream.name)
+    }
     return {"partitions": partitions, "versioned": stream.versioned, "groups": groups}
 
 
