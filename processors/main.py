@@ -16,6 +16,7 @@ import click
 import msgspec
 import structlog
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from aurastream.processors.commands.append import append
 from aurastream.processors.commands.audit import audit
@@ -64,14 +65,14 @@ def main() -> None:
     except BrokenPipeError:  # the reader has seen enough, as in `aurastream audit .. | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (*LOST, StreamError, ProjectionError, FormatError, ValidationError) as error:
+    except (*LOST, RedisError, StreamError, ProjectionError, FormatError, ValidationError) as error:
         _tell(error)
         sys.exit(_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _code(error: BaseException) -> int:
-    if isinstance(error, (ServerUnfit, EmbeddedServerError, UnknownOutcome, *LOST)):
+    if isinstance(error, (ServerUnfit, EmbeddedServerError, UnknownOutcome, RedisError, *LOST)):
         return NO_SERVER
     if isinstance(error, FormatError | InvalidEvent | ValidationError):
         return BAD_INPUT
@@ -92,6 +93,8 @@ def _sentence(error: BaseException) -> str:
         wrong = [f"{error.title} {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
         return "the settings cannot be used: " + "; ".join(wrong) + ". Correct the AURASTREAM_ variables."
     told = str(error) or type(error).__name__
+    if isinstance(error, RedisError) and not isinstance(error, LOST):
+        told = f"the server refused: {told}. Nothing of that request was written; see its log and `aurastream status`."
     if isinstance(error, LOST):
         told = f"the connection to the server was lost ({told}). What was acknowledged is kept; repeat the command."
     return " ".join([told, *getattr(error, "__notes__", [])])

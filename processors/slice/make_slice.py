@@ -12,7 +12,7 @@ import io
 import sys
 from pathlib import Path
 
-MODULUS, REST = 20, 3
+MODULUS, REST = 20, 15
 
 
 def cut(source: Path, target: Path, column: str) -> int:

@@ -1,0 +1,57 @@
+"""Fixtures: a real server, every kind this machine has, emptied before each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aurastream.streams import Server, Settings, Stream, open_stream
+from tests.servers import ServerProcess, binaries
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def pytest_report_header() -> str:
+    found = binaries()
+    missing = "" if "redis" in found else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"
+    return (
+        f"servers: {', '.join(found)}{missing}; full data: {'../shared/data' if SHARED.exists() else 'absent, its tests are skipped'}"
+    )
+
+
+@pytest.fixture(scope="session", params=sorted(binaries(), reverse=True))
+def running(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    process = ServerProcess(binaries()[request.param])
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def url(running: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AURASTREAM_REDIS_URL", running.url)
+    return running.url
+
+
+@pytest.fixture
+def server(url: str) -> Iterator[Server]:
+    server = Server(url)
+    server.client.config_set("maxmemory", 0)
+    server.client.flushall()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def stream(server: Server) -> Iterator[Stream]:
+    """A stream of one partition."""
+    stream = open_stream(server, "clips-test", create=True, settings=Settings(partitions=1))
+    yield stream
+    stream.close()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> str:
+    return binaries()["valkey"]

