@@ -27,7 +27,7 @@ from aurastream.projections.errors import ProjectionRedefined, ViewBroken
 from aurastream.projections.fold import Change, Expired, Fold
 from aurastream.projections.intake import Batch, Index
 from aurastream.projections.projection import Projection
-from aurastream.streams import Server, Stream
+from aurastream.streams import InvariantBroken, Server, Stream
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.connection import Script, Wire, retried
 from aurastream.streams.errors import DamagedEntry, UnknownOutcome
@@ -36,6 +36,7 @@ from aurastream.streams.keys import Keys
 
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
+REFUSALS_MAX = 50  # times in a row a flow starts again from one position before it stops
 RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
 
 _COMMIT = Script(__file__, "commit.lua")
@@ -96,8 +97,16 @@ class Flow:
 
     def steps(self) -> Steps:
         """For ever: settle at the cursor, then batch after batch until something moved without us."""
+        refusals, settled_at = 0, ""
         while True:
             yield from self._settle()
+            refusals = refusals + 1 if self.cursor.position == settled_at else 0
+            settled_at = self.cursor.position
+            if refusals > REFUSALS_MAX:
+                raise InvariantBroken(
+                    f"{self.group} cannot get past {settled_at or 'the start'} of {self.keys.where}: {refusals} batches were refused "
+                    "and nobody else advanced. Run `aurastream check`; the log or its index was changed by hand."
+                )
             raw = self._fresh((yield [read_new(self.keys, self.group, self.batch_max)])[0])
             while raw is not None:
                 if raw:
@@ -187,14 +196,25 @@ class Flow:
                 need = steps.send(loaded)
                 if isinstance(need, Expired):
                     key = self._table(f"{need.ranking}.expiry")
-                    replies = yield [("ZRANGEBYSCORE", key, "-inf", need.until)]
-                    loaded = [member.decode() for member in _checked(replies)[0]]
+                    (members,) = yield from self._read([("ZRANGEBYSCORE", key, "-inf", need.until)])
+                    loaded = [member.decode() for member in members]
                 else:
-                    replies = yield [("HMGET", self._table(table), *keys) for table, keys in need.items()]
-                    loaded = dict(zip(need, _checked(replies), strict=True))
+                    replies = yield from self._read([("HMGET", self._table(table), *keys) for table, keys in need.items()])
+                    loaded = dict(zip(need, replies, strict=True))
         except StopIteration as finished:
             changes: list[Change] = finished.value
             return changes
+
+    def _read(self, commands: Commands) -> Generator[Commands, Any, list[Any]]:
+        """The answers of reads of the view. Raises ViewBroken at a key of another type."""
+        replies: list[Any] = yield commands
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                if not str(reply).startswith("WRONGTYPE"):
+                    raise reply
+                kind = yield [("TYPE", command[1])]
+                raise ViewBroken(self.group, command[1], kind[0].decode()) from reply
+        return replies
 
     def _table(self, name: str, part: str | None = None) -> str:
         return self.keys.view(self.group, self.generation, name, part)
@@ -232,13 +252,6 @@ def _writes(change: Change) -> list[tuple[str, list[Any]]]:
     elif change.put:
         writes.append(("ZADD", [part for key, score in change.put.items() for part in (score, key)]))
     return writes
-
-
-def _checked(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
 
 
 class ServerIndex(Index):

@@ -10,7 +10,7 @@ broken clock must not move event time). Pure; which entry is canonical is asked 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
@@ -24,6 +24,8 @@ from aurastream.streams.index import collided_field_of, field_of, pack_position,
 from aurastream.streams.log import AHEAD_MAX
 
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
+PACKED_BYTES, NO_POSITION = 10, bytes(10)
+_LATEST_US = microseconds(datetime(9999, 1, 1, tzinfo=UTC))  # a raw XADD may carry any position
 
 
 class Odd(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ class Batch:
         self._resolved: dict[bytes, Odd] = {}
         self._any_type, self._codec = any_type, codec
         # Positions only grow, so what the first entry's clock allows, the others' allow as well.
-        limit = EPOCH + (as_pair(raw[0][0].decode())[0] * 1000 + _AHEAD_US) * MICROSECOND if raw else EPOCH
+        limit = EPOCH + min(as_pair(raw[0][0].decode())[0] * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND if raw else EPOCH
         for position, fields in raw:
             try:
                 self._take(position, fields, limit)
@@ -86,12 +88,9 @@ class Batch:
         self.duplicates = len(duplicates)
         self.events = [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
         self.digests = b"".join([field_of(event_id) for _, event_id in plain])
-        self.packed = b"".join(pack_positions([position for position, _ in plain]))
-        if len(self.packed) != 10 * len(plain):  # a raw XADD with an explicit position beyond the packed form
-            for position, event_id in plain:
-                if len(pack_position(position)) != 10:
-                    odd[position] = Odd("C", field_of(event_id), position)
-            self._settle()
+        # A position beyond the packed form (a raw XADD with an explicit one) is never found as it is: commit.lua calls it odd.
+        packed = pack_positions([position for position, _ in plain])
+        self.packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
 
     @property
     def odd(self) -> list[Odd]:
@@ -136,7 +135,7 @@ class Batch:
             skipped=cursor.skipped + self.skipped,
             dead=cursor.dead + len(self.dead) - self.quarantined,
             quarantined=cursor.quarantined + self.quarantined,
-            checksum=crc32(b" ".join(self.checksum_parts), cursor.checksum),
+            checksum=crc32(b" ".join([*self.checksum_parts, b""]), cursor.checksum),
             fingerprint=fingerprint,
             watermark=watermark,
         )
