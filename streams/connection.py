@@ -44,6 +44,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from aurastream.streams.errors import ServerUnfit, StreamError, UnknownOutcome
+from aurastream.streams.settings import Ack
 
 ANSWER_TIMEOUT_S = 20.0  # longer than any BLOCK and than a commit of the largest batch
 CONNECT_TIMEOUT_S = 5.0
@@ -157,6 +158,20 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
         self.client, self.facts = _open(url)
+        self._fsyncs_always = False
+
+    def check_ack(self, ack: Ack) -> None:
+        """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a disk's word."""
+        if ack is not Ack.DISK or self._fsyncs_always:
+            return
+        told: dict[Any, Any] = self.client.config_get("append*")
+        plain = {_text(name): _text(value) for name, value in told.items()}
+        self._fsyncs_always = plain.get("appendonly") == "yes" and plain.get("appendfsync") == "always"
+        if not self._fsyncs_always:
+            raise ServerUnfit(
+                "ack=disk needs the server to run with appendonly yes and appendfsync always; it does not. "
+                "Set both, or choose ack=memory or ack=replica."
+            )
 
     def wire(self, key: str) -> Wire:
         """A new connection to the node that holds the key."""
@@ -247,6 +262,10 @@ def _facts(client: redis.Redis) -> Facts:
     version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:3])
     mode = info.get("server_mode", info.get("redis_mode", "standalone"))
     return Facts(flavour, version, mode == "cluster", str(info.get("maxmemory_policy", "")))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _without_password(url: str) -> str:

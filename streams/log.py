@@ -86,21 +86,26 @@ class Stream:
         """The partition that holds the subject's events."""
         return partition_of(subject, self.partitions)
 
-    def append(self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None) -> list[Appended]:
+    def append(
+        self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None, ack: Ack | None = None
+    ) -> list[Appended]:
         """Put the events into the log, each event ID once. Returns one Appended per event, in the order given.
 
         expected: subject -> number of its events the caller has seen (streams created ``versioned``); others are refused.
-        Raises InvalidEvent before anything is sent; VersionConflict; NotReplicated and UnknownOutcome, after which the
-        same events may be appended again.
+        ack: what success vouches for; default: the settings'.
+        Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict; NotReplicated and
+        UnknownOutcome, after which the same events may be appended again.
         """
         batch = list(events)
+        level = ack or self.settings.ack
+        self.server.check_ack(level)
         if not batch:
             return []
         if expected and not self.versioned:
             raise StreamError(f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one.")
         chunks = self._chunks(batch, self._encode(batch), expected or {})
         what = f"append of {len(batch)} events to {self.name}"
-        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks), self.reconnect)
+        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks, level), self.reconnect)
         placed: list[Appended | None] = [None] * len(batch)
         for chunk, answer in zip(chunks, answers, strict=True):
             self._place(chunk, answer, placed)
@@ -197,9 +202,9 @@ class Stream:
             wanted = "".join([f"{subject} {version}\n" for subject, version in expected.items() if subject in here])
         return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions), (digests, lines, subjects, wanted))
 
-    def _send(self, chunks: Sequence[_Chunk]) -> list[Any]:
+    def _send(self, chunks: Sequence[_Chunk], ack: Ack) -> list[Any]:
         """All chunks out, then all answers in; WAIT follows each in its own connection, where alone it means something."""
-        ack, wait = self.settings.ack, ("WAIT", self.settings.replicas, self.settings.wait_ms)
+        wait = ("WAIT", self.settings.replicas, self.settings.wait_ms)
         wires = [self.wire(chunk.partition) for chunk in chunks]
         for chunk, wire in zip(chunks, wires, strict=True):
             wire.send([chunk.command, wait] if ack is Ack.REPLICA else [chunk.command])

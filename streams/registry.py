@@ -14,7 +14,7 @@ from aurastream.streams.connection import VERSION_MIN, Server
 from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.log import Stream
-from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.settings import Settings
 
 EVICTION_FIT = ("noeviction", "")
 
@@ -80,10 +80,4 @@ def check_server(server: Server, settings: Settings) -> None:
             f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this database. "
             "Give AuraStream a database of its own."
         )
-    if settings.ack is Ack.DISK:
-        fsync = server.client.config_get("appendfsync")
-        if "always" not in (fsync or {}).values():
-            raise ServerUnfit(
-                "ack=disk needs the server to run with appendonly yes and appendfsync always; it does not. "
-                "Set both, or choose ack=memory or ack=replica."
-            )
+    server.check_ack(settings.ack)

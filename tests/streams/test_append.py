@@ -195,6 +195,28 @@ def test_disk_acknowledgement_is_refused_on_a_server_that_cannot_give_it(server:
         open_stream(server, "clips-test", create=True, settings=Settings(ack=Ack.DISK))
 
 
+def test_each_append_may_choose_what_its_success_vouches_for(server: Server, stream: Stream) -> None:
+    with pytest.raises(NotReplicated):
+        stream.append([observation(event_id="e1")], ack=Ack.REPLICA)
+    with pytest.raises(ServerUnfit, match="appendonly yes"):
+        stream.append([observation(event_id="e2", minute=1)], ack=Ack.DISK)
+    stream.append([observation(event_id="e1")], ack=Ack.MEMORY)
+    assert entries(server, stream) == 1
+
+
+def test_a_disk_acknowledgement_survives_kill_9(valkey: str) -> None:
+    process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        writing = open_stream(Server(process.url), "clips", create=True, settings=Settings(ack=Ack.DISK))
+        placed = writing.append([observation(minute=n) for n in range(50)])
+        process.kill()
+        process.start()
+        reading = open_stream(Server(process.url), "clips")
+        assert [entry.position for entry in reading.read(placed[0].partition)] == [item.position for item in placed]
+    finally:
+        process.stop()
+
+
 def test_two_threads_appending_the_same_events_leave_each_once(url: str, server: Server, stream: Stream) -> None:
     events = [observation(views=n, minute=n) for n in range(2_000)]
 

@@ -1,0 +1,62 @@
+"""A cluster in the place of one server: the same log, the same views, nothing to configure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aurastream.projections import View
+from aurastream.streams import Outcome, Server, open_stream
+from tests.cluster import Cluster
+from tests.facts import consume, findings, observation
+from tests.projections.counting import Counting
+from tests.servers import binaries
+
+EVENTS = [observation(views=n % 7, minute=n, clip=f"clip-{n % 40}", category=f"c{n % 3}") for n in range(3_000)]
+
+
+@pytest.fixture(scope="module", params=sorted(binaries()))
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(binaries()[request.param])
+    yield cluster
+    cluster.stop()
+
+
+def test_log_and_views_hold_on_a_cluster(cluster: Cluster) -> None:
+    server = Server(cluster.url)
+    stream = open_stream(server, "clips", create=True, partitions=8)
+    assert len({server.node_of(keys.log) for keys in stream.keys}) > 1, "partitions lie on several nodes"
+
+    stream.append(EVENTS)
+    again = stream.append(EVENTS)
+    consume(server, stream, Counting())
+
+    assert {item.outcome for item in again} == {Outcome.DUPLICATE}
+    assert sum(state.applied for state in View(stream, Counting()).states().rows.values()) == len(EVENTS)
+    assert findings(stream, Counting()) == []
+
+
+def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    environ = {**os.environ, "AURASTREAM_REDIS_URL": cluster.url, "AURASTREAM_PARTITIONS": "6"}
+    program = Path(sys.executable).with_name("aurastream")
+    line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1","occurred_at":"2026-04-15T12:00:00Z","views":7}\n'
+
+    def aurastream(*words: str, stdin: str = "") -> str:
+        return subprocess.run(
+            [program, *words], env=environ, input=stdin, capture_output=True, text=True, check=True, cwd=tmp_path
+        ).stdout
+
+    aurastream("append", "--stream", "typed", stdin=line)
+    aurastream("run", "--until-idle", "--projection", "clips", "--stream", "typed")
+    state = json.loads(aurastream("view", "clips", "clip-1", "--stream", "typed", "--json"))
+    told = json.loads(aurastream("status", "--json"))
+
+    assert state["state"]["views"] == 7
+    assert told["server"]["cluster"] is True
+    assert aurastream("check", "--projection", "clips", "--stream", "typed", "--json")
