@@ -12,8 +12,9 @@ Decision (2026-11): one thread drives all flows of a process. Refused: a thread 
 reply that is there wait up to 5 ms for a fold that is running.
 """
 
+from aurastream.projections.apply import Progress
 from aurastream.projections.check import Checked, Difference, check
-from aurastream.projections.consumer import Consumer, Progress
+from aurastream.projections.consumer import Consumer
 from aurastream.projections.errors import FoldFailed, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
 from aurastream.projections.memory import MemoryView
 from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals

@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.consumer import ServerIndex
+from aurastream.projections.intake import Index
 from aurastream.projections.memory import MemoryView
 from aurastream.projections.projection import Projection
 from aurastream.projections.reads import View, pairs
 from aurastream.streams import Stream
+from aurastream.streams.codec import entry_json, read_envelope
+from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import Cursor, lag_of
 from aurastream.streams.keys import Keys
 
@@ -101,6 +103,24 @@ def _fold_log(stream: Stream, partition: int, folded: MemoryView, cursor: Cursor
                 yield f"the index has no row for the entry at {item.position.decode()}, which was counted"
         folded.fold(batch)
         after = raw[-1][0].decode()
+
+
+class ServerIndex(Index):
+    """The index asked row by row: only for the rare odd events."""
+
+    def __init__(self, stream: Stream, partition: int) -> None:
+        self._stream, self._partition, self._keys = stream, partition, stream.keys[partition]
+
+    def row(self, field: bytes) -> bytes | None:
+        row: bytes | None = self._stream.wire(self._partition).ask(("HGET", self._keys.ids, field))[0]
+        return row
+
+    def event_id_at(self, position: bytes) -> str | None:
+        found = self._stream.wire(self._partition).ask(("XRANGE", self._keys.log, position, position))[0]
+        try:
+            return read_envelope(self._keys.where, entry_json(self._keys.where, found[0][1])).event_id if found else None
+        except DamagedEntry:
+            return None
 
 
 def _index_rows(stream: Stream, partition: int, keys: Keys, fields: list[bytes]) -> list[bytes | None]:

@@ -2,11 +2,13 @@
 -- KEYS[1] cursor  hash    position, read, applied, .., fingerprint             all share one {partition} hash tag
 -- KEYS[2] log     stream  the partition's events
 -- KEYS[3] ids     hash    digest of event_id -> packed position of the canonical entry
--- KEYS[4..] tables of the view, and dead: hashes and sorted sets
+-- KEYS[4] lease   hash    owner, epoch: who may commit (streams/lease.lua)
+-- KEYS[5..] tables of the view, and dead: hashes and sorted sets
 -- ARGV    [1] group  [2] position the batch was folded from, '' at the start  [3] position of the batch's first entry
 --         [4] digests of the canonical events, 8 bytes each  [5] their packed positions, 10 bytes each
---         [6] fingerprint of the projection's definition  [7] types of KEYS[4..], 'h' or 'z' each
---         [8] lengths of the four sections that follow, "c o a", and the operations, lines "key command first last\n":
+--         [6] fingerprint of the projection's definition  [7] types of KEYS[5..], 'h' or 'z' each
+--         [9] epoch of the caller's lease, '' to compare none
+--         [8] lengths of the four sections that follow [9], "c o a", and the operations, lines "key command first last\n":
 --             cursor: c values field, value, ..                        written as they are
 --             odd:    o values class, field, packed position, position: events whose ids row was resolved by the caller
 --                     D another entry is canonical; A adopt: nobody is, this entry becomes it; C canonical by a long field
@@ -18,6 +20,7 @@
 --         {3 ODD, indexes (from 1) into [4] whose ids row is missing or names another entry}: resolve and call again
 --         {4 BROKEN, key, type}        a key has a type it never gets from us
 --         {5 REDEFINED, fingerprint}   the view was folded by another definition
+--         {6 FENCED, epoch}            a newer owner holds the lease
 -- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
 local CHUNK = 4000 -- unpack fails at about 8,000
 
@@ -28,12 +31,16 @@ local function wants(key, kind)
 end
 
 -- Plan: everything that can fail or disagree.
-local broken = wants(KEYS[1], 'hash') or wants(KEYS[2], 'stream') or wants(KEYS[3], 'hash')
-for i = 4, #KEYS do
-  broken = broken or wants(KEYS[i], string.sub(ARGV[7], i - 3, i - 3) == 'z' and 'zset' or 'hash')
+local broken = wants(KEYS[1], 'hash') or wants(KEYS[2], 'stream') or wants(KEYS[3], 'hash') or wants(KEYS[4], 'hash')
+for i = 5, #KEYS do
+  broken = broken or wants(KEYS[i], string.sub(ARGV[7], i - 4, i - 4) == 'z' and 'zset' or 'hash')
 end
 if broken then return broken end
 
+if ARGV[9] ~= '' then
+  local epoch = tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0)
+  if epoch > tonumber(ARGV[9]) then return {6, epoch} end
+end
 local at = redis.call('HMGET', KEYS[1], 'position', 'fingerprint')
 if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end
 if at[2] and at[2] ~= ARGV[6] then return {5, at[2]} end
@@ -44,7 +51,7 @@ if not following or following[1] ~= ARGV[3] then return {2, following and follow
 
 local lengths, operations = string.match(ARGV[8], '^([%d ]+)\n(.*)$')
 local c, o, a = string.match(lengths, '(%d+) (%d+) (%d+)')
-local odd_from = 9 + c
+local odd_from = 10 + c
 local acks_from = odd_from + o
 local acks_to = acks_from + a - 1
 
@@ -78,7 +85,7 @@ for key, command, first, last in string.gmatch(operations, '(%d+) (%a+) (%d+) (%
     redis.call(command, KEYS[tonumber(key)], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 9, odd_from - 1))
+redis.call('HSET', KEYS[1], unpack(ARGV, 10, odd_from - 1))
 for i = acks_from, acks_to, CHUNK do -- housekeeping: the position is the truth
   redis.call('XACK', KEYS[2], ARGV[1], unpack(ARGV, i, math.min(i + CHUNK - 1, acks_to)))
 end

@@ -1,15 +1,14 @@
 """
-Apply events to views exactly once.
+Consume: drive appliers over blocking connections, by consumer group.
 
-    read a batch -> load the states it touches -> fold (pure) -> commit.lua: view and cursor in one script -> read on
+    read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works, another flow folds
 
-Invariant: view == fold(log[.. cursor]); cursor and view move in one script or not at all. Delivery is at least once, so every
-path here may run twice; only the commit changes a view. On start, STALE, GAP or a lost connection: forget all states and
-continue from the cursor, whatever the group says.
+A ``Flow`` is one projection's way through one partition, a generator that yields commands and is sent their answers. ``Consumer``
+drives many flows over one connection per node. Nothing here is blocked by a slow partition but that partition. Whatever the group
+says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
 
-A ``Flow`` is one projection's way through one partition, a generator that yields commands and is sent their answers: no socket,
-no clock, no thread in it. ``Consumer`` drives many flows over one connection per node: while the server works on one flow's
-commit, another flow folds. Nothing here is blocked by a slow partition but that partition.
+Sharing partitions between processes by leases is not here but in the worker (processors/); several Consumers on the same partitions
+race harmlessly.
 """
 
 from __future__ import annotations
@@ -17,130 +16,41 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from enum import IntEnum
 from typing import Any
 
-import msgspec
-import structlog
-
-from aurastream.projections.errors import ProjectionRedefined, ViewBroken
-from aurastream.projections.fold import Change, Expired, Fold
-from aurastream.projections.intake import Batch, Index
+from aurastream.projections.apply import Answer, Applier, Commands, Progress
 from aurastream.projections.projection import Projection
-from aurastream.streams import InvariantBroken, Server, Stream
-from aurastream.streams.codec import RawEntry, entry_json, read_envelope
-from aurastream.streams.connection import Script, Wire, retried
-from aurastream.streams.errors import DamagedEntry, UnknownOutcome
-from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, read_new, seek, wake_up
-from aurastream.streams.keys import Keys
+from aurastream.streams import Server, Stream
+from aurastream.streams.codec import RawEntry
+from aurastream.streams.connection import Wire, retried
+from aurastream.streams.errors import UnknownOutcome
+from aurastream.streams.groups import as_pair, read_new, wake_up
 
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
-REFUSALS_MAX = 50  # times in a row a flow starts again from one position before it stops
-RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
 
-_COMMIT = Script(__file__, "commit.lua")
-log = structlog.get_logger(__name__)
-
-Commands = list[tuple[Any, ...]]
 Steps = Generator[Commands | None, Any, Any]  # None: nothing to do until there is something new
 
 
-class Answer(IntEnum):
-    """What commit.lua says."""
-
-    OK = 0
-    STALE = 1
-    GAP = 2
-    ODD = 3
-    BROKEN = 4
-    REDEFINED = 5
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """One committed batch, for whoever watches."""
-
-    projection: str
-    stream: str
-    partition: int
-    cursor: Cursor
-    events: int
-
-
-class Flow:
-    """One projection's way through one partition."""
-
-    def __init__(
-        self,
-        projection: Projection[Any],
-        stream: Stream,
-        partition: int,
-        *,
-        generation: int = 1,
-        batch_max: int = 1_000,
-        on_commit: Callable[[Progress], None] | None = None,
-    ) -> None:
-        self.projection, self.stream, self.partition = projection, stream, partition
-        self.keys: Keys = stream.keys[partition]
-        self.generation, self.batch_max, self.on_commit = generation, batch_max, on_commit
-        self.cursor = Cursor()
-        self.commits = 0
-        self._codec = projection.codec()
-        self._fold = Fold(projection, self.keys.where)
-        self._any_type = projection.events is None
-        self._fingerprint = projection.fingerprint
-
-    @property
-    def group(self) -> str:
-        """The consumer group's name."""
-        return self.projection.name
+class Flow(Applier):
+    """An applier that reads by its group."""
 
     def steps(self) -> Steps:
         """For ever: settle at the cursor, then batch after batch until something moved without us."""
-        refusals, settled_at = 0, ""
         while True:
-            yield from self._settle()
-            refusals = refusals + 1 if self.cursor.position == settled_at else 0
-            settled_at = self.cursor.position
-            if refusals > REFUSALS_MAX:
-                raise InvariantBroken(
-                    f"{self.group} cannot get past {settled_at or 'the start'} of {self.keys.where}: {refusals} batches were refused "
-                    "and nobody else advanced. Run `aurastream check`; the log or its index was changed by hand."
-                )
-            raw = self._fresh((yield [read_new(self.keys, self.group, self.batch_max)])[0])
+            yield from self.settle()
+            yield from self.align()
+            raw = self._fresh((yield [self._next()])[0])
             while raw is not None:
                 if raw:
-                    raw = yield from self._commit(raw)
+                    answer, following = yield from self.commit(raw, self._next())
+                    raw = self._fresh(following) if answer is Answer.OK else None
                 else:
                     yield None
-                    raw = self._fresh((yield [read_new(self.keys, self.group, self.batch_max)])[0])
+                    raw = self._fresh((yield [self._next()])[0])
 
-    def _settle(self) -> Steps:
-        """Take the cursor from the server, forget what was folded, and bring the group in line."""
-        reply = (yield [("HGETALL", self.keys.cursor(self.group))])[0]
-        if isinstance(reply, Exception):
-            raise reply
-        self.cursor = cursor_of(reply)
-        self._fold.reset(self.cursor.watermark)
-        if self.cursor.fingerprint not in ("", self._fingerprint):
-            raise ProjectionRedefined(self.group, self.keys.where, self.cursor.fingerprint, self._fingerprint)
-        made, sought = yield [ensure(self.keys, self.group, self.cursor), seek(self.keys, self.group, self.cursor)]
-        if isinstance(made, Exception) and not str(made).startswith("BUSYGROUP"):
-            raise made
-        if isinstance(sought, Exception):
-            raise sought
-        yield from self._tidy_pending()
-
-    def _tidy_pending(self) -> Steps:
-        """Acknowledge what is pending at or before the cursor: the commit that applied it lost its acknowledgement."""
-        while self.cursor.position:
-            pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, 1_000)
-            reply = (yield [pending])[0]
-            if isinstance(reply, Exception):
-                raise reply
-            if not reply:
-                return
-            yield [("XACK", self.keys.log, self.group, *[row[0] for row in reply])]
+    def _next(self) -> tuple[Any, ...]:
+        return read_new(self.keys, self.group, self.batch_max)
 
     def _fresh(self, reply: Any) -> list[RawEntry] | None:
         """The entries of a group read that are after the cursor; None when the group is gone and must be settled anew."""
@@ -152,124 +62,6 @@ class Flow:
         if entries and self.cursor.position and as_pair(entries[0][0].decode()) <= as_pair(self.cursor.position):
             return None  # the group was set back by hand
         return entries
-
-    def _commit(self, raw: list[RawEntry]) -> Steps:
-        """Fold and commit one batch. Returns the next batch, or None when the flow must settle again."""
-        batch = Batch(raw, self._codec, self.keys.where, self._any_type)
-        for _ in range(RESOLVE_MAX):
-            changes = yield from self._folded(batch)
-            after = batch.advance(self.cursor, self._fingerprint, self._fold.watermark)
-            command = self._command(batch, changes, after)
-            answer, following = yield [command, read_new(self.keys, self.group, self.batch_max)]
-            if isinstance(answer, Exception):
-                raise answer
-            code = Answer(answer[0])
-            if code is Answer.OK:
-                self.cursor = after
-                self.commits += 1
-                if self.on_commit:
-                    self.on_commit(Progress(self.group, self.stream.name, self.partition, after, len(raw)))
-                return self._fresh(following)
-            self._refused(code, answer)
-            if code is not Answer.ODD:
-                return None
-            index = ServerIndex(self.stream, self.partition)
-            batch.resolve([place - 1 for place in answer[1]], index)
-            self._fold.reset(self.cursor.watermark)
-        return None
-
-    def _refused(self, code: Answer, answer: list[Any]) -> None:
-        """Say why, where a person must act; STALE, GAP and ODD heal themselves."""
-        if code is Answer.BROKEN:
-            raise ViewBroken(self.group, answer[1].decode(), answer[2].decode())
-        if code is Answer.REDEFINED:
-            raise ProjectionRedefined(self.group, self.keys.where, answer[1].decode(), self._fingerprint)
-        if code is not Answer.ODD:
-            log.warning("commit_refused", answer=code.name, projection=self.group, where=self.keys.where)
-
-    def _folded(self, batch: Batch) -> Generator[Commands, Any, list[Change]]:
-        """The changes of a batch, loading what the fold asks for."""
-        steps = self._fold.batch(batch.events)
-        loaded: Any = None
-        try:
-            while True:
-                need = steps.send(loaded)
-                if isinstance(need, Expired):
-                    key = self._table(f"{need.ranking}.expiry")
-                    (members,) = yield from self._read([("ZRANGEBYSCORE", key, "-inf", need.until)])
-                    loaded = [member.decode() for member in members]
-                else:
-                    replies = yield from self._read([("HMGET", self._table(table), *keys) for table, keys in need.items()])
-                    loaded = dict(zip(need, replies, strict=True))
-        except StopIteration as finished:
-            changes: list[Change] = finished.value
-            return changes
-
-    def _read(self, commands: Commands) -> Generator[Commands, Any, list[Any]]:
-        """The answers of reads of the view. Raises ViewBroken at a key of another type."""
-        replies: list[Any] = yield commands
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, Exception):
-                if not str(reply).startswith("WRONGTYPE"):
-                    raise reply
-                kind = yield [("TYPE", command[1])]
-                raise ViewBroken(self.group, command[1], kind[0].decode()) from reply
-        return replies
-
-    def _table(self, name: str, part: str | None = None) -> str:
-        return self.keys.view(self.group, self.generation, name, part)
-
-    def _command(self, batch: Batch, changes: list[Change], after: Cursor) -> tuple[Any, ...]:
-        """The commit call; the sections and their order are commit.lua's header."""
-        keys = [self.keys.cursor(self.group), self.keys.log, self.keys.ids]
-        cursor, odd = after.fields(), [part for item in batch.odd for part in item.args()]
-        operands: list[Any] = []
-        operations: list[str] = []
-        kinds = ""
-        if batch.dead:
-            changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in batch.dead.items()})]
-        start = 9 + len(cursor) + len(odd) + len(batch.positions)
-        for change in changes:
-            keys.append(self._table(change.table, change.part) if change.table else self.keys.dead(self.group))
-            kinds += change.kind
-            for verb, args in _writes(change):
-                operations.append(f"{len(keys)} {verb} {start + len(operands)} {start + len(operands) + len(args) - 1}\n")
-                operands += args
-        lengths = f"{len(cursor)} {len(odd)} {len(batch.positions)}\n{''.join(operations)}"
-        first, at = batch.positions[0], self.cursor.position
-        head = (self.group, at, first, batch.digests, batch.packed, self._fingerprint, kinds, lengths)
-        return _COMMIT.call(keys, (*head, *cursor, *odd, *batch.positions, *operands))
-
-
-def _writes(change: Change) -> list[tuple[str, list[Any]]]:
-    """A change as commands and their operands; removals first, as a key is never in both."""
-    writes: list[tuple[str, list[Any]]] = []
-    is_hash = change.kind == "h"
-    if change.drop:
-        writes.append(("HDEL" if is_hash else "ZREM", change.drop))
-    if change.put and is_hash:
-        writes.append(("HSET", [part for pair in change.put.items() for part in pair]))
-    elif change.put:
-        writes.append(("ZADD", [part for key, score in change.put.items() for part in (score, key)]))
-    return writes
-
-
-class ServerIndex(Index):
-    """The index asked row by row: only for the rare odd events."""
-
-    def __init__(self, stream: Stream, partition: int) -> None:
-        self._stream, self._partition, self._keys = stream, partition, stream.keys[partition]
-
-    def row(self, field: bytes) -> bytes | None:
-        row: bytes | None = self._stream.wire(self._partition).ask(("HGET", self._keys.ids, field))[0]
-        return row
-
-    def event_id_at(self, position: bytes) -> str | None:
-        found = self._stream.wire(self._partition).ask(("XRANGE", self._keys.log, position, position))[0]
-        try:
-            return read_envelope(self._keys.where, entry_json(self._keys.where, found[0][1])).event_id if found else None
-        except DamagedEntry:
-            return None
 
 
 class Consumer:

@@ -102,6 +102,10 @@ class Batch:
         """The index fields of the plain events, to look them up without a commit."""
         return [field_of(event_id) for _, event_id in self._plain]
 
+    def event_ids(self, places: list[int]) -> list[str]:
+        """The event IDs of the plain events at these places (from 0)."""
+        return [self._plain[place][1] for place in places]
+
     def strangers(self, rows: list[bytes | None]) -> list[int]:
         """Which plain events (from 0) the index, as read for ``fields``, does not name."""
         return [i for i, row in enumerate(rows) if row != self.packed[i * 10 : i * 10 + 10]]

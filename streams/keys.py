@@ -32,6 +32,11 @@ def partition_of(subject: str, partitions: int) -> int:
     return xxh3_64_intdigest(subject.encode()) % partitions
 
 
+def members_key(group: str) -> str:
+    """Sorted set: the living workers of a group -> server ms until which they count as alive."""
+    return f"aura:members:{checked_name('group', group)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one partition."""
@@ -66,6 +71,10 @@ class Keys:
     def versions(self) -> str:
         """Hash: subject -> number of its events, in streams that ask for expected versions."""
         return self._key("versions")
+
+    def lease(self, group: str) -> str:
+        """Hash: who owns the partition for the group, until when, and the fencing epoch (leases.py)."""
+        return self._key(f"lease:{group}")
 
     def cursor(self, group: str) -> str:
         """Hash: how far the group's view has come."""

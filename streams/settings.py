@@ -32,3 +32,4 @@ class Settings(BaseSettings):
     wait_ms: int = Field(1_000, ge=1, le=60_000, description="how long ack=replica waits")
     attempts_max: int = Field(8, ge=1, le=100, description="tries of an idempotent operation when the connection fails")
     batch_max: int = Field(1_000, ge=1, le=1_000, description="entries a consumer reads at a time")
+    lease_ms: int = Field(3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over")

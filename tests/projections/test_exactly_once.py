@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from aurastream.projections import Consumer, FoldFailed, ProjectionRedefined, View, ViewBroken, consumer
+from aurastream.projections import Consumer, FoldFailed, ProjectionRedefined, View, ViewBroken, apply
+from aurastream.projections.apply import Answer
 from aurastream.projections.clips import Clips
-from aurastream.projections.consumer import Answer, Flow
+from aurastream.projections.consumer import Flow
 from aurastream.projections.trail import Trail
 from aurastream.streams import Outcome, Server, Settings, Stream, UnknownEventVersion, index, log, open_stream
 from aurastream.streams.connection import Script
@@ -34,14 +35,14 @@ def counted(stream: Stream) -> dict[str, int]:
     return {key: state.applied for key, state in View(stream, Counting()).states().rows.items()}
 
 
-def commit_of(server: Server, stream: Stream) -> tuple[Any, ...]:
+def commit_of(server: Server, stream: Stream, flow: Flow | None = None) -> tuple[Any, ...]:
     """The commit command of the next batch, as a flow makes it, not yet sent."""
-    steps = Flow(Counting(), stream, 0).steps()
+    steps = (flow or Flow(Counting(), stream, 0)).steps()
     wire = stream.wire(0)
     answers: Any = None
     while True:
         commands = steps.send(answers)
-        if commands and commands[0][0] == "EVALSHA" and commands[0][1] == consumer._COMMIT.sha:
+        if commands and commands[0][0] == "EVALSHA" and commands[0][1] == apply._COMMIT.sha:
             steps.close()
             return commands[0]
         wire.send(commands)
@@ -120,9 +121,9 @@ def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Str
 @pytest.mark.parametrize(
     ("scenario", "module", "name", "guard", "without"),
     [
-        (SCENARIOS[0], consumer, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
-        (SCENARIOS[1], consumer, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
-        (SCENARIOS[2], consumer, "_COMMIT", "if broken then return broken end", ""),
+        (SCENARIOS[0], apply, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
+        (SCENARIOS[1], apply, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
+        (SCENARIOS[2], apply, "_COMMIT", "if broken then return broken end", ""),
         (SCENARIOS[3], log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=["cursor compare", "ids check in commit", "plan before commit", "ids check in append"],
@@ -151,11 +152,27 @@ def test_a_batch_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream) 
     stream.append([observation(minute=1)])
     ghost = commit_of(server, stream)
     server.client.delete(stream.keys[0].log, stream.keys[0].ids)
-    stream.append([observation(minute=2)])
+    raw_append(server, stream, observation(minute=2), "9999999999999-0")  # surely another position than the ghost's
     before = dump(server)
 
     assert send(stream, ghost)[0] is Answer.GAP
     assert dump(server) == before
+
+
+def test_an_owner_of_an_older_epoch_is_fenced(server: Server, stream: Stream) -> None:
+    """It was stopped past its lease, and somebody else has the partition: what it folded must not land."""
+    stream.append([observation(minute=1)])
+    lease = stream.keys[0].lease("counting")
+    server.client.hset(lease, mapping={"owner": "other", "epoch": 3})
+    answers = []
+    for epoch in (2, 3):
+        flow = Flow(Counting(), stream, 0)
+        flow.epoch = epoch
+        command = commit_of(server, stream, flow)
+        before = dump(server)
+        answers.append((send(stream, command)[0], dump(server) == before))
+
+    assert answers == [(Answer.FENCED, True), (Answer.OK, False)]
 
 
 def test_an_event_the_index_does_not_name_is_odd(server: Server, stream: Stream) -> None:
@@ -232,7 +249,7 @@ def test_a_raw_entry_at_a_position_of_its_own_is_adopted(server: Server, stream:
 def test_ids_with_one_digest_all_count(server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     from aurastream.projections import intake
 
-    for module in (index, log, intake):
+    for module in (index, log, intake, apply):
         monkeypatch.setattr(module, "field_of", lambda event_id: b"12345678")
     stream.append([observation(minute=n) for n in range(5)])
     consume(server, stream, Counting())

@@ -1,0 +1,305 @@
+"""
+Apply a batch of one partition to one view, exactly once.
+
+    raw entries -> verify, decode -> load the states they touch -> fold (pure) -> commit.lua: view and cursor in one script
+
+Invariant: view == fold(log[.. cursor]); cursor and view move in one script or not at all. Delivery is at least once, so every
+path here may run twice; only the commit changes a view. On start, STALE, GAP or a lost connection: forget all states and continue
+from the cursor, whatever the group, the transport or the lease says.
+
+An ``Applier`` is generators that yield commands and are sent their answers: no socket, no clock, no thread in it. Who drives it
+decides how it waits: consumer.py over blocking connections, a worker's event loop, a simulation. Where entries come from is the
+driver's too: ``commit`` wants the next entries of the log, ``take`` heals whatever it is given by reading the log itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+import structlog
+
+from aurastream.projections.errors import ProjectionRedefined, ViewBroken
+from aurastream.projections.fold import Change, Expired, Fold
+from aurastream.projections.intake import Batch, Index
+from aurastream.projections.projection import Projection
+from aurastream.streams import InvariantBroken, Stream
+from aurastream.streams.codec import RawEntry, entry_json, read_envelope
+from aurastream.streams.connection import Script
+from aurastream.streams.errors import DamagedEntry
+from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, seek
+from aurastream.streams.index import collided_field_of, field_of, unpack_position
+from aurastream.streams.keys import Keys
+
+REFUSALS_MAX = 50  # times in a row an applier starts again from one position before it stops
+RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
+
+_COMMIT = Script(__file__, "commit.lua")
+log = structlog.get_logger(__name__)
+
+Commands = list[tuple[Any, ...]]
+
+
+class Answer(IntEnum):
+    """What commit.lua says."""
+
+    OK = 0
+    STALE = 1
+    GAP = 2
+    ODD = 3
+    BROKEN = 4
+    REDEFINED = 5
+    FENCED = 6
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """One committed batch, for whoever watches."""
+
+    projection: str
+    stream: str
+    partition: int
+    cursor: Cursor
+    events: int
+
+
+class Fenced(Exception):
+    """A newer owner holds the partition's lease; nothing was written. A signal to the driver, which lets the partition go."""
+
+
+class Applier:
+    """One projection's way through one partition.
+
+    group: the consumer group to acknowledge in and to hold the lease of; default: the projection's name.
+    epoch: of the lease under which it commits; None compares no lease (the cursor alone decides).
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        stream: Stream,
+        partition: int,
+        *,
+        group: str | None = None,
+        generation: int = 1,
+        batch_max: int = 1_000,
+        on_commit: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.projection, self.stream, self.partition = projection, stream, partition
+        self.keys: Keys = stream.keys[partition]
+        self.group = group or projection.name
+        self.generation, self.batch_max, self.on_commit = generation, batch_max, on_commit
+        self.epoch: int | None = None
+        self.cursor = Cursor()
+        self.commits = 0
+        self.refused: dict[Answer, int] = {}
+        self._is_settled = False
+        self._codec = projection.codec()
+        self._fold = Fold(projection, self.keys.where)
+        self._any_type = projection.events is None
+        self._fingerprint = projection.fingerprint
+        self._refusals, self._settled_at = 0, ""
+
+    def settle(self) -> Generator[Commands, Any, None]:
+        """Take the cursor from the server and forget what was folded.
+
+        Raises ProjectionRedefined; InvariantBroken when the batches after one cursor were refused REFUSALS_MAX times in a row.
+        """
+        reply = (yield [("HGETALL", self.keys.cursor(self.projection.name))])[0]
+        if isinstance(reply, Exception):
+            raise reply
+        self.cursor = cursor_of(reply)
+        self._fold.reset(self.cursor.watermark)
+        self._is_settled = True
+        if self.cursor.fingerprint not in ("", self._fingerprint):
+            raise ProjectionRedefined(self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint)
+        self._refusals = self._refusals + 1 if self.cursor.position == self._settled_at else 0
+        self._settled_at = self.cursor.position
+        if self._refusals > REFUSALS_MAX:
+            raise InvariantBroken(
+                f"{self.projection.name} cannot get past {self._settled_at or 'the start'} of {self.keys.where}: {self._refusals} "
+                "batches were refused and nobody else advanced. Run `aurastream check`; the log or its index was changed by hand."
+            )
+
+    def align(self) -> Generator[Commands, Any, None]:
+        """Put the server's group where the cursor is, and acknowledge what the cursor has passed."""
+        made, sought = yield [ensure(self.keys, self.group, self.cursor), seek(self.keys, self.group, self.cursor)]
+        if isinstance(made, Exception) and not str(made).startswith("BUSYGROUP"):
+            raise made
+        if isinstance(sought, Exception):
+            raise sought
+        while self.cursor.position:
+            pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, 1_000)
+            reply = (yield [pending])[0]
+            if isinstance(reply, Exception):
+                raise reply
+            if not reply:
+                return
+            yield [("XACK", self.keys.log, self.group, *[row[0] for row in reply])]
+
+    def take(self, raw: list[RawEntry]) -> Generator[Commands, Any, None]:
+        """Reach the end of a batch that may be old, overlapping, or not the next one: what is missing is read from the log."""
+        last = raw[-1][0].decode()
+        if not self._is_settled:
+            yield from self.settle()
+        fresh = self._after_cursor(raw)
+        while fresh:
+            answer, _ = yield from self.commit(fresh)
+            if answer is not Answer.OK:
+                yield from self.settle()
+            elif self._after_cursor(raw) == []:
+                return
+            reply = (yield [("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", last, "COUNT", self.batch_max)])[0]
+            if isinstance(reply, Exception):
+                raise reply
+            fresh = reply
+
+    def reset(self) -> None:
+        """The connection was lost or the lease moved: what is held in memory is no longer to be trusted."""
+        self._is_settled = False
+
+    def commit(self, raw: list[RawEntry], then: tuple[Any, ...] | None = None) -> Generator[Commands, Any, tuple[Answer, Any]]:
+        """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`, sent along with it.
+
+        Raises Fenced, ViewBroken, ProjectionRedefined, and FoldFailed of the projection.
+        """
+        batch = Batch(raw, self._codec, self.keys.where, self._any_type)
+        for _ in range(RESOLVE_MAX):
+            changes = yield from self._folded(batch)
+            after = batch.advance(self.cursor, self._fingerprint, self._fold.watermark)
+            command = self._command(batch, changes, after)
+            replies = yield [command] if then is None else [command, then]
+            if isinstance(replies[0], Exception):
+                raise replies[0]
+            answer = Answer(replies[0][0])
+            if answer is Answer.OK:
+                self.cursor = after
+                self.commits += 1
+                if self.on_commit:
+                    self.on_commit(Progress(self.projection.name, self.stream.name, self.partition, after, len(raw)))
+                return answer, replies[-1]
+            self._refuse(answer, replies[0])
+            if answer is not Answer.ODD:
+                return answer, None
+            yield from self._resolve(batch, [place - 1 for place in replies[0][1]])
+            self._fold.reset(self.cursor.watermark)
+        return Answer.ODD, None
+
+    def _refuse(self, answer: Answer, reply: list[Any]) -> None:
+        """Say why, where a person must act; STALE, GAP and ODD heal themselves."""
+        self._is_settled = answer is Answer.ODD
+        self.refused[answer] = self.refused.get(answer, 0) + 1
+        if answer is Answer.BROKEN:
+            raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
+        if answer is Answer.REDEFINED:
+            raise ProjectionRedefined(self.projection.name, self.keys.where, reply[1].decode(), self._fingerprint)
+        if answer is Answer.FENCED:
+            raise Fenced(f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}")
+        if answer is not Answer.ODD:
+            log.warning("commit_refused", answer=answer.name, projection=self.projection.name, where=self.keys.where)
+
+    def _after_cursor(self, raw: list[RawEntry]) -> list[RawEntry]:
+        at = as_pair(self.cursor.position)
+        if not raw or as_pair(raw[0][0].decode()) > at:
+            return raw
+        return [entry for entry in raw if as_pair(entry[0].decode()) > at]
+
+    def _resolve(self, batch: Batch, places: list[int]) -> Generator[Commands, Any, None]:
+        """Ask the index and the log about the entries at these places, and let the batch decide what each is."""
+        names = batch.event_ids(places)
+        fields = [field for name in names for field in (field_of(name), collided_field_of(name))]
+        rows = (yield from self._read([("HMGET", self.keys.ids, *fields)]))[0]
+        positions = list(dict.fromkeys(unpack_position(row) for row in rows if row is not None))
+        answers: list[Any] = []
+        if positions:
+            answers = yield from self._read([("XRANGE", self.keys.log, position, position) for position in positions])
+        found = {position: self._event_id(answer[0]) if answer else None for position, answer in zip(positions, answers, strict=True)}
+        batch.resolve(places, KnownIndex(dict(zip(fields, rows, strict=True)), found))
+
+    def _event_id(self, entry: RawEntry) -> str | None:
+        try:
+            return read_envelope(self.keys.where, entry_json(self.keys.where, entry[1])).event_id
+        except DamagedEntry:
+            return None
+
+    def _folded(self, batch: Batch) -> Generator[Commands, Any, list[Change]]:
+        """The changes of a batch, loading what the fold asks for."""
+        steps = self._fold.batch(batch.events)
+        loaded: Any = None
+        try:
+            while True:
+                need = steps.send(loaded)
+                if isinstance(need, Expired):
+                    key = self._table(f"{need.ranking}.expiry")
+                    (members,) = yield from self._read([("ZRANGEBYSCORE", key, "-inf", need.until)])
+                    loaded = [member.decode() for member in members]
+                else:
+                    replies = yield from self._read([("HMGET", self._table(table), *keys) for table, keys in need.items()])
+                    loaded = dict(zip(need, replies, strict=True))
+        except StopIteration as finished:
+            changes: list[Change] = finished.value
+            return changes
+
+    def _read(self, commands: Commands) -> Generator[Commands, Any, list[Any]]:
+        """The answers of reads of the view. Raises ViewBroken at a key of another type."""
+        replies: list[Any] = yield commands
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                if not str(reply).startswith("WRONGTYPE"):
+                    raise reply
+                kind = yield [("TYPE", command[1])]
+                raise ViewBroken(self.projection.name, command[1], kind[0].decode()) from reply
+        return replies
+
+    def _table(self, name: str, part: str | None = None) -> str:
+        return self.keys.view(self.projection.name, self.generation, name, part)
+
+    def _command(self, batch: Batch, changes: list[Change], after: Cursor) -> tuple[Any, ...]:
+        """The commit call; the sections and their order are commit.lua's header."""
+        name = self.projection.name
+        keys = [self.keys.cursor(name), self.keys.log, self.keys.ids, self.keys.lease(self.group)]
+        cursor, odd = after.fields(), [part for item in batch.odd for part in item.args()]
+        operands: list[Any] = []
+        operations: list[str] = []
+        kinds = ""
+        if batch.dead:
+            changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in batch.dead.items()})]
+        start = 10 + len(cursor) + len(odd) + len(batch.positions)
+        for change in changes:
+            keys.append(self._table(change.table, change.part) if change.table else self.keys.dead(name))
+            kinds += change.kind
+            for verb, args in _writes(change):
+                operations.append(f"{len(keys)} {verb} {start + len(operands)} {start + len(operands) + len(args) - 1}\n")
+                operands += args
+        lengths = f"{len(cursor)} {len(odd)} {len(batch.positions)}\n{''.join(operations)}"
+        first, at = batch.positions[0], self.cursor.position
+        epoch = "" if self.epoch is None else self.epoch
+        head = (self.group, at, first, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch)
+        return _COMMIT.call(keys, (*head, *cursor, *odd, *batch.positions, *operands))
+
+
+def _writes(change: Change) -> list[tuple[str, list[Any]]]:
+    """A change as commands and their operands; removals first, as a key is never in both."""
+    writes: list[tuple[str, list[Any]]] = []
+    is_hash = change.kind == "h"
+    if change.drop:
+        writes.append(("HDEL" if is_hash else "ZREM", change.drop))
+    if change.put and is_hash:
+        writes.append(("HSET", [part for pair in change.put.items() for part in pair]))
+    elif change.put:
+        writes.append(("ZADD", [part for key, score in change.put.items() for part in (score, key)]))
+    return writes
+
+
+class KnownIndex(Index):
+    """Index rows and event IDs that were asked for beforehand."""
+
+    def __init__(self, rows: dict[bytes, bytes | None], event_ids: dict[bytes, str | None]) -> None:
+        self._rows, self._event_ids = rows, event_ids
+
+    def row(self, field: bytes) -> bytes | None:
+        return self._rows[field]
+
+    def event_id_at(self, position: bytes) -> str | None:
+        return self._event_ids[position]

@@ -1,0 +1,28 @@
+-- lease: look at, claim, keep or give back the leases of one partition.
+-- KEYS[1..] lease  hash  owner, epoch, until: server ms            all share one {partition} hash tag
+-- ARGV [1] worker  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
+-- returns one {epoch, ms left, owner} per key; epoch is 0 unless the worker holds the lease after the call
+-- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a fencing token).
+-- raises  WRONGTYPE when a key has another type, before any write.  cost O(keys)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = {}
+for i = 1, #KEYS do held[i] = redis.call('HMGET', KEYS[i], 'owner', 'epoch', 'until') end
+
+local answers = {}
+for i = 1, #KEYS do
+  local verb = ARGV[i + 2]
+  local owner, epoch, ends = held[i][1] or '', tonumber(held[i][2] or 0), tonumber(held[i][3] or 0)
+  if verb == 'release' and owner == ARGV[1] then
+    owner, ends = '', 0
+    redis.call('HSET', KEYS[i], 'owner', '', 'until', 0)
+  elseif verb == 'claim' and owner ~= ARGV[1] and ends <= now then
+    owner, epoch, ends = ARGV[1], epoch + 1, now + ARGV[2]
+    redis.call('HSET', KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends))
+  elseif (verb == 'claim' or verb == 'keep') and owner == ARGV[1] then
+    ends = now + ARGV[2]
+    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends))
+  end
+  answers[i] = {owner == ARGV[1] and epoch or 0, math.max(0, ends - now), owner}
+end
+return answers
