@@ -1,10 +1,10 @@
-# make setup | demo | test | check | bench      PYTHON=python3.12 picks another interpreter
+# make setup | demo | test | check | chaos | bench      PYTHON=python3.12 picks another interpreter
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CODE   := streams projections processors tests benchmarks aurastream/__init__.py
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test check chaos bench format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -29,6 +29,10 @@ check: setup
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -x -m 'not slow'
+
+chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60: the whole fault matrix at full length, then some minutes of simulation
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),2) $(if $(SEED),--first-seed $(SEED)000000)
 
 format: setup
 	$(BIN)/ruff format $(CODE)

@@ -5,7 +5,9 @@ Import a file: rows become events, refused rows become events of their own, the 
 
 Event ID = file name + ":" + data row number, so importing again, or twice at once, appends nothing new, and an import that was
 killed is resumed by starting it again. Order per subject is file order: every importer sends its batches one after the other, and of
-two importers the one ahead is simply followed. A file whose content changed under its name is refused before its first row.
+two importers the one ahead is simply followed. A file whose content changed under its name since it was imported is refused before
+its first row.
+A row from the future (a broken clock) is refused like one that cannot be read, as append would refuse its whole batch.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from aurastream.processors.formats import Format, FormatError, Metadata, Reject, Row, read_rows
+from aurastream.processors.formats import Format, FormatError, Metadata, Reject, Row, open_file, read_rows
 from aurastream.streams import ClipViewsObserved, Event, ImportFinished, ImportRowRejected, Outcome, Stream
+from aurastream.streams.log import AHEAD_MAX
 
 IMPORTS = "imports"  # the stream of what imports say of themselves
 BATCH = 2_000
@@ -46,9 +49,16 @@ class Imported(msgspec.Struct):
 def file_id(path: Path) -> str:
     """The file's name in event IDs and as a subject: a character outside A-Za-z0-9_.- as :XX of its UTF-8; long ones cut by digest."""
     name = re.sub(r"[^A-Za-z0-9_.-]", lambda found: "".join(f":{byte:02X}" for byte in os.fsencode(found.group())), path.name)
-    if len(name) <= NAME_MAX:
-        return name
-    return f"{name[: NAME_MAX - 18]}::{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
+    return _short(name)
+
+
+def import_id(stream: str, file: str) -> str:
+    """The subject of what an import says of itself: one content of one file in one stream."""
+    return _short(f"{stream}:{file}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_MAX else f"{name[: NAME_MAX - 18]}::{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def import_file(
@@ -65,7 +75,8 @@ def import_file(
     """Import the file. Raises FormatError (after the rows before the damage were appended) and the errors of append."""
     result = Imported(file_id(path), stream.name)
     result.file_sha256 = sha256_of(path)
-    _refuse_changed(result, path, imports)
+    subject = import_id(stream.name, result.file)
+    _refuse_changed(result, subject, path, imports)
     rejects = _Rejects(rejects_path or Path(f"{path.name}.rejects.jsonl"))
     last = EPOCH
     try:
@@ -81,7 +92,7 @@ def import_file(
     valid = result.rows - result.rejected
     imports.append([
         ImportFinished(
-            event_id=f"{result.file}:finished:{result.file_sha256[:16]}", subject=result.file, occurred_at=last, source="import",
+            event_id=f"{subject}:finished:{result.file_sha256[:16]}", subject=subject, occurred_at=last, source="import",
             stream=stream.name, format=form.name, file_sha256=result.file_sha256,
             rows=result.rows, valid_rows=valid, rejected_rows=result.rejected,
         )
@@ -96,13 +107,15 @@ def _append_chunk(
     """Append one batch; returns the latest instant seen so far."""
     events: list[Event] = []
     refused: list[Event] = []
-    for row in chunk:
+    latest = datetime.now(UTC) + AHEAD_MAX
+    for found in chunk:
+        row = _too_early(found) if isinstance(found, Row) and found.observed_at > latest else found
         if isinstance(row, Row):
             events.append(observation(row, result.file))
             last = max(last, row.observed_at)
         else:
             rejects.write(row)
-            refused.append(rejection(row, result.file, stream.name))
+            refused.append(rejection(row, import_id(stream.name, result.file), stream.name))
     placed = stream.append(events)
     imports.append(refused)
     duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
@@ -111,6 +124,13 @@ def _append_chunk(
     result.appended += len(placed) - duplicates
     result.rejected += len(refused)
     return last
+
+
+def _too_early(row: Row) -> Reject:
+    at = row.observed_at.isoformat()
+    return Reject(
+        row.number, ("row",), f"row: observed {at}, more than 24 h ahead", f"{row.subject},{at},{row.views},{row.category}"[:500]
+    )
 
 
 def observation(row: Row, file: str) -> ClipViewsObserved:
@@ -122,26 +142,25 @@ def observation(row: Row, file: str) -> ClipViewsObserved:
     )  # fmt: skip
 
 
-def rejection(row: Reject, file: str, stream: str) -> ImportRowRejected:
+def rejection(row: Reject, subject: str, stream: str) -> ImportRowRejected:
     """The refused row as an event. Its time is no fact of ours, so it is the epoch: the same at every import."""
     return ImportRowRejected(
-        event_id=f"{file}:{row.number}", subject=file, occurred_at=EPOCH, source="import", stream=stream, row=row.number,
+        event_id=f"{subject}:{row.number}", subject=subject, occurred_at=EPOCH, source="import", stream=stream, row=row.number,
         columns=row.columns, reason=row.reason.encode("utf-8", "backslashreplace").decode()[:1000],
     )  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:
     """Of the file as stored. Raises FormatError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error.strerror}). Name a file, plain or .gz.") from error
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_changed(result: Imported, path: Path, imports: Stream) -> None:
-    for event in _events(imports, imports.partition_of(result.file)):
-        if isinstance(event, ImportFinished) and event.subject == result.file and event.file_sha256 != result.file_sha256:
+def _refuse_changed(result: Imported, subject: str, path: Path, imports: Stream) -> None:
+    """Raise FormatError when the name has stood for other content in this stream. Asked of imports that came to their end: a file
+    that was cut off is fetched again under its name, and its rows are the same rows."""
+    for event in _events(imports, imports.partition_of(subject)):
+        if isinstance(event, ImportFinished) and event.subject == subject and event.file_sha256 != result.file_sha256:
             raise FormatError(
                 f"{path.name} was imported before with other content (sha256 {event.file_sha256[:12]}.., now "
                 f"{result.file_sha256[:12]}..): the same row numbers would mean other facts. Nothing was appended; "
@@ -186,7 +205,13 @@ class _Rejects:
 
     def write(self, reject: Reject) -> None:
         if self._file is None:
-            self._file = self._part.open("wb")
+            try:
+                self._file = self._part.open("wb")
+            except OSError as error:
+                raise FormatError(
+                    f"the rejects file {self._path} cannot be written ({error.strerror}). Name another with --rejects and repeat: "
+                    "what is there already counts once."
+                ) from error
         shown = {"row": reject.number, "columns": reject.columns, "reason": reject.reason, "text": reject.text}
         self._file.write(msgspec.json.encode(shown) + b"\n")
 
@@ -195,4 +220,4 @@ class _Rejects:
             return None
         self._file.close()
         self._part.replace(self._path)
-        return str(self._path)
+        return os.fsencode(self._path).decode("utf-8", "backslashreplace")

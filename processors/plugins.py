@@ -1,8 +1,8 @@
 """
-What is installed: event types and projections, ours and a stranger's alike.
+What is installed: event types, projections and processors, ours and a stranger's alike.
 
 A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event subclasses with a tag,
-its Projection subclasses with a name, and its UPCASTERS, {(tag, version): function}, are taken up.
+its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag, version): function}, are taken up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
+from aurastream.processors.effects.processor import Processor
 from aurastream.projections import Projection, ProjectionError, ProjectionUnknown
 from aurastream.streams import BUILT_IN, Codec, Event
 from aurastream.streams.codec import Upcaster
@@ -23,7 +25,11 @@ from aurastream.streams.codec import Upcaster
 GROUP = "aurastream.plugins"
 
 
-class PluginBroken(ProjectionError):
+class PluginError(ProjectionError):
+    """What is installed cannot be used."""
+
+
+class PluginBroken(PluginError):
     """A plugin cannot be loaded."""
 
     def __init__(self, name: str, error: BaseException) -> None:
@@ -33,12 +39,22 @@ class PluginBroken(ProjectionError):
         self.name = name
 
 
+class NameTaken(PluginError):
+    """Two projections or processors (both are groups), or two event types, have one name."""
+
+    def __init__(self, what: str, name: str, one: type, other: type) -> None:
+        first, second = (f"{kind.__module__}.{kind.__qualname__}" for kind in (one, other))
+        super().__init__(f"two {what} are named {name!r}: {first} and {second}. Rename one, or uninstall its package.")
+        self.name = name
+
+
 class Installed(msgspec.Struct, frozen=True):
-    """Everything found. projections: by name, ready to fold."""
+    """Everything found. projections and processors: by name, ready to work."""
 
     events: tuple[type[Event], ...]
     projections: dict[str, Projection[Any]]
     upcasters: dict[tuple[str, int], Upcaster]
+    processors: dict[str, Processor] = {}
 
     def codec(self) -> Codec:
         """Encodes and decodes every installed event type."""
@@ -56,47 +72,52 @@ class Installed(msgspec.Struct, frozen=True):
 
 
 def find_plugins(apps: Iterable[str] = ()) -> Installed:
-    """All entry points and --app modules. Raises PluginBroken, and ProjectionError when two projections share a name."""
+    """All entry points and --app modules. Raises PluginBroken, and NameTaken when two share a name."""
     events: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in BUILT_IN}
-    projections: dict[str, Projection[Any]] = {}
+    groups: dict[str, Projection[Any] | Processor] = {}
     upcasters: dict[tuple[str, int], Upcaster] = {}
     for name, module in _modules(apps):
         for found in list(vars(module).values()):
             if not isinstance(found, type):
                 continue
             if issubclass(found, Event) and found.__struct_config__.tag:
-                events.setdefault(str(found.__struct_config__.tag), found)
-            elif issubclass(found, Projection) and hasattr(found, "name"):
-                held = projections.get(found.name)
+                tag = str(found.__struct_config__.tag)
+                if events.setdefault(tag, found) is not found:
+                    raise NameTaken("event types", tag, events[tag], found)
+            elif issubclass(found, Projection | Processor) and hasattr(found, "name"):
+                held = groups.get(found.name)
                 if held is not None and type(held) is not found:
-                    raise ProjectionError(f"two projections are named {found.name!r}: {type(held)} and {found}. Rename one.")
+                    is_processor = isinstance(held, Processor) or issubclass(found, Processor)
+                    raise NameTaken("groups" if is_processor else "projections", found.name, type(held), found)
                 if held is None:
-                    projections[found.name] = _made(name, found)
+                    groups[found.name] = _made(name, found)
         upcasters |= getattr(module, "UPCASTERS", {})
-    return Installed(tuple(events.values()), projections, upcasters)
+    projections = {name: group for name, group in groups.items() if isinstance(group, Projection)}
+    processors = {name: group for name, group in groups.items() if isinstance(group, Processor)}
+    return Installed(tuple(events.values()), projections, upcasters, processors)
 
 
 def _modules(apps: Iterable[str]) -> Iterable[tuple[str, ModuleType]]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             yield point.name, point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginBroken(point.name, error) from error
     for app in apps:
         if "" not in sys.path:
             sys.path.insert(0, "")
         try:
             yield app, importlib.import_module(app)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginBroken(app, error) from error
 
 
-def _made(plugin: str, kind: type[Projection[Any]]) -> Projection[Any]:
+def _made(plugin: str, kind: type[Projection[Any] | Processor]) -> Projection[Any] | Processor:
     try:
-        projection = kind()
-        projection.check()
-    except ProjectionError:
+        group = kind()
+        group.check()
+    except ValidationError:  # of its settings: the environment is to be mended, not the plugin
         raise
     except Exception as error:
         raise PluginBroken(f"{plugin}: {kind.__name__}", error) from error
-    return projection
+    return group

@@ -102,30 +102,36 @@ def _counts(states: dict[str, Clip]) -> Rows:
 
 
 def _top_lists(states: dict[str, Clip], tables: dict[str, list[Rows]]) -> Rows:
+    def fall(ranking: str, key: str) -> float:
+        """Among pairs without a rise the slowest fall is the fastest; the rankings hold 0 for all of them."""
+        pair = states[key].fastest if ranking == "max_velocity" else None
+        return 0.0 if pair is None else max(0.0, -pair.delta / pair.elapsed_us)
+
     def best(ranking: str) -> list[str]:
-        scored = [(float(score), key.encode()) for table in tables[ranking] for key, score in table.items()]
-        return [key.decode() for _, key in sorted(scored)[:TOP]]
+        scored = [(float(score), fall(ranking, key), key) for table in tables[ranking] for key, score in table.items()]
+        return [key for _, _, key in sorted(scored, key=lambda item: (item[0], item[1], item[2].encode()))[:TOP]]
 
     return {
-        "top20_last_velocity": [_velocity(key, states[key].last) for key in best("last_velocity")],
+        "top20_last_velocity": [_velocity(key, states[key].last, fall_is_zero=True) for key in best("last_velocity")],
         "top20_latest_views": [
             {"id": key, "latest_views": states[key].views, "observed_at": instant(states[key].last_at)} for key in best("latest_views")
         ],
-        "top20_max_velocity": [_velocity(key, states[key].fastest) for key in best("max_velocity")],
+        "top20_max_velocity": [_velocity(key, states[key].fastest, fall_is_zero=False) for key in best("max_velocity")],
     }
 
 
-def _velocity(key: str, pair: Pair | None) -> Rows:
+def _velocity(key: str, pair: Pair | None, *, fall_is_zero: bool) -> Rows:
     if pair is None:
         raise ProjectionError(f"the ranking names {key!r}, whose state has no pair: run `aurastream check`.")
     seconds = pair.elapsed_us // 1_000_000 if pair.elapsed_us % 1_000_000 == 0 else pair.elapsed_us / 1_000_000
+    delta = max(0, pair.delta) if fall_is_zero else pair.delta
     return {
-        "delta": max(0, pair.delta),
+        "delta": delta,
         "from": instant(pair.start),
         "id": key,
         "seconds": seconds,
         "to": instant(pair.end),
-        "velocity_per_hour": pair.velocity_per_hour,
+        "velocity_per_hour": delta * 3600 / seconds,
     }
 
 
@@ -165,7 +171,8 @@ def _of_import(stream: Stream, imports: Stream | None, observed: int) -> Rows:
     files: dict[str, Import] = {}
     if imports is not None:
         states: dict[str, Import] = View(imports, Imports()).states().rows
-        files = {name: state for name, state in states.items() if state.stream == stream.name}
+        prefix = f"{stream.name}:"
+        files = {name.removeprefix(prefix): state for name, state in states.items() if state.stream == stream.name}
     names = sorted(files)
     rejected = sum(state.rejected for state in files.values())
     forms = {state.format for state in files.values() if state.format}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,8 +17,22 @@ from rich.text import Text
 
 ELASTIC_MIN = 8
 
-console = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)  # progress and remarks: never on stdout, which belongs to the result
+
+class _Console(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        _into_nothing(self.file.fileno())
+
+
+def _into_nothing(descriptor: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+console = _Console(highlight=False)
+notes = _Console(stderr=True, highlight=False)  # progress and remarks: never on stdout, which belongs to the result
 
 
 def harmless(text: str, width: int = 0) -> str:
@@ -35,17 +51,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     """A table; numbers go right, with thousands apart. Columns named with a trailing ~ give way where the terminal is narrow."""
     listed = [list(row) for row in rows]
     if not listed:
-        line(f"\n{title}: nothing", "dim")
+        line(f"\n{harmless(title)}: nothing", "dim")
         return
     cells = [[column.rstrip("~") for column in columns], *([_cell(value) for value in row] for row in listed)]
     widths = _widths(columns, cells)
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    drawn = Table(header_style="dim", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] is None for row in listed)
         drawn.add_column(column.rstrip("~"), justify="right" if numeric else "left", no_wrap=True, min_width=widths[index])
     for row in cells[1:]:
         drawn.add_row(*[Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)])
-    console.print()
+    line(f"\n{harmless(title)}", "bold")
     console.print(drawn)
 
 
@@ -76,6 +92,8 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}"
+    if isinstance(value, dict | list):
+        value = msgspec.json.encode(value).decode()
     return harmless(str(value))
 
 
@@ -86,4 +104,7 @@ def line(text: str, style: str = "") -> None:
 
 def as_json(value: Any) -> None:
     """The result for programs: one JSON document on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+    try:
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
+    except BrokenPipeError:
+        _into_nothing(sys.stdout.fileno())

@@ -30,8 +30,9 @@ from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.connection import Script
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, seek
-from aurastream.streams.index import collided_field_of, field_of, unpack_position
+from aurastream.streams.index import DIGEST_BYTES, collided_field_of, field_of, unpack_position
 from aurastream.streams.keys import Keys
+from aurastream.streams.pressure import join
 
 REFUSALS_MAX = 50  # times in a row an applier starts again from one position before it stops
 RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
@@ -55,24 +56,32 @@ class Answer(IntEnum):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """One committed batch, for whoever watches."""
+    """One committed batch, for whoever watches. previous: the cursor before it."""
 
     projection: str
     stream: str
     partition: int
     cursor: Cursor
     events: int
+    previous: Cursor
 
 
 class Fenced(Exception):
     """A newer owner holds the partition's lease; nothing was written. A signal to the driver, which lets the partition go."""
 
 
+def is_commit(command: tuple[Any, ...]) -> bool:
+    """Whether the command moves a view, for whoever measures how long that takes."""
+    return command[:2] == ("EVALSHA", _COMMIT.sha)
+
+
 class Applier:
     """One projection's way through one partition.
 
-    group: the consumer group to acknowledge in and to hold the lease of; default: the projection's name.
+    group: the consumer group to read by and to hold the lease of; default: the projection's name.
     epoch: of the lease under which it commits; None compares no lease (the cursor alone decides).
+    is_log_here: False for a log that another system keeps (Kafka): nothing can be read back from it, so the caller must hand
+    over what follows the cursor, and event IDs are known by full name, as no entry can be looked at to tell two of one digest apart.
     """
 
     def __init__(
@@ -84,17 +93,19 @@ class Applier:
         group: str | None = None,
         generation: int = 1,
         batch_max: int = 1_000,
+        is_log_here: bool = True,
         on_commit: Callable[[Progress], None] | None = None,
     ) -> None:
         self.projection, self.stream, self.partition = projection, stream, partition
         self.keys: Keys = stream.keys[partition]
         self.group = group or projection.name
         self.generation, self.batch_max, self.on_commit = generation, batch_max, on_commit
+        self.is_log_here = is_log_here
         self.epoch: int | None = None
         self.cursor = Cursor()
         self.commits = 0
-        self.refused: dict[Answer, int] = {}
-        self._is_settled = False
+        self.on_refusal: Callable[[Answer], None] | None = None
+        self._is_settled = self._has_joined = False
         self._codec = projection.codec()
         self._fold = Fold(projection, self.keys.where)
         self._any_type = projection.events is None
@@ -127,12 +138,14 @@ class Applier:
         made, sought = yield [ensure(self.keys, self.group, self.cursor), seek(self.keys, self.group, self.cursor)]
         if isinstance(made, Exception) and not str(made).startswith("BUSYGROUP"):
             raise made
-        if isinstance(sought, Exception):
+        if isinstance(sought, Exception) and not str(sought).startswith("NOGROUP"):  # destroyed just now: the next read says so
             raise sought
         while self.cursor.position:
             pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, 1_000)
             reply = (yield [pending])[0]
             if isinstance(reply, Exception):
+                if str(reply).startswith("NOGROUP"):
+                    return
                 raise reply
             if not reply:
                 return
@@ -150,10 +163,35 @@ class Applier:
                 yield from self.settle()
             elif self._after_cursor(raw) == []:
                 return
+            if not self.is_log_here:
+                fresh = self._after_cursor(raw)
+                continue
             reply = (yield [("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", last, "COUNT", self.batch_max)])[0]
             if isinstance(reply, Exception):
                 raise reply
             fresh = reply
+
+    def catch_up(self) -> Generator[Commands, Any, None]:
+        """Reach the end of the log as it is now, reading it from the cursor; for a start, a take-over, a new projection."""
+        yield from self.settle()
+        while self.is_log_here:
+            reply = (yield [("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", "+", "COUNT", self.batch_max)])[0]
+            if isinstance(reply, Exception):
+                raise reply
+            if not reply:
+                yield from self.join()
+                return
+            answer, _ = yield from self.commit(reply)
+            if answer is not Answer.OK:
+                yield from self.settle()
+
+    def join(self) -> Generator[Commands, Any, None]:
+        """Once, with the first step that succeeded: from now on producers wait for this view. One that cannot fold holds nobody up."""
+        if self.is_log_here and not self._has_joined:
+            reply = (yield [join(self.keys, self.projection.name)])[0]
+            if isinstance(reply, Exception):
+                raise reply
+            self._has_joined = True
 
     def reset(self) -> None:
         """The connection was lost or the lease moved: what is held in memory is no longer to be trusted."""
@@ -165,31 +203,40 @@ class Applier:
         Raises Fenced, ViewBroken, ProjectionRedefined, and FoldFailed of the projection.
         """
         batch = Batch(raw, self._codec, self.keys.where, self._any_type)
-        for _ in range(RESOLVE_MAX):
+        if not self.is_log_here:
+            yield from self._resolve_by_name(batch)
+        following: Any = None
+        for attempt in range(RESOLVE_MAX):
             changes = yield from self._folded(batch)
             after = batch.advance(self.cursor, self._fingerprint, self._fold.watermark)
+            after = msgspec.structs.replace(after, read_bytes=self.cursor.read_bytes + json_bytes(raw))
             command = self._command(batch, changes, after)
-            replies = yield [command] if then is None else [command, then]
+            # Sent along once only: a second read would leave out what the first one was given.
+            replies = yield [command] if then is None or attempt else [command, then]
+            following = replies[1] if len(replies) > 1 else following
             if isinstance(replies[0], Exception):
                 raise replies[0]
             answer = Answer(replies[0][0])
             if answer is Answer.OK:
-                self.cursor = after
+                previous, self.cursor = self.cursor, after
                 self.commits += 1
                 if self.on_commit:
-                    self.on_commit(Progress(self.projection.name, self.stream.name, self.partition, after, len(raw)))
-                return answer, replies[-1]
+                    self.on_commit(Progress(self.projection.name, self.stream.name, self.partition, after, len(raw), previous))
+                yield from self.join()
+                return answer, following
             self._refuse(answer, replies[0])
             if answer is not Answer.ODD:
                 return answer, None
-            yield from self._resolve(batch, [place - 1 for place in replies[0][1]])
+            if self.is_log_here:
+                yield from self._resolve(batch, [place - 1 for place in replies[0][1]])
             self._fold.reset(self.cursor.watermark)
         return Answer.ODD, None
 
     def _refuse(self, answer: Answer, reply: list[Any]) -> None:
         """Say why, where a person must act; STALE, GAP and ODD heal themselves."""
         self._is_settled = answer is Answer.ODD
-        self.refused[answer] = self.refused.get(answer, 0) + 1
+        if self.on_refusal:
+            self.on_refusal(answer)
         if answer is Answer.BROKEN:
             raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
         if answer is Answer.REDEFINED:
@@ -200,6 +247,8 @@ class Applier:
             log.warning("commit_refused", answer=answer.name, projection=self.projection.name, where=self.keys.where)
 
     def _after_cursor(self, raw: list[RawEntry]) -> list[RawEntry]:
+        if not self.cursor.position:
+            return raw
         at = as_pair(self.cursor.position)
         if not raw or as_pair(raw[0][0].decode()) > at:
             return raw
@@ -216,6 +265,15 @@ class Applier:
             answers = yield from self._read([("XRANGE", self.keys.log, position, position) for position in positions])
         found = {position: self._event_id(answer[0]) if answer else None for position, answer in zip(positions, answers, strict=True)}
         batch.resolve(places, KnownIndex(dict(zip(fields, rows, strict=True)), found))
+
+    def _resolve_by_name(self, batch: Batch) -> Generator[Commands, Any, None]:
+        """The same for a log elsewhere: which position the full name of every event ID has, if any."""
+        places = list(range(len(batch.fields)))
+        if not places:
+            return
+        fields = [collided_field_of(name) for name in batch.event_ids(places)]
+        rows = (yield from self._read([("HMGET", self.keys.ids, *fields)]))[0]
+        batch.resolve(places, NamedIndex(dict(zip(fields, rows, strict=True))))
 
     def _event_id(self, entry: RawEntry) -> str | None:
         try:
@@ -258,38 +316,60 @@ class Applier:
     def _command(self, batch: Batch, changes: list[Change], after: Cursor) -> tuple[Any, ...]:
         """The commit call; the sections and their order are commit.lua's header."""
         name = self.projection.name
-        keys = [self.keys.cursor(name), self.keys.log, self.keys.ids, self.keys.lease(self.group)]
+        keys = [self.keys.cursor(name), self.keys.log, self.keys.ids, self.keys.lease(self.group), self.keys.meta]
         cursor, odd = after.fields(), [part for item in batch.odd for part in item.args()]
         operands: list[Any] = []
         operations: list[str] = []
         kinds = ""
         if batch.dead:
             changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in batch.dead.items()})]
-        start = 10 + len(cursor) + len(odd) + len(batch.positions)
+        start = 11 + len(cursor) + len(odd)
         for change in changes:
             keys.append(self._table(change.table, change.part) if change.table else self.keys.dead(name))
             kinds += change.kind
             for verb, args in _writes(change):
                 operations.append(f"{len(keys)} {verb} {start + len(operands)} {start + len(operands) + len(args) - 1}\n")
                 operands += args
-        lengths = f"{len(cursor)} {len(odd)} {len(batch.positions)}\n{''.join(operations)}"
-        first, at = batch.positions[0], self.cursor.position
-        epoch = "" if self.epoch is None else self.epoch
-        head = (self.group, at, first, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch)
-        return _COMMIT.call(keys, (*head, *cursor, *odd, *batch.positions, *operands))
+        lengths = f"{len(cursor)} {len(odd)}\n{''.join(operations)}"
+        epoch, where = "" if self.epoch is None else self.epoch, "here" if self.is_log_here else "elsewhere"
+        span = (batch.positions[-1], self.cursor.position, batch.positions[0])
+        head = (*span, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch, where)
+        return _COMMIT.call(keys, (*head, *cursor, *odd, *operands))
+
+
+def json_bytes(raw: list[RawEntry]) -> int:
+    """What append.lua counts as the bytes of these entries; of a foreign entry, its first value."""
+    return sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
 
 
 def _writes(change: Change) -> list[tuple[str, list[Any]]]:
-    """A change as commands and their operands; removals first, as a key is never in both."""
+    """A change as commands and their operands; no row is both put and dropped.
+
+    What is put comes first: a key that loses its last row is gone, and in a slot that is being moved a cluster refuses to make it
+    again, in the middle of the script.
+    """
     writes: list[tuple[str, list[Any]]] = []
     is_hash = change.kind == "h"
-    if change.drop:
-        writes.append(("HDEL" if is_hash else "ZREM", change.drop))
     if change.put and is_hash:
         writes.append(("HSET", [part for pair in change.put.items() for part in pair]))
     elif change.put:
         writes.append(("ZADD", [part for key, score in change.put.items() for part in (score, key)]))
+    if change.drop:
+        writes.append(("HDEL" if is_hash else "ZREM", change.drop))
     return writes
+
+
+class NamedIndex(Index):
+    """Index rows by full names; a digest always belongs to somebody else, which sends ``resolve`` to the name."""
+
+    def __init__(self, rows: dict[bytes, bytes | None]) -> None:
+        self._rows = rows
+
+    def row(self, field: bytes) -> bytes | None:
+        return self._rows.get(field, b"") if len(field) != DIGEST_BYTES else b""
+
+    def event_id_at(self, position: bytes) -> str | None:
+        return None
 
 
 class KnownIndex(Index):

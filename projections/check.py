@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from aurastream.projections.errors import ProjectionRedefined
 from aurastream.projections.intake import Index
 from aurastream.projections.memory import MemoryView
 from aurastream.projections.projection import Projection
@@ -25,6 +26,7 @@ from aurastream.streams.groups import Cursor, lag_of
 from aurastream.streams.keys import Keys
 
 DIFFERENCES_MAX = 10  # named per partition; all are counted
+LOOKS_MAX = 100  # at a view whose consumer makes new tables (categories) while it is being checked
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -59,41 +61,61 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def check(stream: Stream, projections: list[Projection[Any]], *, generation: int = 1) -> Iterator[Checked]:
-    """One Checked per projection and partition, in that order."""
+    """One Checked per projection and partition, in that order; none for a log that is in Kafka."""
+    if not stream.is_log_here:
+        return  # nothing to fold: the entries are in Kafka
     for projection in projections:
         for partition in range(stream.partitions if projection.folds(stream.name) else 0):
             yield check_partition(stream, projection, partition, generation)
 
 
 def check_partition(stream: Stream, projection: Projection[Any], partition: int, generation: int = 1) -> Checked:
-    """Fold one partition's log up to the view's cursor and compare."""
-    cursor, stored = _stored(stream, projection, partition, generation)
+    """Fold one partition's log up to the view's cursor and compare.
+
+    Tables are listed first and read at one instant then. Where the fold knows of one that was not there to be listed, all are read
+    again, with it, and the fold goes on to that instant.
+    """
+    view = View(stream, projection, generation=generation)
     folded = MemoryView(projection, stream.keys[partition].where)
-    complaints = list(_fold_log(stream, partition, folded, cursor))
+    names = _names(view, partition)
+    complaints: list[str] = []
+    for _ in range(LOOKS_MAX):
+        cursor, stored = _stored(view, partition, sorted(names))
+        complaints += _fold_log(stream, partition, folded, cursor)
+        if not (unlisted := _flat(folded).keys() - names - {"dead"}):
+            break
+        names |= unlisted
     differences = list(_compare(stored, _flat(folded)))
     complaints += _audit(stream, partition, cursor, folded.cursor)
+    if cursor.fingerprint not in ("", projection.fingerprint):
+        complaints.append(
+            str(ProjectionRedefined(projection.name, stream.keys[partition].where, cursor.fingerprint, projection.fingerprint))
+        )
     return Checked(
         projection.name, stream.name, partition, cursor.position, cursor.read, cursor.applied, cursor.duplicates, cursor.dead,
         sum(len(table) for table in stored.values()), len(differences), differences[:DIFFERENCES_MAX], complaints,
     )  # fmt: skip
 
 
-def _stored(stream: Stream, projection: Projection[Any], partition: int, generation: int) -> tuple[Cursor, dict[str, dict[str, str]]]:
-    """The cursor and all tables of a partition's view, at one instant."""
-    view = View(stream, projection, generation=generation)
+def _names(view: View[Any], partition: int) -> set[str]:
+    """The tables of a partition's view, ours or not, without their prefix."""
     prefix = view.key(partition, "")
-    names = sorted(key.decode() for key in stream.server.client.scan_iter(match=_literal(prefix) + "*", count=1_000))
-    dead = stream.keys[partition].dead(projection.name)
-    cursor, values = view.keys_at_once(partition, [*names, dead])
-    tables = {name[len(prefix) :]: pairs(value) for name, value in zip(names, values, strict=False)}
-    tables["dead"] = pairs(values[-1])
+    found = view.stream.server.client.scan_iter(match=_literal(prefix) + "*", count=1_000)
+    return {key.decode()[len(prefix) :] for key in found}
+
+
+def _stored(view: View[Any], partition: int, names: list[str]) -> tuple[Cursor, dict[str, dict[str, str]]]:
+    """The cursor and these tables of a partition's view, and its dead entries, at one instant."""
+    prefix, dead = view.key(partition, ""), view.stream.keys[partition].dead(view.projection.name)
+    cursor, values = view.keys_at_once(partition, [*(prefix + name for name in names), dead])
+    tables = dict(zip([*names, "dead"], map(pairs, values), strict=True))
     return cursor, {name: {key: _text(raw) for key, raw in table.items()} for name, table in tables.items() if table}
 
 
 def _fold_log(stream: Stream, partition: int, folded: MemoryView, cursor: Cursor) -> Iterator[str]:
-    """Fold the log up to the cursor; yields what the index could not explain."""
+    """Fold the log on, up to the cursor; yields what the index could not explain."""
     keys, index = stream.keys[partition], ServerIndex(stream, partition)
-    after = "0-0"
+    after = folded.cursor.position or "0-0"
     while cursor.position and (raw := stream.read_raw(partition, after, cursor.position)):
         batch = folded.decode(raw)
         while strange := batch.strangers(_index_rows(stream, partition, keys, batch.fields)):

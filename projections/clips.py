@@ -12,8 +12,9 @@ Velocity, two kinds:
   (delta / minutes between the two observations), never below 0. The platform divided the latter by the time since the clip was
   first seen, which makes every velocity shrink with age; here numerator and denominator are of the same pair.
 
-viral = platform velocity >= viral_per_minute and views >= viral_views and age < viral_age_hours, at the clip's last observation;
-the age runs on in event time, so a clip leaves the ranking when the partition's event time passes its end, observed or not.
+viral = platform velocity >= viral_per_minute and views >= viral_views and 0 <= age < viral_age_hours, at the clip's last
+observation; the age runs on in event time, so a clip leaves the ranking when the partition's event time passes its end, observed
+or not. A clip that claims to be from the future has no age and is not viral.
 Age counts from publication, or from the first observation where the platform does not say.
 """
 
@@ -33,6 +34,11 @@ from aurastream.streams import ClipViewsObserved
 
 MINUTE_US = 60_000_000
 HOUR_US = 3_600_000_000
+_NO_AGE = timedelta(0)
+_EARLIEST, _LATEST = (
+    datetime(1, 1, 2, tzinfo=UTC),
+    datetime(9980, 1, 1, tzinfo=UTC),
+)  # the calendar's ends, with room to add and convert
 TOP = 10  # clips a day's recap names; 5 a category are its first five
 
 
@@ -238,10 +244,10 @@ class Clips(Projection[Clip]):
     def _first(self, event: ClipViewsObserved, at: datetime) -> Clip:
         born = event.created_at or at
         velocity, viral = self._judged(event.views, at, born, 0.0)
-        hour = _hour(at)
+        day, hour = _day_and_hour(at)
         flag = 0 if viral is None else 1
         return Clip(
-            event.views, at, at, born, hour[:10], hour, event.category, event.title, event.channel,
+            event.views, at, at, born, day, hour, event.category, event.title, event.channel,
             velocity=velocity, viral_velocity=viral, day_viral=flag, hour_viral=flag,
         )  # fmt: skip
 
@@ -253,33 +259,33 @@ class Clips(Projection[Clip]):
         gained, fell = (delta, 0) if delta >= 0 else (0, 1)
         per_hour = gained * HOUR_US / elapsed_us
         # Cross-multiplied, so that equal velocities are equal whatever their floats: the earliest stays.
+        max_velocity: float | None = per_hour
         if state.max_at is None or delta * state.max_elapsed_us > state.max_delta * elapsed_us:
-            fastest: tuple[int, int, datetime, float | None] = (delta, elapsed_us, at, per_hour)
+            max_delta, max_elapsed_us, max_at = delta, elapsed_us, at
         else:
-            fastest = (state.max_delta, state.max_elapsed_us, state.max_at, state.max_velocity)
+            max_delta, max_elapsed_us = state.max_delta, state.max_elapsed_us
+            max_at, max_velocity = state.max_at, state.max_velocity
         born = event.created_at or state.age_from
         velocity, viral = self._judged(views, at, born, per_hour / 60)
         flag = 0 if viral is None else 1
-        hour = _hour(at)
-        day = hour[:10]
+        day, hour = _day_and_hour(at)
+        day_rows = day_observations = hour_observations = 1
+        day_gained, day_falls, day_viral, day_elapsed_us, hour_gained, hour_viral = gained, fell, flag, elapsed_us, gained, flag
         if day == state.day:
-            in_day = (
-                state.day_rows + 1, state.day_observations + 1, state.day_gained + gained, state.day_falls + fell,
-                state.day_viral | flag, state.day_elapsed_us + elapsed_us,
-            )  # fmt: skip
-        else:
-            in_day = (1, 1, gained, fell, flag, elapsed_us)
+            day_rows, day_observations = state.day_rows + 1, state.day_observations + 1
+            day_gained, day_falls = state.day_gained + gained, state.day_falls + fell
+            day_viral, day_elapsed_us = state.day_viral | flag, state.day_elapsed_us + elapsed_us
         if hour == state.hour:
-            in_hour = (state.hour_observations + 1, state.hour_gained + gained, state.hour_viral | flag)
-        else:
-            in_hour = (1, gained, flag)
+            hour_observations, hour_gained = state.hour_observations + 1, state.hour_gained + gained
+            hour_viral = state.hour_viral | flag
         return Clip(
             views, state.first_at, at, born, day, hour,
             event.category, event.title or state.title, event.channel or state.channel,
             state.observations + 1, state.ties, state.late,
             state.gained + gained, state.lost + gained - delta, state.rises + (delta > 0), state.falls + fell,
             state.pairs_60 + (delta * MINUTE_US >= elapsed_us), state.pairs_180 + (delta * MINUTE_US >= 3 * elapsed_us),
-            delta, elapsed_us, per_hour, *fastest, velocity, viral, *in_day, *in_hour,
+            delta, elapsed_us, per_hour, max_delta, max_elapsed_us, max_at, max_velocity, velocity, viral,
+            day_rows, day_observations, day_gained, day_falls, day_viral, day_elapsed_us, hour_observations, hour_gained, hour_viral,
         )  # fmt: skip
 
     def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, float | None]:
@@ -287,11 +293,11 @@ class Clips(Projection[Clip]):
         age = at - born
         age_minutes = age.total_seconds() / 60
         velocity = max(recent, views / age_minutes) if age_minutes > 0 else recent
-        is_viral = velocity >= self._viral_per_minute and views >= self._viral_views and age < self._viral_age
+        is_viral = velocity >= self._viral_per_minute and views >= self._viral_views and _NO_AGE <= age < self._viral_age
         return velocity, velocity if is_viral else None
 
     def _viral_until(self, clip: Clip) -> datetime:
-        return clip.age_from + self._viral_age
+        return min(clip.age_from, _LATEST) + self._viral_age
 
 
 def _not_newer(state: Clip, is_tie: bool) -> Clip:
@@ -301,9 +307,10 @@ def _not_newer(state: Clip, is_tie: bool) -> Clip:
 
 
 @lru_cache(64)
-def _hour(at: datetime) -> str:
-    """The hour in UTC, as 2026-04-15T04:00Z. Cached, as a poll's observations share their instant."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:00Z")
+def _day_and_hour(at: datetime) -> tuple[str, str]:
+    """In UTC, as 2026-04-15 and 2026-04-15T04:00Z. Cached, as a poll's observations share their instant."""
+    hour = max(at, _EARLIEST).astimezone(UTC).isoformat()[:13]
+    return hour[:10], f"{hour}:00Z"
 
 
 def recapped(row: Recap | None, clip: Clip, event: ClipViewsObserved) -> Recap:

@@ -1,4 +1,4 @@
-"""Imports: what was read of every file, which rows were refused and why."""
+"""Imports: what was read of every file into every stream, which rows were refused and why. Keys are stream:file name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from aurastream.streams import ImportFinished, ImportRowRejected
 class Import(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file. rejected: rows refused so far; rows, valid_rows, file_sha256, format: once it was read to its end.
 
-    stream: where its events went. finishes: contents under this name that were read to the end; more than one means that
-    the file changed between imports.
+    stream: where its events went. finishes: contents under this name that were read to the end.
     """
 
     stream: str
@@ -25,7 +24,7 @@ class Import(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Imports(Projection[Import]):
-    """By file name; lives in the stream of the imports' own events."""
+    """By stream and file name; lives in the stream of the imports' own events."""
 
     name = "imports"
     events = (ImportRowRejected, ImportFinished)

@@ -10,6 +10,7 @@ broken clock must not move event time). Pure; which entry is canonical is asked 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
@@ -18,14 +19,22 @@ import msgspec
 
 from aurastream.projections.fold import EPOCH, MICROSECOND, microseconds
 from aurastream.streams import Codec, DamagedEntry
-from aurastream.streams.codec import RawEntry, entry_json, read_envelope
+from aurastream.streams.codec import RawEntry, entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.groups import Cursor, as_pair
 from aurastream.streams.index import collided_field_of, field_of, pack_position, pack_positions, unpack_position
 from aurastream.streams.log import AHEAD_MAX
 
+RECEIVED = b"received_ms"  # the first field of an entry whose position says no time
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
 PACKED_BYTES, NO_POSITION = 10, bytes(10)
 _LATEST_US = microseconds(datetime(9999, 1, 1, tzinfo=UTC))  # a raw XADD may carry any position
+
+
+def _received_ms(raw: list[RawEntry]) -> int:
+    """When the first of these was received: by its position, or, of a log elsewhere, the least that is said."""
+    if raw and raw[0][1][:1] == [RECEIVED]:
+        return min(int(fields[1]) for _, fields in raw if fields[:1] == [RECEIVED])
+    return as_pair(raw[0][0].decode())[0] if raw else 0
 
 
 class Odd(msgspec.Struct, frozen=True):
@@ -49,22 +58,33 @@ class Batch:
         self.dead: dict[str, str] = {}
         self.skipped = 0
         self.quarantined = 0
-        self.checksum_parts: list[bytes] = []
+        self.checksum_parts = [part for position, fields in raw for part in (position, fields[-1] if fields else b"")]
         self._identified: list[tuple[bytes, str]] = []  # position, event_id of every entry that has one
         self._events: list[tuple[str, Any]] = []
         self._resolved: dict[bytes, Odd] = {}
         self._any_type, self._codec = any_type, codec
         # Positions only grow, so what the first entry's clock allows, the others' allow as well.
-        limit = EPOCH + min(as_pair(raw[0][0].decode())[0] * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND if raw else EPOCH
-        for position, fields in raw:
+        limit = EPOCH + min(_received_ms(raw) * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND
+        for (position, fields), event in zip(raw, self._usual(raw), strict=True):
+            if event is not None and event.occurred_at <= limit:
+                self._identified.append((position, event.event_id))
+                self._events.append((position.decode(), event))
+                continue
             try:
                 self._take(position, fields, limit)
             except DamagedEntry as error:
                 self.dead[position.decode()] = error.reason
         self._settle()
 
+    def _usual(self, raw: list[RawEntry]) -> Sequence[Any]:
+        """The events, as far as they are undamaged, of a type to fold and of today's version; None for those to look at closely."""
+        jsons = entries_json([fields for _, fields in raw])
+        if jsons is None:
+            return [None] * len(raw)
+        return read_envelopes(jsons) if self._any_type else self._codec.decode_each(jsons)
+
     def _take(self, position: bytes, fields: list[bytes], limit: datetime) -> None:
-        self.checksum_parts += (position, fields[-1] if fields else b"")
+        """The close look at one entry."""
         raw = entry_json(self.where, fields)
         event = read_envelope(self.where, raw) if self._any_type else self._codec.decode(raw, self.where)
         if event is None:
@@ -73,7 +93,7 @@ class Batch:
             return
         self._identified.append((position, event.event_id))
         text = position.decode()
-        if event.occurred_at > limit and microseconds(event.occurred_at) > as_pair(text)[0] * 1000 + _AHEAD_US:
+        if event.occurred_at > limit and microseconds(event.occurred_at) > _received_ms([(position, fields)]) * 1000 + _AHEAD_US:
             self.dead[text] = f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
             self.quarantined += 1
         else:

@@ -95,6 +95,10 @@ class View(Generic[S]):
         """The Redis key of a table."""
         return self.stream.keys[partition].view(self.projection.name, self.generation, table, part)
 
+    def cursor(self, partition: int) -> Cursor:
+        """How far one partition's view has come."""
+        return self._ask({partition: _Request(self, partition)})[partition][0]
+
     def cursors(self) -> dict[int, Cursor]:
         """How far every partition's view has come."""
         answers = self._ask({partition: _Request(self, partition) for partition in range(self.stream.partitions)})
@@ -102,9 +106,10 @@ class View(Generic[S]):
 
     def state(self, key: str) -> S | None:
         """The key's state, where keys are subjects (the default); None when there is none."""
-        partition = self.stream.partition_of(key)
-        raw = self.rows(self.projection.table, [key], partitions=[partition]).rows[partition][0]
-        return None if raw is None else cast(S, self._decode_state(raw))
+        # Of a log elsewhere, whoever produced chose the partition.
+        places = [self.stream.partition_of(key)] if self.stream.is_log_here else range(self.stream.partitions)
+        found = [raw for (raw,) in self.rows(self.projection.table, [key], partitions=places).rows.values() if raw is not None]
+        return cast(S, self._decode_state(found[0])) if found else None
 
     def rows(self, table: str, fields: Iterable[str], partitions: Iterable[int] | None = None) -> Answer:
         """The stored JSON of some rows of a table: partition -> values in the order asked."""
@@ -182,19 +187,19 @@ class View(Generic[S]):
             raise ProjectionError(f"{self.projection.name!r} has no ranking {name!r} (rankings: {known}).")
         count = self.stream.partitions
         share = top if top < 0 or count == 1 else min(top, 4 * top // count + 4)
-        asked = dict.fromkeys(range(count), share)
+        asked: dict[int, int] = {}
+        more = dict.fromkeys(range(count), share)
         lists: dict[int, list[Ranked]] = {}
-        raw_sizes: dict[int, int] = {}
         cursors: dict[int, Cursor] = {}
-        while asked:
-            answers = self._ask({p: _Request(self, p).top(name, part, size) for p, size in asked.items()})
+        while more:
+            asked |= more
+            answers = self._ask({p: _Request(self, p).top(name, part, size) for p, size in more.items()})
             for partition, (cursor, (value,)) in answers.items():
                 cursors[partition] = cursor
                 lists[partition] = [
                     Ranked(item.decode(), 0.0 - float(score), self._decode_state(state))
                     for item, score, state in zip(value[0][::2], value[0][1::2], value[1], strict=True)
                 ]
-                raw_sizes[partition] = len(lists[partition])
             now = EPOCH + max(cursor.watermark for cursor in cursors.values()) * MICROSECOND
             ends = spec.expires_at
             live = {
@@ -202,7 +207,7 @@ class View(Generic[S]):
                 for partition, items in lists.items()
             }
             best = list(islice(merge(*live.values(), key=_order), None if top < 0 else top))
-            asked = _more(best, top, asked, lists, raw_sizes)
+            more = _more(best, top, asked, lists)
         return Answer(best, {partition: cursor.position for partition, cursor in cursors.items()})
 
     def _ask(self, requests: dict[int, _Request]) -> dict[int, tuple[Cursor, list[Any]]]:
@@ -226,17 +231,17 @@ def _order(item: Ranked) -> tuple[float, bytes]:
     return -item.score, item.key.encode()
 
 
-def _more(best: list[Ranked], top: int, asked: dict[int, int], lists: dict[int, list[Ranked]], sizes: dict[int, int]) -> dict[int, int]:
-    """Which partitions must be asked again, and for how many: those whose answer was full and may hide one of the best."""
-    if top < 0:
-        return {}
+def _more(best: list[Ranked], top: int, asked: dict[int, int], lists: dict[int, list[Ranked]]) -> dict[int, int]:
+    """Which partitions must be asked again, and for how many: those whose answer was full and may hide one of the best.
+
+    asked: for how many each partition was asked last. All are looked at each time: what another partition held, and the latest
+    event time, may have moved since, so that what was enough is not any more.
+    """
     again = {}
     for partition, size in asked.items():
-        full = sizes[partition] == size
-        if full and size < 16 * top and (len(best) < top or _order(lists[partition][-1]) < _order(best[-1])):
-            again[partition] = max(size * 2, top)
-        elif full and (len(best) < top or _order(lists[partition][-1]) < _order(best[-1])):
-            again[partition] = -1
+        is_full = 0 < size == len(lists[partition])
+        if is_full and (len(best) < top or _order(lists[partition][-1]) < _order(best[-1])):
+            again[partition] = max(size * 2, top) if size < 16 * top else -1
     return again
 
 

@@ -33,7 +33,8 @@ for line in string.gmatch(ARGV[1], '[^\n]+') do
     answers[#answers + 1] = rows(a, fields)
   else
     local count = tonumber(b)
-    local ranked = redis.call('ZRANGE', KEYS[a], 0, count < 0 and -1 or count - 1, 'WITHSCORES')
+    local last = count < 0 and -1 or count - 1
+    local ranked = count == 0 and {} or redis.call('ZRANGE', KEYS[a], 0, last, 'WITHSCORES') -- 0 -1 would be all
     local members = {}
     for i = 1, #ranked, 2 do members[#members + 1] = ranked[i] end
     answers[#answers + 1] = {ranked, rows(tonumber(c), members)}

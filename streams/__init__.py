@@ -14,6 +14,7 @@ from aurastream.streams.cloudevents import from_cloudevent, to_cloudevent
 from aurastream.streams.codec import EVENT_BYTES_MAX, Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.errors import (
+    BacklogFull,
     DamagedEntry,
     InvalidEvent,
     InvariantBroken,
@@ -26,11 +27,23 @@ from aurastream.streams.errors import (
     UnknownOutcome,
     VersionConflict,
 )
-from aurastream.streams.events import BUILT_IN, ClipViewsObserved, Count, Event, ImportFinished, ImportRowRejected, Instant
-from aurastream.streams.ids import derived_id, observed_id
+from aurastream.streams.events import (
+    BUILT_IN,
+    ClipViewsObserved,
+    Count,
+    EffectDiscarded,
+    EffectParked,
+    EffectRetried,
+    Event,
+    GroupForgotten,
+    ImportFinished,
+    ImportRowRejected,
+    Instant,
+)
+from aurastream.streams.ids import derived_id, named_id, observed_id
 from aurastream.streams.log import BATCH_MAX, Appended, Entry, Outcome, Stream
 from aurastream.streams.registry import StreamFacts, list_streams, open_stream
-from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.settings import Ack, Pressure, Settings
 
 __all__ = [
     "BATCH_MAX",
@@ -38,12 +51,17 @@ __all__ = [
     "EVENT_BYTES_MAX",
     "Ack",
     "Appended",
+    "BacklogFull",
     "ClipViewsObserved",
     "Codec",
     "Count",
     "DamagedEntry",
+    "EffectDiscarded",
+    "EffectParked",
+    "EffectRetried",
     "Entry",
     "Event",
+    "GroupForgotten",
     "ImportFinished",
     "ImportRowRejected",
     "Instant",
@@ -52,6 +70,7 @@ __all__ = [
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
+    "Pressure",
     "Server",
     "ServerUnfit",
     "Settings",
@@ -65,6 +84,7 @@ __all__ = [
     "derived_id",
     "from_cloudevent",
     "list_streams",
+    "named_id",
     "observed_id",
     "open_stream",
     "to_cloudevent",

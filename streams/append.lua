@@ -1,14 +1,21 @@
 -- append: put a batch of events into one partition's log, each event ID once, or change nothing.
 -- KEYS[1] log       stream  the partition's events: fields event, crc32        all share one {partition} hash tag
 -- KEYS[2] ids       hash    digest of event_id -> packed position (index.py)
--- KEYS[3] meta      hash    appended, duplicates
+-- KEYS[3] meta      hash    appended, bytes (of JSON), duplicates, clear: "budget events bytes", how far all groups allow
 -- KEYS[4] versions  hash    subject -> number of its events; used only where ARGV[3] is not empty
+-- KEYS[5] groups    hash    group -> "events bytes ..": the log when it joined (join.lua); only where ARGV[5] is not empty
+-- KEYS[6..] cursors hashes  read, read_bytes: of the groups named in ARGV[6], in that order
 -- ARGV    [1] digests, 8 bytes each  [2] lines "crc32 JSON\n", one per event, at most 500
 --         [3] lines "subject\n", one per event, or '' in a stream without versions
 --         [4] lines "subject expected\n": the version each named subject must have
+--         [5] budget "events bytes", 0 for none: how far the log may be ahead of the slowest group; '' to ask nobody
+--         [6] lines "group\n": the groups the caller knows  [7] digest of an event that must be in the log before these, or ''
 -- returns {0 OK, positions, indexes (from 1) of the duplicates}
 --         {1 CONFLICT, subject, its version}     nothing written
 --         {2 DANGLING, event_id, position}       ids names an entry the log no longer has; nothing written
+--         {3 FULL, group, events, bytes}         it is so far behind that these do not fit; nothing written
+--         {4 REGROUP, groups ..}                 not the groups the caller knows; nothing written
+--         {5 EARLY}                              the event of ARGV[7] is not in the log; nothing written
 -- raises  WRONGTYPE when a key has another type, OOM; both before any write.  cost O(events)
 local function id_of(event)
   return string.match(event, '^{"type":"[^"]*","event_id":"([^"]*)"') or cjson.decode(event).event_id
@@ -28,6 +35,41 @@ local function event_at(position)
   for i = 1, #entry[2], 2 do
     if entry[2][i] == 'event' then return entry[2][i + 1] end
   end
+end
+local OVERHEAD = 128 -- bytes an event takes besides its JSON: its entry and its ids row (pressure.py)
+-- What to answer when `new` events of `size` bytes do not fit. Else nothing, and how far the log may grow before anyone must be asked
+-- again: groups only advance and new ones join at the end, so what fits all of them now is safe until then.
+local function over_budget(new, size)
+  local meta = redis.call('HMGET', KEYS[3], 'trimmed', 'bytes', 'clear')
+  local held = redis.call('XLEN', KEYS[1]) + (meta[1] or 0)
+  local weight = (meta[2] or 0) + held * OVERHEAD
+  local events, bytes = held + new, weight + size + new * OVERHEAD
+  local budget, safe_events, safe_bytes = string.match(meta[3] or '', '^(%d+ %d+) (%d+) (%d+)$')
+  if budget == ARGV[5] and events <= tonumber(safe_events) and bytes <= tonumber(safe_bytes) then return end
+
+  local names = {}
+  for name in string.gmatch(ARGV[6], '([^\n]+)\n') do names[#names + 1] = name end
+  local joined = #names > 0 and redis.call('HMGET', KEYS[5], unpack(names)) or {}
+  local known = redis.call('HLEN', KEYS[5])
+  for i = 1, #names do known = known - (joined[i] and 1 or -1) end
+  if known ~= 0 then return {4, unpack(redis.call('HKEYS', KEYS[5]))} end
+
+  local most_events, most_bytes = string.match(ARGV[5], '(%d+) (%d+)')
+  most_events = tonumber(most_events) > 0 and tonumber(most_events) or 2 ^ 53
+  most_bytes = tonumber(most_bytes) > 0 and tonumber(most_bytes) or 2 ^ 53
+  local least, least_weight, worst = held, weight, nil
+  for i = 1, #names do
+    local from, from_bytes = string.match(joined[i], '^(%d+) (%d+)')
+    local at = redis.call('HMGET', KEYS[5 + i], 'read', 'read_bytes')
+    from = math.min(held, math.max(at[1] or 0, from))
+    from_bytes = math.min(weight, math.max(at[2] or 0, from_bytes) + from * OVERHEAD)
+    -- What alone exceeds a budget is let in when nothing is ahead, or it could never be appended.
+    local over = from < held and (events - from > most_events or bytes - from_bytes > most_bytes)
+    if over and (not worst or from < least) then worst = {3, names[i], held - from, weight - from_bytes} end
+    least, least_weight = math.min(least, from), math.min(least_weight, from_bytes)
+  end
+  if worst then return worst end
+  return nil, string.format('%s %.0f %.0f', ARGV[5], least + most_events, least_weight + most_bytes)
 end
 
 redis.call('XLEN', KEYS[1])
@@ -65,7 +107,10 @@ for i = 1, n do
   end
   if twin or known then duplicates[#duplicates + 1] = i end
 end
-local new, subjects = n - #duplicates, {}
+local new, size, subjects = n - #duplicates, 0, {}
+for i = 1, n do
+  if not positions[i] and not duplicate_of[i] then size = size + #events[i] end
+end
 if ARGV[3] ~= '' then
   local fresh, at = {}, 0
   for subject in string.gmatch(ARGV[3], '([^\n]+)\n') do
@@ -78,6 +123,12 @@ if ARGV[3] ~= '' then
     local version = redis.call('HGET', KEYS[4], subject) or '0'
     if fresh[subject] and version ~= expected then return {1, subject, version} end
   end
+end
+local refused, clear
+if ARGV[5] and ARGV[5] ~= '' and new > 0 then
+  if ARGV[7] ~= '' and redis.call('HEXISTS', KEYS[2], ARGV[7]) == 0 then return {5} end
+  refused, clear = over_budget(new, size)
+  if refused then return refused end
 end
 
 -- Commit. XADD comes first: should it fail (memory, exhausted IDs), nothing has been written yet.
@@ -92,7 +143,11 @@ end
 for i, twin in pairs(duplicate_of) do positions[i] = positions[twin] end
 if #rows > 0 then redis.call('HSET', KEYS[2], unpack(rows)) end
 for i = 1, #subjects do redis.call('HINCRBY', KEYS[4], subjects[i], 1) end
-if new > 0 then redis.call('HINCRBY', KEYS[3], 'appended', new) end
+if new > 0 then
+  redis.call('HINCRBY', KEYS[3], 'appended', new)
+  redis.call('HINCRBY', KEYS[3], 'bytes', size)
+  if clear then redis.call('HSET', KEYS[3], 'clear', clear) end
+end
 -- A repeat writes too: WAIT vouches only for writes, and the caller may be asking for the first time.
 if #duplicates > 0 then redis.call('HINCRBY', KEYS[3], 'duplicates', #duplicates) end
 return {0, positions, duplicates}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 from zlib import crc32
 
 import msgspec
@@ -40,7 +40,9 @@ class Envelope(msgspec.Struct, frozen=True):
     version: int = 1
 
 
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _ALL_IDENTIFIERS = re.compile(rf"{IDENTIFIER.pattern}(?:\n{IDENTIFIER.pattern})*")
+N = TypeVar("N", Event, Envelope)
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 
 
@@ -63,21 +65,59 @@ def entry_json(where: str, fields: list[bytes]) -> bytes:
     return raw
 
 
+def entries_json(entries: list[list[bytes]]) -> list[bytes] | None:
+    """``entry_json`` of many entries; None when one is damaged, so that they must be looked at one by one."""
+    try:
+        return [entry_json("", fields) for fields in entries]
+    except DamagedEntry:
+        return None
+
+
 def read_envelope(where: str, raw: bytes) -> Envelope:
     """Type, ID and subject of any event, known or not. Raises DamagedEntry when it is no event at all."""
     try:
         envelope = _ENVELOPE.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise DamagedEntry(where, f"it is no event ({error})") from error
-    if not IDENTIFIER.fullmatch(envelope.event_id):
-        raise DamagedEntry(where, f"its event_id {envelope.event_id[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -")
+    check_names(where, envelope)
     return envelope
+
+
+def check_names(where: str, event: Event | Envelope) -> None:
+    """Raise DamagedEntry for an event_id or subject that append would have refused: a raw XADD may name anything."""
+    for field, value in (("event_id", event.event_id), ("subject", event.subject)):
+        if not IDENTIFIER.fullmatch(value):
+            raise DamagedEntry(where, f"its {field} {value[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -")
+
+
+def read_envelopes(raws: list[bytes]) -> list[Envelope | None]:
+    """``read_envelope`` of many; None where it raises."""
+    envelopes: list[Envelope | None] = []
+    for raw in raws:
+        try:
+            envelopes.append(_ENVELOPE.decode(raw))
+        except UNDECODABLE:
+            envelopes.append(None)
+    return _named_well(envelopes)
+
+
+def are_identifiers(values: list[str]) -> bool:
+    """Whether every one is an identifier. One match for all costs a tenth of one for each."""
+    text = "\n".join(values)
+    # The breaks are counted, or a value with one in it would pass for two.
+    return not values or (text.count("\n") == len(values) - 1 and _ALL_IDENTIFIERS.fullmatch(text) is not None)
+
+
+def _named_well(found: list[N | None]) -> list[N | None]:
+    """The same with None in the place of what has a bad event_id or subject."""
+    if are_identifiers([name for item in found if item is not None for name in (item.event_id, item.subject)]):
+        return found
+    return [item if item is not None and are_identifiers([item.event_id, item.subject]) else None for item in found]
 
 
 def check_identifiers(events: list[Event]) -> None:
     """Raise InvalidEvent for the first event whose event_id or subject has a character it must not have."""
-    # One match for the whole batch costs a tenth of one per event; the slow look is only for the sentence.
-    if _ALL_IDENTIFIERS.fullmatch("\n".join([f"{event.event_id}\n{event.subject}" for event in events])):
+    if are_identifiers([name for event in events for name in (event.event_id, event.subject)]):
         return
     for index, event in enumerate(events):
         for field, value in (("event_id", event.event_id), ("subject", event.subject)):
@@ -136,11 +176,25 @@ class Codec:
         """
         try:
             event = self._decoder.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             return self._decode_old(raw, where, error)
         if event.version != type(event).schema_version:
             return self._decode_old(raw, where, None)
+        check_names(where, event)
         return event
+
+    def decode_each(self, raws: list[bytes]) -> list[Event | None]:
+        """Many events; None where one needs a closer look, by ``decode``: another type, another version, damage."""
+        events: list[Event | None] = []
+        decode = self._decoder.decode
+        for raw in raws:
+            try:
+                event = decode(raw)
+            except UNDECODABLE:
+                events.append(None)
+            else:
+                events.append(event if event.version == event.schema_version else None)
+        return _named_well(events)
 
     def _decode_old(self, raw: bytes, where: str, cause: Exception | None) -> Event | None:
         """The slow path: another type, an older version (upcast), a newer one, or damage."""

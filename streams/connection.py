@@ -26,11 +26,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import redis
+import redis.asyncio as async_redis
 from hiredis import pack_command
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import AbstractConnection
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
     ClusterDownError,
     ClusterError,
@@ -43,6 +46,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.errors import ServerUnfit, StreamError, UnknownOutcome
 from aurastream.streams.settings import Ack
 
@@ -52,7 +56,7 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
 VERSION_MIN = (6, 2)
 
 LOST = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
-_PASSING = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, ClusterError)
+_PASSING = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, AskError, ClusterError)  # AskError: MOVED too
 _PASSING_WORDS = (
     "BUSY",
     "LOADING",
@@ -185,6 +189,21 @@ class Server:
             pool = cast(redis.Redis, self.client).connection_pool
         return Wire(pool.connection_class(**pool.connection_kwargs))
 
+    async def async_wire(self, key: str) -> AsyncWire:
+        """The same for the running event loop."""
+        options: dict[str, Any] = {**_options(), "retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None}
+        pool = async_redis.Redis.from_url(self.url, **options).connection_pool
+        settings = dict(pool.connection_kwargs)
+        kind = pool.connection_class
+        if self.facts.is_cluster:
+            node = cast(RedisCluster, self.client).get_node_from_key(key)
+            if node is None:
+                raise RedisConnectionError(f"no node of the cluster holds {key}")
+            settings |= {"host": node.host, "port": node.port}
+            settings.pop("db", None)
+        greeting = [("SCRIPT", "LOAD", script.text) for script in Script.every.values()]
+        return await AsyncWire(kind(**settings), ANSWER_TIMEOUT_S).open(*greeting)
+
     def node_of(self, key: str) -> str:
         """A name for the node that holds the key: keys of one name can share a wire."""
         if not self.facts.is_cluster:
@@ -231,15 +250,18 @@ def retried(what: str, attempts_max: int, operation: Callable[[], T], recover: C
     raise StreamError(f"{what}: attempts_max must be at least 1")
 
 
-def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
-    """A client without retries, and what it talks to. Raises ServerUnfit, in a sentence without the password."""
-    options: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
+def _options() -> dict[str, Any]:
+    return {
         "protocol": 2,
         "socket_timeout": ANSWER_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "client_name": "aurastream",
     }
+
+
+def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
+    """A client without retries, and what it talks to. Raises ServerUnfit, in a sentence without the password."""
+    options = {"retry": Retry(NoBackoff(), 0), **_options()}
     try:
         client = redis.Redis.from_url(url, **options)
         facts = _facts(client)
@@ -270,4 +292,4 @@ def _text(value: Any) -> str:
 
 def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"  # a query may hold one too

@@ -64,6 +64,23 @@ class NotReplicated(StreamError):
         self.wanted, self.got, self.timeout_ms = wanted, got, timeout_ms
 
 
+class BacklogFull(StreamError):
+    """A partition's slowest group is a whole budget behind, so the log takes no more for now. Nothing is lost: append again later."""
+
+    def __init__(
+        self, stream: str, partition: int, group: str, backlog: tuple[int, int], budget: tuple[int, int], refused: int
+    ) -> None:
+        """backlog and budget: events, bytes. refused: how many of the call's events are not in the log."""
+        super().__init__(
+            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events ({backlog[1]:,} bytes) behind in "
+            f"{stream}/{partition}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its consumer and append the same "
+            f"events again (they count once). If it is gone for good: `aurastream groups forget {group} --stream {stream}`."
+        )
+        self.stream, self.partition, self.group, self.refused = stream, partition, group, refused
+        self.events, self.bytes = backlog
+        self.budget_events, self.budget_bytes = budget
+
+
 class UnknownOutcome(StreamError):
     """The connection was lost so often that it is not known whether the events are in the log."""
 

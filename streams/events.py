@@ -21,6 +21,7 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")  # no braces (hash tags), no 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 ShortText = Annotated[str, msgspec.Meta(max_length=1_000)]
 
 
@@ -62,7 +63,7 @@ class ClipViewsObserved(Event, frozen=True, kw_only=True, tag="clip.views_observ
 
 
 class ImportRowRejected(Event, frozen=True, kw_only=True, tag="import.row_rejected"):
-    """A row of an imported file could not become an event. The subject is the file's name.
+    """A row of an imported file could not become an event. The subject is stream:file name, as of all import events.
 
     row: data row number from 1. columns: those that make the row unusable. reason: a sentence. stream: where it was meant to go.
     """
@@ -74,17 +75,63 @@ class ImportRowRejected(Event, frozen=True, kw_only=True, tag="import.row_reject
 
 
 class ImportFinished(Event, frozen=True, kw_only=True, tag="import.finished"):
-    """A file was read to its end. The subject is the file's name; the same content finishes once.
-
-    file_sha256: of the file as stored, hexadecimal. rows = valid_rows + rejected_rows.
-    """
+    """A file was read to its end; the same content finishes once. rows = valid_rows + rejected_rows."""
 
     stream: ShortText
     format: ShortText
-    file_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    file_sha256: Sha256
     rows: Count
     valid_rows: Count
     rejected_rows: Count
 
 
-BUILT_IN: tuple[type[Event], ...] = (ClipViewsObserved, ImportRowRejected, ImportFinished)
+class EffectParked(Event, frozen=True, kw_only=True, tag="effect.parked"):
+    """A processor gave up on an event (causation_id) for now; the later events of its subject wait behind it.
+
+    The subject is the parked event's, or the processor's name where that cannot be read. source: the worker. place: of the parked
+    event, stream/partition/position. attempts: how often its handler was begun.
+    """
+
+    processor: ShortText
+    place: ShortText
+    attempts: Count
+    reason: ShortText
+
+
+class EffectRetried(Event, frozen=True, kw_only=True, tag="effect.retried"):
+    """A person let a parked event run again, with what waits behind it. Subject and place as in EffectParked; source: who."""
+
+    processor: ShortText
+    place: ShortText
+    why: ShortText = ""
+
+
+class EffectDiscarded(Event, frozen=True, kw_only=True, tag="effect.discarded"):
+    """A person decided that an event gets no effect. As EffectRetried; reason: why it had been parked, "" for one that waited."""
+
+    processor: ShortText
+    place: ShortText
+    why: ShortText = ""
+    reason: ShortText = ""
+
+
+class GroupForgotten(Event, frozen=True, kw_only=True, tag="group.forgotten"):
+    """A person decided that the producers of a stream no longer wait for a group (the subject). source: who.
+
+    behind_events: how far it was behind, over all partitions.
+    """
+
+    producers_of: ShortText
+    behind_events: Count
+    why: ShortText = ""
+
+
+BUILT_IN: tuple[type[Event], ...] = (
+    ClipViewsObserved,
+    ImportRowRejected,
+    ImportFinished,
+    EffectParked,
+    EffectRetried,
+    EffectDiscarded,
+    GroupForgotten,
+)

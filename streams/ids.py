@@ -3,8 +3,9 @@ Identities derived from facts, so that a repeated poll or a repeated step append
 
     a poller's:     observed_id(platform, subject, instant)          the same look at the same thing is the same fact
     a processor's:  derived_id(source event ID, processor, ordinal)  the same step on the same event is the same fact
+    anything else:  named_id(parts ..)                               the same parts are the same fact
 
-Both are pure. Their texts are part of the log for ever: a change here would make every repeat a new event.
+All are pure. Their texts are part of the log for ever: a change here would make every repeat a new event.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ def observed_id(platform: str, subject: str, observed_at: datetime) -> str:
 def derived_id(source_event_id: str, processor: str, ordinal: int = 0) -> str:
     """``source:processor:ordinal``, or its digest when that is too long. ordinal: which of the step's results, from 0."""
     return _bounded(f"{source_event_id}:{processor}:{ordinal}")
+
+
+def named_id(*parts: object) -> str:
+    """The parts joined by colons, or the digest of that when it is too long or has a character an event_id must not have."""
+    return _bounded(":".join(map(str, parts)))
 
 
 def _bounded(text: str) -> str:

@@ -16,6 +16,7 @@ from struct import Struct
 
 from xxhash import xxh3_64_digest
 
+DIGEST_BYTES = 8
 _WIDE = Struct(">QI")
 _SMALL = {b"%d" % number: number.to_bytes(4, "big") for number in range(4096)}
 

@@ -64,8 +64,13 @@ class Keys:
 
     @property
     def meta(self) -> str:
-        """Hash: counts of what the append script did: appended, duplicates; trimmed by the trimmer."""
+        """Hash: counts of what the append script did: appended, bytes, duplicates; trimmed by the trimmer."""
         return self._key("meta")
+
+    @property
+    def groups(self) -> str:
+        """Hash: group -> where the log was when it joined; producers wait for these (pressure.py)."""
+        return self._key("groups")
 
     @property
     def versions(self) -> str:
@@ -76,6 +81,15 @@ class Keys:
         """Hash: who owns the partition for the group, until when, and the fencing epoch (leases.py)."""
         return self._key(f"lease:{group}")
 
+    @property
+    def producers(self) -> str:
+        """Hash: producer of foreign messages -> its last chunk (the Faust transport's send.lua)."""
+        return self._key("producers")
+
+    def acked(self, group: str) -> str:
+        """Hash: how far a worker app has acknowledged the partition (the Faust transport's acknowledge.lua)."""
+        return self._key(f"acked:{group}")
+
     def cursor(self, group: str) -> str:
         """Hash: how far the group's view has come."""
         return self._key(f"cursor:{group}")
@@ -83,6 +97,10 @@ class Keys:
     def dead(self, group: str) -> str:
         """Hash: position -> why the group could not use the entry."""
         return self._key(f"dead:{group}")
+
+    def effects(self, group: str, part: str) -> str:
+        """What a processor keeps besides its cursor and its dead letters: attempts, done, line, due or outbox (effects.lua)."""
+        return self._key(f"{part}:{group}")
 
     def view(self, projection: str, generation: int, table: str, part: str | None = None) -> str:
         """A table of a view; `part` (any text, quoted; "" is a part too) is one category of a split ranking."""

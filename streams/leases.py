@@ -12,9 +12,10 @@ wrong view. The lease is stored in the partition's slot, so a commit can compare
 
 ``Leases.tick`` is a generator that yields (routing key, command) pairs and is sent the answers: no socket, no clock, no thread.
 
-Decision (2026-11): shares are counted (a worker's rank among the living decides who has one more), and which partitions fill a
-share is left to who claims first. Refused: a computed assignment (hash of worker and partition), which moves partitions that need
-not move whenever somebody joins; one lease for all partitions of a group, which would need a second protocol to spread them.
+Decision (2026-11): shares are counted per stream (a worker's rank among the living decides who has one more), and which partitions
+fill a share is left to who claims first. Refused: a computed assignment (hash of worker and partition), which moves partitions
+that need not move whenever somebody joins; one lease for all partitions of a group, which would need a second protocol to spread
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -63,7 +65,7 @@ def worker_name() -> str:
 def share(total: int, members: list[str], worker: str, offset: int = 0) -> int:
     """How many of `total` partitions the worker may own: the shares of all members add up to total and differ by at most one.
 
-    offset: turns the ranks, so that of several groups' remainders not all go to the same worker.
+    offset: turns the ranks, so that of several streams' remainders not all go to the same worker.
     """
     if worker not in members:
         return 0
@@ -129,29 +131,33 @@ class Leases:
         for claim, (epoch, left_ms, owner) in states.items():
             if claim in self.held and epoch != self.held[claim]:
                 self.lost(claim)
-            if not epoch and left_ms <= 0:
+            # Ours by the server's word alone: the answer to our claim was lost. Nobody else may have room for it, so claim it again.
+            if claim not in self.held and (epoch or left_ms <= 0):
                 free.append((claim, owner.decode()))
         for claim in [claim for claim in self.held if claim not in states]:
             self.lost(claim)  # its stream is gone
         return free
 
-    def _shares(self, every: list[Claim], members: dict[str, list[str]]) -> dict[str, int]:
-        """Per group how many more this worker may claim; names the surplus where it is negative."""
+    def _shares(self, every: list[Claim], members: dict[str, list[str]]) -> dict[tuple[str, str], int]:
+        """Per group and stream how many more this worker may claim; names the surplus where it is negative."""
         self.surplus = set()
+        totals = Counter((claim.group, claim.stream) for claim in every)
+        held: dict[tuple[str, str], list[Claim]] = {}
+        for claim in sorted(self.held):
+            held.setdefault((claim.group, claim.stream), []).append(claim)
         room = {}
-        for number, (group, living) in enumerate(members.items()):
-            total = sum(claim.group == group for claim in every)
-            own = sorted(claim for claim in self.held if claim.group == group)
-            room[group] = share(total, living, self.worker, number) - len(own)
-            if room[group] < 0:
-                self.surplus.update(own[room[group] :])
+        for number, (place, total) in enumerate(totals.items()):
+            own = held.get(place, [])
+            room[place] = share(total, members[place[0]], self.worker, number) - len(own)
+            if room[place] < 0:
+                self.surplus.update(own[room[place] :])
         return room
 
-    def _claim(self, free: list[tuple[Claim, str]], room: dict[str, int]) -> Asking:
+    def _claim(self, free: list[tuple[Claim, str]], room: dict[tuple[str, str], int]) -> Asking:
         wanted: dict[Claim, str] = {}
         for claim, owner in free:
-            if room[claim.group] > 0:
-                room[claim.group] -= 1
+            if room[claim.group, claim.stream] > 0:
+                room[claim.group, claim.stream] -= 1
                 wanted[claim] = owner
         states = yield from self._ask(dict.fromkeys(wanted, "claim"))
         for claim, (epoch, _, _) in states.items():
@@ -159,7 +165,7 @@ class Leases:
                 self.held[claim] = epoch
                 self.takeovers += wanted[claim] not in ("", self.worker)
             else:  # somebody was faster
-                room[claim.group] += 1
+                room[claim.group, claim.stream] += 1
 
     def _ask(self, verbs: dict[Claim, str]) -> Generator[list[Routed], list[Any], dict[Claim, tuple[int, int, bytes]]]:
         """One script call per partition, for all its groups at once."""

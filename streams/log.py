@@ -5,7 +5,7 @@ The log of a stream: append, and read by position or by time.
 
 Always true: an event ID is in the live log once, however often it is appended; the events of one call and partition go in
 order; a call's chunk of up to 500 events per partition is in the log whole or not at all. An event refused by the checks
-stops the call before anything is sent.
+stops the call before anything is sent. A producer a budget ahead of the slowest group waits or is told (pressure.py).
 
 Consuming by group is in groups.py; the streams' registry and the start-up checks are in registry.py.
 """
@@ -13,9 +13,10 @@ Consuming by group is in groups.py; the streams' registry and the start-up check
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -23,17 +24,21 @@ import msgspec
 
 from aurastream.streams.codec import Codec, RawEntry, check_identifiers, entry_json
 from aurastream.streams.connection import Script, Server, Wire, retried
-from aurastream.streams.errors import InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
+from aurastream.streams.errors import BacklogFull, InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
 from aurastream.streams.events import Event
 from aurastream.streams.index import field_of
 from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 READ_MAX = 1_000  # entries a read
+ROUNDS_MAX = 100  # times a call sends what was refused again for another reason than a full log
 AHEAD_MAX = timedelta(hours=24)  # event time ahead of the clock beyond this is a broken clock, not an early fact
 
 _APPEND = Script(__file__, "append.lua")
+
+Routed = tuple[str, tuple[Any, ...]]  # a key of the node to ask, and the command
 
 
 class Outcome(IntEnum):
@@ -63,40 +68,47 @@ class _AppendAnswer(IntEnum):
     OK = 0
     CONFLICT = 1
     DANGLING = 2
+    FULL = 3
+    REGROUP = 4
+    EARLY = 5
 
 
 class _Chunk(msgspec.Struct):
-    """Up to BATCH_MAX events of one partition, ready to send."""
+    """Up to BATCH_MAX events of one partition. args: what append.lua takes first. after: digest of an event of the chunk before."""
 
     partition: int
     indexes: list[int]
-    command: tuple[Any, ...]
+    args: tuple[bytes, bytes, str, str]
+    after: bytes
 
 
 class Stream:
     """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several threads."""
 
-    def __init__(self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings) -> None:
+    def __init__(
+        self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings, *, is_log_here: bool = True
+    ) -> None:
         self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
-        self.codec, self.settings = codec, settings
+        self.codec, self.settings, self.is_log_here = codec, settings, is_log_here
         self.keys = tuple(Keys(name, partition) for partition in range(partitions))
         self._wires: dict[str, Wire] = {}
+        self._gate, self._open_gate = Gate(settings), Gate(settings.model_copy(update={"budget_events": 0, "budget_bytes": 0}))
 
     def partition_of(self, subject: str) -> int:
         """The partition that holds the subject's events."""
         return partition_of(subject, self.partitions)
 
-    def append(
-        self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None, ack: Ack | None = None
-    ) -> list[Appended]:
+    def append(self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None, ack: Ack | None = None) -> list[Appended]:
         """Put the events into the log, each event ID once. Returns one Appended per event, in the order given.
 
         expected: subject -> number of its events the caller has seen (streams created ``versioned``); others are refused.
         ack: what success vouches for; default: the settings'.
-        Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict; NotReplicated and
-        UnknownOutcome, after which the same events may be appended again.
+        Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict; NotReplicated, BacklogFull
+        and UnknownOutcome, after which the same events may be appended again.
         """
         batch = list(events)
+        if not self.is_log_here:
+            raise StreamError(f"the log of stream {self.name!r} is in Kafka: produce to its topic. Here are only its views.")
         level = ack or self.settings.ack
         self.server.check_ack(level)
         if not batch:
@@ -105,9 +117,40 @@ class Stream:
             raise StreamError(f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one.")
         chunks = self._chunks(batch, self._encode(batch), expected or {})
         what = f"append of {len(batch)} events to {self.name}"
-        answers = retried(what, self.settings.attempts_max, lambda: self._send(chunks, level), self.reconnect)
         placed: list[Appended | None] = [None] * len(batch)
-        for chunk, answer in zip(chunks, answers, strict=True):
+        patience = Patience(self.settings)
+        left, rounds = chunks, 0
+        while left:
+            answers = retried(what, self.settings.attempts_max, partial(self._send, left, level), self.reconnect)
+            left, full = self._sort_out(left, answers, placed)
+            if full is not None:
+                patience.wait(full)
+            elif left and (rounds := rounds + 1) > ROUNDS_MAX:
+                raise StreamError(f"{what}: the groups that read it change faster than it can be asked. Append again later.")
+        return [item for item in placed if item is not None]
+
+    def appending(self, events: Iterable[Event]) -> Generator[list[Routed], list[Any], list[Appended]]:
+        """``append`` for who drives the log by generators: yields (routing key, command) pairs and is sent the answers.
+
+        May be driven again after a lost connection. Not held back by budgets: see pressure.py. Raises as append does, the server's
+        errors as they are.
+        """
+        batch = list(events)
+        if not batch:
+            return []
+        chunks = self._chunks(batch, self._encode(batch), {})
+        wait = [("WAIT", self.settings.replicas, self.settings.wait_ms)] if self.settings.ack is Ack.REPLICA else []
+        answers = yield [
+            (self.keys[chunk.partition].log, command) for chunk in chunks for command in [self._command(chunk, self._open_gate), *wait]
+        ]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        vouched = [int(answer) for answer in answers[1::2]] if wait else []
+        if vouched and min(vouched) < self.settings.replicas:
+            raise NotReplicated(self.settings.replicas, min(vouched), self.settings.wait_ms)
+        placed: list[Appended | None] = [None] * len(batch)
+        for chunk, answer in zip(chunks, answers[:: 2 if wait else 1], strict=True):
             self._place(chunk, answer, placed)
         return [item for item in placed if item is not None]
 
@@ -186,13 +229,13 @@ class Stream:
         for partition, indexes in by_partition.items():
             for start in range(0, len(indexes), BATCH_MAX):
                 part = indexes[start : start + BATCH_MAX]
-                chunks.append(_Chunk(partition, part, self._command(partition, part, batch, encoded, expected)))
+                after = field_of(batch[indexes[start - BATCH_MAX]].event_id) if start else b""
+                chunks.append(_Chunk(partition, part, self._args(part, batch, encoded, expected), after))
         return chunks
 
-    def _command(
-        self, partition: int, part: list[int], batch: list[Event], encoded: list[bytes], expected: Mapping[str, int]
-    ) -> tuple[Any, ...]:
-        keys = self.keys[partition]
+    def _args(
+        self, part: list[int], batch: list[Event], encoded: list[bytes], expected: Mapping[str, int]
+    ) -> tuple[bytes, bytes, str, str]:
         digests = b"".join([field_of(batch[index].event_id) for index in part])
         lines = b"".join([b"%d %b\n" % (crc32(encoded[index]), encoded[index]) for index in part])
         subjects, wanted = "", ""
@@ -200,14 +243,20 @@ class Stream:
             subjects = "".join([f"{batch[index].subject}\n" for index in part])
             here = {batch[index].subject for index in part}
             wanted = "".join([f"{subject} {version}\n" for subject, version in expected.items() if subject in here])
-        return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions), (digests, lines, subjects, wanted))
+        return digests, lines, subjects, wanted
+
+    def _command(self, chunk: _Chunk, gate: Gate) -> tuple[Any, ...]:
+        keys = self.keys[chunk.partition]
+        asked_keys, asked = gate.question(keys, chunk.after)
+        return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions, *asked_keys), (*chunk.args, *asked))
 
     def _send(self, chunks: Sequence[_Chunk], ack: Ack) -> list[Any]:
         """All chunks out, then all answers in; WAIT follows each in its own connection, where alone it means something."""
         wait = ("WAIT", self.settings.replicas, self.settings.wait_ms)
         wires = [self.wire(chunk.partition) for chunk in chunks]
         for chunk, wire in zip(chunks, wires, strict=True):
-            wire.send([chunk.command, wait] if ack is Ack.REPLICA else [chunk.command])
+            command = self._command(chunk, self._gate)
+            wire.send([command, wait] if ack is Ack.REPLICA else [command])
         answers: list[Any] = []
         vouched = self.settings.replicas
         for wire in wires:
@@ -220,6 +269,29 @@ class Stream:
         if vouched < self.settings.replicas:
             raise NotReplicated(self.settings.replicas, vouched, self.settings.wait_ms)
         return answers
+
+    def _sort_out(
+        self, chunks: Sequence[_Chunk], answers: list[Any], placed: list[Appended | None]
+    ) -> tuple[list[_Chunk], BacklogFull | None]:
+        """Place what was answered for good. Returns what must be sent again, and why, where that is a full log."""
+        left: list[_Chunk] = []
+        told: list[tuple[int, Any]] = []
+        for chunk, answer in zip(chunks, answers, strict=True):
+            code = _AppendAnswer(answer[0])
+            if code not in {_AppendAnswer.FULL, _AppendAnswer.REGROUP, _AppendAnswer.EARLY}:
+                self._place(chunk, answer, placed)
+                self._gate.passed(chunk.partition)
+                continue
+            left.append(chunk)
+            if code is _AppendAnswer.FULL:
+                told.append((chunk.partition, answer))
+            elif code is _AppendAnswer.REGROUP:
+                self._gate.learn(chunk.partition, answer[1:])
+        if not told:
+            return left, None
+        partition, (_, group, events, size) = max(told, key=lambda pair: int(pair[1][2]))
+        refused = sum(len(chunk.indexes) for chunk in left)
+        return left, BacklogFull(self.name, partition, group.decode(), (int(events), int(size)), self._gate.budget, refused)
 
     def _place(self, chunk: _Chunk, answer: Any, placed: list[Appended | None]) -> None:
         code = _AppendAnswer(answer[0])
@@ -238,7 +310,7 @@ class Stream:
 
     @staticmethod
     def _expected_of(chunk: _Chunk, subject: str) -> int:
-        wanted = dict(line.split(" ") for line in chunk.command[-1].splitlines())
+        wanted = dict(line.split(" ") for line in chunk.args[3].splitlines())
         return int(wanted[subject])
 
 

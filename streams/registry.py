@@ -16,14 +16,16 @@ from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.log import Stream
 from aurastream.streams.settings import Settings
 
+HERE = "here"
 EVICTION_FIT = ("noeviction", "")
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
-    """What is fixed for a stream's life."""
+    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka"."""
 
     partitions: int
     versioned: bool = False
+    log: str = HERE
 
 
 def list_streams(server: Server) -> dict[str, StreamFacts]:
@@ -41,16 +43,18 @@ def open_stream(
     create: bool = False,
     partitions: int | None = None,
     versioned: bool = False,
+    log: str = HERE,
 ) -> Stream:
     """The stream, after the start-up checks.
 
     create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any other number.
+    log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are here.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
     settings = settings or Settings()
     check_server(server, settings)
     checked_name("stream", name)
-    wanted = StreamFacts(partitions or settings.partitions, versioned)
+    wanted = StreamFacts(partitions or settings.partitions, versioned, log)
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
     if create:
@@ -61,7 +65,9 @@ def open_stream(
     facts = msgspec.json.decode(recorded, type=StreamFacts)
     if partitions is not None and partitions != facts.partitions:
         raise PartitionMismatch(name, facts.partitions, partitions)
-    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), settings)
+    if facts.log != log and create:
+        raise ServerUnfit(f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own.")
+    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), settings, is_log_here=facts.log == HERE)
 
 
 def check_server(server: Server, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aurastream.streams import Server, Settings, Stream, open_stream
+from tests.commands import Home, Nursery
 from tests.servers import ServerProcess, binaries
 
 ROOT = Path(__file__).parent.parent
@@ -55,3 +56,18 @@ def stream(server: Server) -> Iterator[Stream]:
 @pytest.fixture(scope="session")
 def valkey() -> str:
     return binaries()["valkey"]
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def home(nursery: Nursery, tmp_path: Path) -> Iterator[Home]:
+    """A home of the embedded server, not yet made."""
+    home = Home(nursery, tmp_path / "home")
+    yield home
+    home.close()

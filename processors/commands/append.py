@@ -38,13 +38,12 @@ def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as
     counts = _Counts()
     with session(context) as found:
         stream = found.open(stream_name, create=True)
-        batch: list[Event] = []
+        batch: list[tuple[int, Event]] = []  # with the line it came from
         for number, raw in _lines(sys.stdin.buffer):
             try:
-                batch.append(_event(raw, stream.codec))
+                batch.append((number, _event(raw, stream.codec)))
             except StreamError as error:
-                counts.refused += 1
-                click.echo(f"aurastream: line {number}: {harmless(str(error))}", err=True)
+                _refuse(number, error, counts)
             if len(batch) == BATCH_MAX:
                 _send(stream, batch, counts, _expected(expect))
                 batch = []
@@ -64,7 +63,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         whole = raw
         while not raw.endswith(b"\n") and len(raw) == LINE_MAX:
             raw = file.readline(LINE_MAX)
-        if whole.strip():
+        if whole.strip() or len(whole) == LINE_MAX:  # of a cut one, blanks may be all that is left
             yield number, whole
 
 
@@ -104,17 +103,23 @@ def _expected(pairs: tuple[str, ...]) -> dict[str, int]:
     return expected
 
 
-def _send(stream: Stream, batch: list[Event], counts: _Counts, expected: dict[str, int]) -> None:
+def _refuse(number: int, error: StreamError, counts: _Counts) -> None:
+    """Count the line and say why it is left out."""
+    counts.refused += 1
+    told = f"event {error.event_id!r} was refused: {error.reason}." if isinstance(error, InvalidEvent) else str(error)
+    click.echo(f"aurastream: line {number}: {harmless(told)} Mend the line and send it again.", err=True)
+
+
+def _send(stream: Stream, batch: list[tuple[int, Event]], counts: _Counts, expected: dict[str, int]) -> None:
     """Append the batch; where one of it is refused for its time, only that one is left out."""
     while batch:
         try:
-            placed = stream.append(batch, expected=expected)
+            placed = stream.append([event for _, event in batch], expected=expected)
         except InvalidEvent as error:
             if error.index is None:
                 raise
-            counts.refused += 1
-            click.echo(f"aurastream: {harmless(str(error))}", err=True)
-            batch = [event for index, event in enumerate(batch) if index != error.index]
+            _refuse(batch[error.index][0], error, counts)
+            batch = [*batch[: error.index], *batch[error.index + 1 :]]
             continue
         duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
         counts.appended += len(placed) - duplicates

@@ -9,7 +9,7 @@ import msgspec
 
 from aurastream.processors.commands.common import Session, json_option, session, stream_option
 from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
+from aurastream.processors.show import line, table
 from aurastream.projections import ProjectionError, View
 from aurastream.streams import DamagedEntry, Stream
 from aurastream.streams.codec import entry_json
@@ -23,7 +23,10 @@ ENVELOPE = {"type", "event_id", "subject", "occurred_at", "source"}
 @json_option
 @click.pass_context
 def audit(context: click.Context, subject: str, stream_name: str | None, as_json: bool) -> None:
-    """Every event of SUBJECT in the order of the log, with its position: the facts its numbers come from."""
+    """The events of SUBJECT: the facts its numbers come from.
+
+    In the order of the log, each with its position.
+    """
     with session(context) as found:
         trails = _find(found, subject, stream_name)
         if not trails:
@@ -36,7 +39,7 @@ def audit(context: click.Context, subject: str, stream_name: str | None, as_json
         print_json(rows)
         return
     shown = [[row["position"], row.get("occurred_at", ""), row.get("type", ""), row.get("event_id", ""), _own(row)] for row in rows]
-    table(f"{harmless(subject)}: {len(rows):,} events", ["position", "occurred at", "type", "event ID", "facts~"], shown)
+    table(f"{subject}: {len(rows):,} events", ["position", "occurred at", "type~", "event ID~", "facts~"], shown)
     line(f"in {', '.join(stream.name for stream, _ in trails)}", "dim")
 
 

@@ -20,7 +20,10 @@ from aurastream.projections import check as check_stream
 @json_option
 @click.pass_context
 def check(context: click.Context, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool) -> int:
-    """Fold the log anew in Python and compare every table of every view; audit the counts. Exit code 1 when they differ."""
+    """Compare every view with a new fold of the log.
+
+    Every table of every view and every count. Exit code 1 when they differ.
+    """
     with session(context) as found:
         projections = found.installed.chosen(names)
         done = [result for stream in found.streams(stream_names) for result in check_stream(stream, projections)]
@@ -47,12 +50,13 @@ def show_checked(done: Iterable[Checked]) -> None:
             f"the log says {harmless(item.log, 120) or 'nothing'}"
             for item in result.differences
         ]
-    columns = ["stream", "projection", "events", "applied", "dupl.", "dead", "rows compared", "differ"]
+    columns = ["stream~", "projection~", "events", "applied", "dupl.", "dead", "rows compared", "differ"]
     table("Check", columns, [[*names, *counts] for names, counts in rows.items()])
     for sentence in wrong:
         line(sentence, "red")
     events, compared = sum(row[0] for row in rows.values()), sum(row[4] for row in rows.values())
     if wrong:
-        line(f"check: view != fold(log): {len(wrong)} findings in {events:,} events and {compared:,} rows", "bold red")
+        told = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}"
+        line(f"check: view != fold(log): {told} in {events:,} events and {compared:,} rows", "bold red")
     else:
-        line(f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows compared, 0 differ)", "bold green")
+        line(f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows equal)", "bold green")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")
 stream_option_all = click.option("--stream", "stream_names", multiple=True, metavar="NAME", help="Only this stream (repeatable).")
 projection_option = click.option("--projection", "names", multiple=True, metavar="NAME", help="Only this one (repeatable).")
-
-
-def tune_collector() -> None:
-    """For a process that folds for long: collect cycles rarely. A fold makes many small containers and no cycles, and looking for
-    some after every 700 of them costs a fifth of its time."""
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -57,7 +49,7 @@ class Session(msgspec.Struct, frozen=True):
     def holding(self, projection: Projection[Any], name: str | None) -> Stream:
         """The named stream, or the only one whose view by this projection holds something.
 
-        Raises ProjectionError naming the choices when there is none or more than one.
+        Raises ProjectionError when there is none, UsageError naming the choices when there is more than one.
         """
         if name is not None:
             return self.open(name)
@@ -73,8 +65,8 @@ class Session(msgspec.Struct, frozen=True):
                 f"no stream's view {projection.name!r} holds anything (streams: {known}). "
                 "Append or import, then `aurastream run --until-idle`."
             )
-        raise ProjectionError(
-            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}. Choose one with --stream."
+        raise click.UsageError(
+            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}; choose with --stream"
         )
 
 

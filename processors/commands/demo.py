@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import click
 import msgspec
 
 from aurastream.processors.commands.check import show_checked
-from aurastream.processors.commands.common import Session, cached_streams, tune_collector
+from aurastream.processors.commands.common import Session, cached_streams
 from aurastream.processors.commands.imports import progress_bar, tell_import
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.connect import connected
@@ -19,6 +22,7 @@ from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line, table
 from aurastream.processors.slice import SLICE
+from aurastream.processors.worker.summary import tune_collector
 from aurastream.projections import Checked, Consumer, Progress, View, check
 from aurastream.projections.clips import Clip, Clips, ClipSettings, merged
 from aurastream.streams import Stream
@@ -42,7 +46,9 @@ class Demo(msgspec.Struct):
 @click.option("--slice", "slice_only", is_flag=True, help="Use the shipped slice even where the full data lies in ../shared/data.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def demo(slice_only: bool, as_json: bool) -> int:
-    """Replay real view counts of a live-streaming platform and look at the views. Again, it appends nothing.
+    """Replay real view counts and look at the views.
+
+    They are of a live-streaming platform. Run again, it appends nothing.
 
     Uses a server and a directory of its own, AURASTREAM_HOME/demo, unless AURASTREAM_REDIS_URL names a server.
     """
@@ -108,7 +114,7 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
 
 def _show(stream: Stream, clips: Clips, installed: Installed, done: Demo) -> None:
     view = View(stream, clips)
-    title = f"Viral: at least 1 view/min, younger than {VIRAL_AGE_HOURS:.0f} h (6 h by default; these looks are daily)"
+    title = f"Viral: 1 view/min or more, younger than {VIRAL_AGE_HOURS:.0f} h (not 6 h: these looks are daily)"
     show_ranking(title, view.ranking("viral", 10).rows, clips)
     fastest = view.ranking("max_velocity", 10).rows
     table(
@@ -132,7 +138,7 @@ def _show(stream: Stream, clips: Clips, installed: Installed, done: Demo) -> Non
     recap = merged(part for row, parts in recaps.items() if row.startswith(last) for part in parts)
     top = [[clip.subject, clip.title, clip.views, clip.velocity] for clip in recap.top[:5]]
     table(
-        f"Recap of {last}: {len(recap.polls)} polls, peak {recap.peak_velocity:.2f} views/min",
+        f"Recap of {last}: {len(recap.polls)} poll{'s' if len(recap.polls) > 1 else ''}, peak {recap.peak_velocity:.2f} views/min",
         ["clip", "title~", "views", "views/min"],
         top,
     )
@@ -162,8 +168,8 @@ def _show_rates(done: Demo, projections: int) -> None:
 
 
 def _say_next(home: Path | None, stream: str) -> None:
-    where = f"AURASTREAM_HOME={home} AURASTREAM_CLIPS_VIRAL_AGE_HOURS={VIRAL_AGE_HOURS:.0f} " if home else ""
-    line("")
-    line("Look further:", "bold")
+    where = f"AURASTREAM_HOME={shlex.quote(str(home))} " if home else ""
+    program = "aurastream" if shutil.which("aurastream") else shlex.quote(sys.argv[0])
+    line("\nLook further:", "bold")
     for command in (f"view clips --ranking max_velocity --stream {stream}", f"report --stream {stream}", "status"):
-        line(f"  {where}aurastream {command}")
+        line(f"  {where}{program} {command}")

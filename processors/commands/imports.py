@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from aurastream.processors.commands.common import json_option, session
 from aurastream.processors.formats import FORMATS, read_metadata
-from aurastream.processors.importer import BATCH, IMPORTS, Imported, import_file
+from aurastream.processors.importer import BATCH, IMPORTS, Imported, import_file, sha256_of
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, notes
 
@@ -37,11 +37,12 @@ def import_(
     rejects: Path | None,
     as_json: bool,
 ) -> None:
-    """Append a file's rows as events, each once; again after a kill, it goes on.
+    """Append a file's rows as events, each once.
 
-    The event ID is the file's name and the data row's number. Refused rows are counted, named in the rejects file with their
-    reason, and appended as events of the stream "imports".
+    The event ID is the file's name and the data row's number, so an import that was killed goes on when it is repeated. Refused
+    rows are counted, named in the rejects file with their reason, and appended as events of the stream "imports".
     """
+    sha256_of(file)  # before a stream is made for it: a file that cannot be read leaves nothing behind
     known = read_metadata(metadata) if metadata else None
     with session(context) as found, progress_bar("importing") as advance:
         stream, imports = found.open(stream_name or form, create=True), found.open(IMPORTS, create=True)
@@ -60,10 +61,8 @@ def import_(
 def tell_import(result: Imported, seconds: float) -> None:
     """What an import did, in a line or two."""
     rate = result.rows / max(seconds, 1e-9)
-    line(
-        f"{harmless(result.file)} -> {result.stream}: {result.rows:,} rows, {result.appended:,} appended, "
-        f"{result.duplicates:,} already there, {result.rejected:,} refused ({rate:,.0f} rows/s)"
-    )
+    line(f"{harmless(result.file)} -> {result.stream}: {result.rows:,} rows, {rate:,.0f} rows/s")
+    line(f"  {result.appended:,} appended, {result.duplicates:,} already there, {result.rejected:,} refused")
     if result.rejects_file:
         line(f"refused rows and why: {result.rejects_file}")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from aurastream.processors.commands.common import json_option, session, stream_option
 from aurastream.processors.importer import IMPORTS
 from aurastream.processors.report import Report
 from aurastream.processors.report import report as build
-from aurastream.processors.show import line, table
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, table
 from aurastream.projections import ProjectionError
 from aurastream.projections.clips import Clips
 from aurastream.streams import list_streams
@@ -30,7 +29,7 @@ def report(context: click.Context, stream_name: str | None, as_json: bool) -> No
         imports = found.open(IMPORTS) if IMPORTS in list_streams(found.server) else None
         made = build(stream, clips, imports)
     if as_json:
-        click.echo(json.dumps(made.content, indent=1, sort_keys=True, ensure_ascii=False))
+        print_json(made.content)
     else:
         _show(made)
 
@@ -38,11 +37,13 @@ def report(context: click.Context, stream_name: str | None, as_json: bool) -> No
 def _show(made: Report) -> None:
     content = made.content
     plain = {name: value for name, value in content.items() if not isinstance(value, list | dict)}
-    table("Report", ["", "value"], [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in plain.items()])
+    line("\nReport", "bold")
+    for name, value in plain.items():
+        line(f"{name:<31} {f'{value:,}' if isinstance(value, int) else harmless(str(value or '-'))}")
     for name in ("top20_max_velocity", "top20_last_velocity"):
         rows = [[row["id"], row["delta"], row["seconds"], row["velocity_per_hour"], row["to"]] for row in content[name]]
         table(name, ["id", "delta", "seconds", "views/hour", "until"], rows)
     table("Categories", ["category~", "clips", "latest views"], [
         [row["category"] or "(none)", row["subjects"], row["latest_views_sum"]] for row in content["categories"]
     ])  # fmt: skip
-    line(f"at {', '.join(f'{number}: {position}' for number, position in made.positions.items())}", "dim")
+    line(f"at {', '.join(f'{number}: {position or 0}' for number, position in made.positions.items())}", "dim")

@@ -2,41 +2,111 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
 import signal
+import socket
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import click
+import msgspec
 import structlog
 
-from aurastream.processors.commands.common import (
-    cached_streams,
-    json_option,
-    projection_option,
-    session,
-    stream_option_all,
-    tune_collector,
-)
+from aurastream.processors.commands.common import Session, cached_streams, json_option, projection_option, session, stream_option_all
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line
+from aurastream.processors.worker.summary import Summary, tune_collector
 from aurastream.projections import Consumer, Progress
 
+PORT = 6066
 log = structlog.get_logger("aurastream.run")
 
 
 @click.command()
 @click.option("--until-idle", is_flag=True, help="End once everything is read (lag 0).")
+@click.option(
+    "--web-port",
+    default="auto",
+    metavar="PORT",
+    help="Of /health, /ready and /metrics: a port, auto (6066, or any that is free) or off.",
+)
 @projection_option
 @stream_option_all
 @json_option
 @click.pass_context
-def run(context: click.Context, until_idle: bool, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool) -> None:
-    """Fold the streams' events into the views, each event once.
+def run(
+    context: click.Context, until_idle: bool, web_port: str, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool
+) -> None:
+    """Fold the events into the views, each event once.
 
     All installed projections and all streams, unless some are named; streams created later are taken up. SIGTERM and Ctrl-C stop it
-    between two batches. Any number of processes may run: a batch counts once.
+    between two batches. Processes that run for ever share the partitions by leases; one that runs until idle takes part in none and
+    races harmlessly with them.
     """
+    with session(context) as found:
+        found.installed.chosen(names)
+        found.streams(stream_names)  # a name that does not exist is told before anything starts
+        if until_idle:
+            summary = _catch_up(found, names, stream_names)
+        else:
+            summary = _work(names, stream_names, tuple(context.obj or ()), web_port)
+    if as_json:
+        print_json(msgspec.structs.asdict(summary))
+    else:
+        told = ", ".join(f"{name} {events:,}" for name, events in sorted(summary.projections.items())) or "nothing new"
+        line(f"read {told} in {summary.seconds:.1f} s")
+
+
+def _work(names: tuple[str, ...], stream_names: tuple[str, ...], apps: tuple[str, ...], web_port: str) -> Summary:
+    """The worker of a Faust app, until a signal. Imported here, as Faust takes a third of a second that no other verb should pay."""
+    from aurastream.processors.worker.build import Options, make_app
+    from aurastream.processors.worker.process import run_worker
+
+    return run_worker(make_app(Options(names, stream_names, apps, _port(web_port))))
+
+
+def _port(text: str) -> int | None:
+    """The port for the pages; None for no pages. Raises BadParameter for what is none, and for one that is taken."""
+    if text == "off":
+        return None
+    if text == "auto":
+        return PORT if _is_first() and _is_free(PORT) else 0
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise click.BadParameter(f"{text!r} is no port: give 1 to 65535, auto or off", param_hint="--web-port")
+    if not _is_free(int(text)):
+        raise click.BadParameter(f"port {text} is taken: give another, or auto", param_hint="--web-port")
+    return int(text)
+
+
+def _is_first() -> bool:
+    """Whether no other process of this user has the usual port; it stays ours until we end. Of two that start at once, one is."""
+    lock = os.open(Path(tempfile.gettempdir()) / f"aurastream-{os.getuid()}-{PORT}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _catch_up(found: Session, names: tuple[str, ...], stream_names: tuple[str, ...]) -> Summary:
+    """Consume without a worker around it until lag 0 or a signal."""
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -51,24 +121,36 @@ def run(context: click.Context, until_idle: bool, names: tuple[str, ...], stream
 
     tune_collector()
     started = time.perf_counter()
-    with session(context) as found:
-        projections = found.installed.chosen(names)
-        log.info("consumer_started", projections=[p.name for p in projections], server=found.server.facts.name)
-        consumer = Consumer(
-            found.server,
-            projections,
-            cached_streams(found, stream_names),
-            batch_max=found.settings.batch_max,
-            attempts_max=found.settings.attempts_max,
-            on_commit=count,
-            recover=found.connection.recover,
-        )
-        consumer.run(lambda: bool(stopped), until_idle=until_idle)
-    seconds = time.perf_counter() - started
-    summary = {"projections": dict(sorted(read.items())), "seconds": round(seconds, 3), "stopped_by_signal": bool(stopped)}
-    log.info("consumer_stopped", **summary)
-    if as_json:
-        print_json(summary)
-    else:
-        told = ", ".join(f"{name} {events:,}" for name, events in sorted(read.items())) or "nothing new"
-        line(f"read {told} in {seconds:.1f} s")
+    projections = found.installed.chosen(names)
+    log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
+    consumer = Consumer(
+        found.server,
+        projections,
+        cached_streams(found, stream_names),
+        batch_max=found.settings.batch_max,
+        attempts_max=found.settings.attempts_max,
+        on_commit=count,
+        recover=found.connection.recover,
+    )
+    consumer.run(lambda: bool(stopped), until_idle=True)
+    if not names and found.installed.processors and not stopped:
+        _run_effects(found, stream_names, lambda: bool(stopped))
+        consumer.run(lambda: bool(stopped), until_idle=True)  # what the processors appended
+    summary = Summary(dict(sorted(read.items())), round(time.perf_counter() - started, 3), bool(stopped))
+    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
+    return summary
+
+
+def _run_effects(found: Session, stream_names: tuple[str, ...], stopping: Callable[[], bool]) -> None:
+    """All processors until nothing waits for them."""
+    from aurastream.processors.effects import EffectWorker
+
+    worker = EffectWorker(
+        found.server,
+        found.installed.processors.values(),
+        cached_streams(found, stream_names),
+        codec=found.installed.codec(),
+        settings=found.settings,
+        recover=found.connection.recover,
+    )
+    asyncio.run(worker.run(stopping, until_idle=True))

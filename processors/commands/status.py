@@ -10,8 +10,11 @@ from aurastream.processors.commands.common import Session, json_option, session
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line, table
 from aurastream.projections import View
-from aurastream.streams import Stream, list_streams
-from aurastream.streams.groups import lag_of
+from aurastream.streams import Settings, Stream, list_streams
+from aurastream.streams.groups import Cursor, Lag, cursor_of, lag_of
+from aurastream.streams.pressure import backlogs
+
+NO_LAG_KNOWN = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and the worker's /health
 
 
 @click.command()
@@ -56,38 +59,54 @@ def _stream(found: Session, stream: Stream) -> dict[str, Any]:
                 "appends_repeated": int(counts.get(b"duplicates", 0)),
                 "log_bytes": client.memory_usage(keys.log) or 0,
                 "ids_bytes": client.memory_usage(keys.ids) or 0,
+                "pressure": _pressure(found.settings, stream, keys.partition),
             }
         )
-    groups = {
-        name: _group(stream, projection)
-        for name, projection in sorted(found.installed.projections.items())
-        if projection.folds(stream.name)
-    }
+    installed = found.installed
+    groups = {name: _views(stream, view) for name, view in sorted(installed.projections.items()) if view.folds(stream.name)}
+    groups |= {name: _effects(stream, name) for name, effect in sorted(installed.processors.items()) if effect.reads(stream.name)}
     return {"partitions": partitions, "versioned": stream.versioned, "groups": groups}
 
 
-def _group(stream: Stream, projection: Any) -> list[dict[str, Any]]:
+def _pressure(settings: Settings, stream: Stream, partition: int) -> dict[str, Any] | None:
+    """The slowest of the groups that producers wait for, and whether they do; None where there is no such group."""
+    slowest = next(iter(backlogs(stream.server, stream.keys[partition])), None)
+    if slowest is None:
+        return None
+    budgets = ((slowest.events, settings.budget_events), (slowest.bytes, settings.budget_bytes))
+    is_full = any(budget and behind >= budget for behind, budget in budgets)
+    return {"slowest": slowest.group, "events": slowest.events, "bytes": slowest.bytes, "is_full": is_full}
+
+
+def _views(stream: Stream, projection: Any) -> list[dict[str, Any]]:
+    return [_row(stream, projection.name, partition, cursor) for partition, cursor in View(stream, projection).cursors().items()]
+
+
+def _effects(stream: Stream, name: str) -> list[dict[str, Any]]:
+    """A processor's rows; its dead letters are those that are parked or wait behind one."""
     rows = []
-    for partition, cursor in View(stream, projection).cursors().items():
-        keys = stream.keys[partition]
-        lag = lag_of(stream.server, keys, cursor)
-        rows.append(
-            {
-                "partition": partition,
-                "position": cursor.position or None,
-                "lag_events": lag.events,
-                "lag_seconds": lag.seconds,
-                "missing": lag.missing,
-                "rewound": lag.rewound,
-                "pending": _pending(stream, partition, projection.name),
-                "applied": cursor.applied,
-                "duplicates": cursor.duplicates,
-                "skipped": cursor.skipped,
-                "dead": cursor.dead,
-                "quarantined": cursor.quarantined,
-            }
-        )
+    for partition, keys in enumerate(stream.keys):
+        reply = stream.wire(partition).ask(("HGETALL", keys.cursor(name)))[0]
+        rows.append(_row(stream, name, partition, cursor_of(reply)))
     return rows
+
+
+def _row(stream: Stream, group: str, partition: int, cursor: Cursor) -> dict[str, Any]:
+    lag = lag_of(stream.server, stream.keys[partition], cursor) if stream.is_log_here else NO_LAG_KNOWN
+    return {
+        "partition": partition,
+        "position": cursor.position or None,
+        "lag_events": lag.events,
+        "lag_seconds": lag.seconds,
+        "missing": lag.missing,
+        "rewound": lag.rewound,
+        "pending": _pending(stream, partition, group),
+        "applied": cursor.applied,
+        "duplicates": cursor.duplicates,
+        "skipped": cursor.skipped,
+        "dead": cursor.dead,
+        "quarantined": cursor.quarantined,
+    }
 
 
 def _pending(stream: Stream, partition: int, group: str) -> int:
@@ -104,7 +123,7 @@ def _show(content: dict[str, Any]) -> None:
     streams = content["streams"]
     table(
         "Streams",
-        ["stream", "partitions", "events", "repeats", "log MiB", "ids MiB"],
+        ["stream~", "partitions", "events", "repeats", "log MiB", "ids MiB"],
         [
             [
                 name,
@@ -135,7 +154,7 @@ def _show(content: dict[str, Any]) -> None:
                     sums["dead"],
                 ]
             )
-    table("Groups", ["stream", "group", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead"], rows)
+    table("Groups", ["stream~", "group~", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead"], rows)
     broken = [
         f"{name}/{part['partition']} ({group})"
         for name, stream in streams.items()
@@ -145,3 +164,8 @@ def _show(content: dict[str, Any]) -> None:
     ]
     if broken:
         line(f"the log lost entries without the trimmer: {', '.join(broken)}; run `aurastream check`", "bold red")
+    for name, stream in streams.items():
+        for row in stream["partitions"]:
+            held = row["pressure"]
+            if held and held["is_full"]:
+                line(f"producers of {name}/{row['partition']} wait for {held['slowest']}, {held['events']:,} events behind", "bold red")

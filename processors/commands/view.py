@@ -36,7 +36,7 @@ def view(
     stream_name: str | None,
     as_json: bool,
 ) -> int:
-    """Read the view NAME: the state of KEY, or a ranking, or a table.
+    """Read a view: a key's state, a ranking, a table.
 
     Every partition is read at one instant; --json says which position that was.
     """
@@ -50,6 +50,12 @@ def view(
             _table(reader, projection, table_name, top, as_json)
             return 0
         chosen = ranking or ("viral" if isinstance(projection, Clips) else projection.rankings[0].name)
+        known = {spec.name: spec for spec in projection.rankings}
+        if chosen not in known:
+            raise click.UsageError(f"{name!r} has no ranking {chosen!r} (rankings: {', '.join(known)})")
+        if part is not None and known[chosen].by is None:
+            split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
+            raise click.UsageError(f"the ranking {chosen!r} of {name!r} has no parts (those that have: {split})")
         answer = reader.ranking(chosen, top, part)
         if as_json:
             print_json({"ranking": chosen, "part": part, "rows": answer.rows, "positions": answer.positions})
@@ -104,7 +110,7 @@ def _rows(reader: View[Any], projection: Projection[Any], name: str) -> tuple[di
     else:
         declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
         known = [projection.table, *(spec.name for spec in declared)]
-        raise ProjectionError(f"{projection.name!r} has no table {name!r} (tables: {', '.join(known)}).")
+        raise click.UsageError(f"{projection.name!r} has no table {name!r} (tables: {', '.join(known)})")
     return dict(sorted(answer.rows.items())), answer.positions
 
 

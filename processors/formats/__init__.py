@@ -8,8 +8,8 @@ Definitions of a valid row: one look at one subject, its ID and counts in the pl
 for likes, dislikes and comments hold as well: on the files we know they refuse exactly the same rows.
 """
 
-from aurastream.processors.formats.reading import read_metadata, read_rows
+from aurastream.processors.formats.reading import open_file, read_metadata, read_rows
 from aurastream.processors.formats.rows import Format, FormatError, Metadata, Reject, Row
 from aurastream.processors.formats.tables import FORMATS
 
-__all__ = ["FORMATS", "Format", "FormatError", "Metadata", "Reject", "Row", "read_metadata", "read_rows"]
+__all__ = ["FORMATS", "Format", "FormatError", "Metadata", "Reject", "Row", "open_file", "read_metadata", "read_rows"]

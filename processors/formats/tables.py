@@ -24,9 +24,9 @@ def _instant(text: str) -> datetime | None:
     """ISO 8601 with an offset, in UTC; None for anything else. Cached: a snapshot's rows share it."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo is not None else None
+    except (ValueError, OverflowError):  # the latter: the offset moves it out of the years 1 to 9999
         return None
-    return found.astimezone(UTC) if found.tzinfo is not None else None
 
 
 @lru_cache(4096)

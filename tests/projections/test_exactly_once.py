@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import TryAgainError
 
 from aurastream.projections import Consumer, FoldFailed, ProjectionRedefined, View, ViewBroken, apply
 from aurastream.projections.apply import Answer
@@ -123,10 +124,11 @@ def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Str
     [
         (SCENARIOS[0], apply, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
         (SCENARIOS[1], apply, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
+        (SCENARIOS[1], apply, "_COMMIT", "is_pure = every_entry_came_by_append()", "is_pure = true"),
         (SCENARIOS[2], apply, "_COMMIT", "if broken then return broken end", ""),
         (SCENARIOS[3], log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
-    ids=["cursor compare", "ids check in commit", "plan before commit", "ids check in append"],
+    ids=["cursor compare", "ids check in commit", "who made the entries", "plan before commit", "ids check in append"],
 )
 def test_a_script_without_its_guard_turns_the_named_test_red(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch, scenario: Any, module: Any, name: str, guard: str, without: str
@@ -153,6 +155,18 @@ def test_a_batch_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream) 
     ghost = commit_of(server, stream)
     server.client.delete(stream.keys[0].log, stream.keys[0].ids)
     raw_append(server, stream, observation(minute=2), "9999999999999-0")  # surely another position than the ghost's
+    before = dump(server)
+
+    assert send(stream, ghost)[0] is Answer.GAP
+    assert dump(server) == before
+
+
+def test_a_batch_whose_end_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream) -> None:
+    """A fail-over rewinds a log to a prefix: the beginning of the batch is there, its end is not."""
+    stream.append([observation(minute=1)])
+    last = stream.append([observation(minute=2)])[0].position
+    ghost = commit_of(server, stream)
+    server.client.xdel(stream.keys[0].log, last)
     before = dump(server)
 
     assert send(stream, ghost)[0] is Answer.GAP
@@ -287,6 +301,27 @@ def test_the_group_is_a_hint_and_the_cursor_the_truth(server: Server, stream: St
     assert_all_counted(stream)
 
 
+def test_an_entry_another_client_reads_in_our_name_is_read_again(server: Server, stream: Stream) -> None:
+    """The group says it was delivered and the log says it is unread: waiting for something newer would be waiting for ever."""
+    from aurastream.projections import Consumer
+
+    key = stream.keys[0].log
+    rounds: list[int] = []
+
+    def stopping() -> bool:
+        if len(rounds) == 1:  # the consumer is idle: an entry comes, and a thief takes it
+            stream.append([observation(event_id="stolen", minute=99)])
+            server.client.xreadgroup("counting", "thief", {key: ">"})
+        rounds.append(1)
+        return counted(stream) == {"clip-1": 2} or len(rounds) > 200
+
+    stream.append([observation(event_id="first")])
+    consume(server, stream, Counting())
+    Consumer(server, [Counting()], lambda: [stream]).run(stopping)
+
+    assert counted(stream) == {"clip-1": 2}
+
+
 def test_two_consumers_on_the_same_partitions_count_each_event_once(url: str, server: Server) -> None:
     stream = open_stream(server, "clips-two", create=True, settings=Settings(partitions=2))
     fill(stream)
@@ -341,6 +376,21 @@ def test_a_commit_whose_reply_is_lost_counts_once(running: ServerProcess, server
 
     Consumer(through, [Counting()], lambda: [stream], batch_max=100, on_commit=cut).run(until_idle=True)
     proxy.close()
+    assert_all_counted(stream)
+
+
+def test_answers_under_way_at_a_passing_fault_are_nobodys(server: Server) -> None:
+    """The last attempt failed after some progress: what the flows of before asked must not be taken for the answers of the new ones."""
+    stream = open_stream(server, "clips-two", create=True, settings=Settings(partitions=2))
+    fill(stream)
+    done: list[int] = []
+
+    def fault(progress: Any) -> None:
+        done.append(progress.events)
+        if len(done) in {3, 8, 13}:
+            raise TryAgainError("a slot is moving")
+
+    consume(server, stream, Counting(), batch_max=100, attempts_max=1, on_commit=fault)
     assert_all_counted(stream)
 
 

@@ -17,7 +17,11 @@ from aurastream.streams import (
     ClipViewsObserved,
     Codec,
     DamagedEntry,
+    EffectDiscarded,
+    EffectParked,
+    EffectRetried,
     Event,
+    GroupForgotten,
     ImportFinished,
     ImportRowRejected,
     InvalidEvent,
@@ -47,6 +51,22 @@ SAMPLES: dict[str, Event] = {
     "import.finished.v1": ImportFinished(
         event_id="views.csv:finished:00", subject="views.csv", occurred_at=NOON, stream="chzzk", format="chzzk", file_sha256="0" * 64,
         rows=3, valid_rows=2, rejected_rows=1,
+    ),
+    "effect.parked.v1": EffectParked(
+        event_id="notify:clips.0:1764000000000-3:parked:0", subject="clip-1", occurred_at=NOON, source="host-7-0a1b2c3d", correlation_id="poll-7",
+        causation_id="e7", processor="notify", place="clips/0/1764000000000-3", attempts=5, reason="TimeoutError",
+    ),
+    "effect.retried.v1": EffectRetried(
+        event_id="notify:clips.0:1764000000000-3:retried:1", subject="clip-1", occurred_at=NOON, source="ada@host", causation_id="e7",
+        processor="notify", place="clips/0/1764000000000-3", why="the webhook answers again",
+    ),
+    "effect.discarded.v1": EffectDiscarded(
+        event_id="notify:clips.0:1764000000000-3:discarded", subject="clip-1", occurred_at=NOON, source="ada@host", causation_id="e7",
+        processor="notify", place="clips/0/1764000000000-3", why="sent by hand", reason="TimeoutError",
+    ),
+    "group.forgotten.v1": GroupForgotten(
+        event_id="clips:notify:forgotten:20260415T120000.000000Z", subject="notify", occurred_at=NOON, source="ada@host", producers_of="clips",
+        behind_events=1_000_000, why="replaced by mail",
     ),
 }  # fmt: skip
 

@@ -110,6 +110,20 @@ def test_the_epoch_grows_with_every_owner_and_survives_a_release(wire: Wire) -> 
     assert epochs == [1, 2, 3]
 
 
+def test_a_claim_whose_answer_was_lost_is_claimed_again(wire: Wire) -> None:
+    """The server gave the lease and the worker never heard: with no room at the others, the partition would be nobody's for ever."""
+    first, second = Leases("a", LEASE_MS), Leases("b", LEASE_MS)
+    settle(wire, first, second)
+    for worker in (first, second):
+        worker.held.clear()
+
+    settle(wire, first, second)
+
+    assert counts(first, second) == [2, 2]
+    assert_disjoint(first, second)
+    assert set(first.held.values()) | set(second.held.values()) == {1, 2}, "no owner changed, so no epoch grew"
+
+
 def test_a_release_of_what_is_not_held_frees_nobodys_lease(wire: Wire) -> None:
     owner, other = Leases("a", LEASE_MS), Leases("b", LEASE_MS)
     drive(wire, owner.tick(CLAIMS))

@@ -1,0 +1,139 @@
+"""aurastream dead: events that got no effect, and what a person decides about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
+from aurastream.processors.effects import OPERATIONS, DeadLetter, DeadLetterUnknown, discard, list_letters, retry
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, table
+from aurastream.streams import DamagedEntry, Stream
+from aurastream.streams.codec import entry_json
+from aurastream.streams.pressure import backlogs
+
+group_argument = click.argument("group")
+place_argument = click.argument("place", metavar="STREAM/PARTITION/POSITION")
+
+
+@click.group()
+def dead() -> None:
+    """Dead letters: events a processor gave up on, and those of the same subject that wait behind them.
+
+    A projection's are listed too: entries that are no events. They cannot be retried. Each verb has --json.
+    """
+
+
+@dead.command("list")
+@click.argument("group", required=False)
+@stream_option_all
+@json_option
+@click.pass_context
+def list_(context: click.Context, group: str | None, stream_names: tuple[str, ...], as_json: bool) -> None:
+    """All dead letters, or those of GROUP, in the order of the log."""
+    with session(context) as found:
+        letters = [letter for stream in found.streams(stream_names) for letter in _letters(found, stream, group)]
+    if as_json:
+        print_json({"letters": letters})
+        return
+    rows = [[item.group, _place(item), item.state, item.subject, item.attempts, item.reason] for item in letters]
+    table("Dead letters", ["group~", "place", "state", "subject~", "attempts", "reason~"], rows)
+
+
+@dead.command()
+@group_argument
+@place_argument
+@json_option
+@click.pass_context
+def show(context: click.Context, group: str, place: str, as_json: bool) -> None:
+    """One dead letter of GROUP with its event."""
+    with session(context) as found:
+        stream, partition, position = _parsed(found, place)
+        letter = next((item for item in list_letters(stream, group) if (item.partition, item.position) == (partition, position)), None)
+        if letter is None:
+            raise DeadLetterUnknown(group, place)
+        event = _event(stream, partition, position)
+    if as_json:
+        print_json({"letter": letter, "event": event})
+        return
+    for name, value in msgspec.structs.asdict(letter).items():
+        line(f"{name:10} {harmless(str(value))}")
+    line(f"{'entry':10} {harmless(msgspec.json.encode(event).decode(), 2_000)}")
+
+
+@dead.command("retry")
+@group_argument
+@place_argument
+@click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+@json_option
+@click.pass_context
+def retry_(context: click.Context, group: str, place: str, why: str, as_json: bool) -> None:
+    """Let a parked event of GROUP run again, then those that wait behind it.
+
+    Its worker does it, within half a second of running. Exit code 1 when the event waits behind another one.
+    """
+    with session(context) as found:
+        stream, partition, position = _parsed(found, place)
+        is_new = retry(stream, found.open(OPERATIONS, create=True), group, partition, position, why)
+    told = "runs again" if is_new else "runs again already"
+    _tell({"group": group, "place": place, "state": "due", "changed": is_new}, f"{place} {told}, as soon as {group} does", as_json)
+
+
+@dead.command("discard")
+@group_argument
+@place_argument
+@click.option("--why", required=True, metavar="TEXT", help="For the audit trail.")
+@json_option
+@click.pass_context
+def discard_(context: click.Context, group: str, place: str, why: str, as_json: bool) -> None:
+    """Give a dead event of GROUP no effect, for good; those that wait behind a parked one run."""
+    with session(context) as found:
+        stream, partition, position = _parsed(found, place)
+        discard(stream, found.open(OPERATIONS, create=True), group, partition, position, why)
+    _tell({"group": group, "place": place, "state": "discarded", "changed": True}, f"{place} is discarded", as_json)
+
+
+def _letters(found: Session, stream: Stream, group: str | None) -> Iterator[DeadLetter]:
+    """Of the groups installed here and of those that joined the stream, wherever they run."""
+    joined = {item.group for keys in stream.keys for item in backlogs(found.server, keys)}
+    names = joined | found.installed.processors.keys() | found.installed.projections.keys()
+    for name in sorted(names) if group is None else [group]:
+        yield from list_letters(stream, name)
+
+
+def _parsed(found: Session, place: str) -> tuple[Stream, int, str]:
+    name, _, rest = place.partition("/")
+    partition, _, position = rest.partition("/")
+    milliseconds, _, sequence = position.partition("-")
+    if not (partition.isdecimal() and milliseconds.isdecimal() and sequence.isdecimal()):
+        raise click.BadParameter(f"{place!r} is not STREAM/PARTITION/POSITION, as `aurastream dead list` shows it", param_hint="PLACE")
+    stream = found.open(name)
+    if int(partition) >= stream.partitions:
+        raise click.BadParameter(f"{name} has partitions 0 to {stream.partitions - 1}, not {partition}", param_hint="PLACE")
+    return stream, int(partition), position
+
+
+def _event(stream: Stream, partition: int, position: str) -> Any:
+    """The entry's event as it is in the log, or what is there instead."""
+    entries = stream.wire(partition).ask(("XRANGE", stream.keys[partition].log, position, position))[0]
+    if not entries:
+        return None
+    try:
+        return msgspec.json.decode(entry_json(f"{stream.name}/{partition}/{position}", entries[0][1]))
+    except (DamagedEntry, msgspec.MsgspecError):
+        return {"fields": [field.decode(errors="replace")[:1_000] for field in entries[0][1]]}
+
+
+def _place(item: DeadLetter) -> str:
+    return f"{item.stream}/{item.partition}/{item.position}"
+
+
+def _tell(content: dict[str, Any], sentence: str, as_json: bool) -> None:
+    if as_json:
+        print_json(content)
+    else:
+        line(harmless(sentence))

@@ -1,0 +1,74 @@
+"""aurastream groups: whom the producers wait for, and how to stop waiting."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from aurastream.processors.commands.common import json_option, session, stream_option_all
+from aurastream.processors.effects import OPERATIONS, operator
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import line, table
+from aurastream.projections import ProjectionError
+from aurastream.streams import GroupForgotten, named_id
+from aurastream.streams.pressure import backlogs, forget
+
+
+@click.group()
+def groups() -> None:
+    """The groups of each stream that hold producers back when they fall too far behind. Each verb has --json."""
+
+
+@groups.command("list")
+@stream_option_all
+@json_option
+@click.pass_context
+def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
+    """Every group that joined, per partition, the slowest first."""
+    with session(context) as found:
+        rows = [
+            {"stream": stream.name, "partition": keys.partition, "group": item.group, "events": item.events, "bytes": item.bytes,
+             "joined_at": datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat()}
+            for stream in found.streams(stream_names) for keys in stream.keys for item in backlogs(found.server, keys)
+        ]  # fmt: skip
+    if as_json:
+        print_json({"groups": rows})
+        return
+    columns = ["stream", "partition", "group", "events", "bytes", "joined_at"]
+    table(
+        "Groups",
+        ["stream~", "partition", "group~", "events behind", "bytes behind", "joined at"],
+        [[row[c] for c in columns] for row in rows],
+    )
+
+
+@groups.command("forget")
+@click.argument("name")
+@click.option("--stream", "stream_name", required=True, metavar="NAME", help="Which stream.")
+@click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+@json_option
+@click.pass_context
+def forget_(context: click.Context, name: str, stream_name: str, why: str, as_json: bool) -> None:
+    """Let the producers of a stream no longer wait for group NAME. It joins again when it starts again.
+
+    Its cursor and its view stay as they are. Exit code 1 when it had not joined.
+    """
+    with session(context) as found:
+        stream = found.open(stream_name)
+        behind = sum(item.events for keys in stream.keys for item in backlogs(found.server, keys) if item.group == name)
+        partitions = forget(found.server, stream.keys, name)
+        if not partitions:
+            raise ProjectionError(
+                f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows those that do."
+            )
+        now = datetime.now(UTC)
+        event = GroupForgotten(
+            event_id=named_id(stream_name, name, "forgotten", now.isoformat()), subject=name, occurred_at=now, source=operator(),
+            producers_of=stream_name, behind_events=behind, why=why,
+        )  # fmt: skip
+        found.open(OPERATIONS, create=True).append([event])
+    if as_json:
+        print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})
+    else:
+        line(f"producers of {stream_name} no longer wait for {name} ({behind:,} events behind)")

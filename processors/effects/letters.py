@@ -1,0 +1,93 @@
+"""
+Dead letters: events that got no effect for now, and the audit events that say who decided what about them.
+
+A letter is parked (its handler failed for good) or waiting (a letter of its line is before it). A line is a subject; an entry whose
+subject cannot be read is a line of its own, "@position". Which of a line's letters is first says its state, so none is stored.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from aurastream.streams import EffectDiscarded, EffectParked, EffectRetried, Event, named_id
+from aurastream.streams.keys import Keys
+
+REASON_MAX = 500  # characters
+WAITING = "waits behind an earlier event of its subject"
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """What dead:<group> holds under a position. attempts: begun before it was parked. retries: by persons. at: the worker's clock."""
+
+    line: str
+    reason: str
+    attempts: int
+    at: datetime
+    event_id: str = ""
+    type: str = ""
+    correlation_id: str = ""
+    retries: int = 0
+
+    @property
+    def subject(self) -> str:
+        """The event's; "" where it cannot be read."""
+        return "" if self.line.startswith("@") else self.line
+
+    def text(self) -> str:
+        """As it is stored."""
+        return msgspec.json.encode(self).decode()
+
+
+def letter_of(raw: bytes) -> Letter | None:
+    """Back from the text; None for what a projection wrote there, which is a plain reason."""
+    try:
+        return msgspec.json.decode(raw, type=Letter)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def line_of_position(position: str) -> str:
+    """The line of an entry without a subject."""
+    return f"@{position}"
+
+
+def parked(processor: str, keys: Keys, position: str, letter: Letter, worker: str) -> EffectParked:
+    """The audit event; the same for every repeat of this parking."""
+    return EffectParked(
+        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "parked", letter.retries),
+        occurred_at=letter.at, source=worker, attempts=letter.attempts, reason=letter.reason, **_of(processor, keys, position, letter),
+    )  # fmt: skip
+
+
+def retried(processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str) -> EffectRetried:
+    """The audit event. letter: with this retry counted."""
+    return EffectRetried(
+        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "retried", letter.retries),
+        occurred_at=datetime.now(UTC), source=who, why=why, **_of(processor, keys, position, letter),
+    )  # fmt: skip
+
+
+def discarded(processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str) -> EffectDiscarded:
+    """The audit event."""
+    return EffectDiscarded(
+        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "discarded"),
+        occurred_at=datetime.now(UTC), source=who, why=why, reason="" if letter.reason == WAITING else letter.reason,
+        **_of(processor, keys, position, letter),
+    )  # fmt: skip
+
+
+def _of(processor: str, keys: Keys, position: str, letter: Letter) -> dict[str, Any]:
+    return {
+        "subject": letter.subject or processor,
+        "causation_id": letter.event_id,
+        "correlation_id": letter.correlation_id or letter.event_id,
+        "processor": processor,
+        "place": f"{keys.where}/{position}",
+    }
+
+
+AuditEvent = EffectParked | EffectRetried | EffectDiscarded
+AUDIT_TYPES: tuple[type[Event], ...] = (EffectParked, EffectRetried, EffectDiscarded)

@@ -1,0 +1,127 @@
+"""
+What a person writes: a handler that does work outside, and the events that say what came of it.
+
+    class Thumbnails(Processor):
+        name = "thumbnails"
+        events = (ClipViewsObserved,)
+        into = "assets"
+
+        async def handle(self, event, attempt):
+            url = await storage.make(event.subject, key=attempt.idempotency_key)
+            return [attempt.derive(ThumbnailMade, url=url)]
+
+Delivery to the outside is at least once: a process may end between the work and its record. So hand the idempotency key to whoever
+does the work; it is the same at every attempt. The derived events are in the log once, whatever happens: their IDs come from the
+source event, the processor and their place in what was returned. Return the same events in the same order at every attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+import msgspec
+
+from aurastream.projections import ProjectionError
+from aurastream.streams import Codec, Event, named_id
+from aurastream.streams.codec import Upcaster
+from aurastream.streams.keys import checked_name
+
+TIMEOUT_MAX_S, BACKOFF_MAX_S, ATTEMPTS_MOST = 3_600.0, 3_600.0, 100
+PENDING = "pending"  # the event_id of a derived event until it gets its own
+
+
+class GiveUp(Exception):
+    """Raised by a handler: no further attempt can help. The event is parked with this reason."""
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One call of a handler. number: from 1. idempotency_key: of this event and processor, the same at every attempt.
+
+    started_at: the worker's clock.
+    """
+
+    source: Event
+    number: int
+    attempts_max: int
+    idempotency_key: str
+    stream: str
+    partition: int
+    position: str
+    started_at: datetime
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the event is parked if this one fails."""
+        return self.number >= self.attempts_max
+
+    def derive(self, kind: type[Event], **fields: Any) -> Event:
+        """A derived event: of the source's subject and of now, unless `fields` say otherwise. The framework gives it its ID."""
+        return kind(**{"event_id": PENDING, "subject": self.source.subject, "occurred_at": self.started_at, **fields})
+
+
+Derived = Iterable[Event] | None
+
+
+class Processor:
+    """One handler of events. Subclass it; see the module's example.
+
+    name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads; None reads all.
+    into: the stream its derived events go to, created where it is new; None: the source's.
+    attempts_max: how often a handler is begun before its event is parked, kills of the process included.
+    first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less a random part of up
+    to `jitter` of it. timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
+    parallel: subjects of a partition handled at a time. is_silent_in_replay: a replay leaves its handler out.
+    """
+
+    name: ClassVar[str]
+    events: ClassVar[tuple[type[Event], ...]] = ()
+    streams: ClassVar[tuple[str, ...] | None] = None
+    into: ClassVar[str | None] = None
+    attempts_max: ClassVar[int] = 5
+    first_s: ClassVar[float] = 0.5
+    factor: ClassVar[float] = 2.0
+    max_s: ClassVar[float] = 60.0
+    jitter: ClassVar[float] = 0.5
+    timeout_s: ClassVar[float] = 30.0
+    parallel: ClassVar[int] = 16
+    is_silent_in_replay: ClassVar[bool] = True
+    upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
+
+    def handle(self, event: Any, attempt: Attempt) -> Derived | Awaitable[Derived]:
+        """Do the work. `async def` runs in the event loop; a plain `def` in a thread. Any exception is a failed attempt."""
+        raise NotImplementedError(f"{type(self).__name__} has no handle")
+
+    def reads(self, stream: str) -> bool:
+        """Whether it handles events of this stream."""
+        return self.streams is None or stream in self.streams
+
+    def codec(self) -> Codec:
+        """Decodes the events it handles."""
+        return Codec(self.events, self.upcasters)
+
+    def pause_s(self, attempt: int, chance: float) -> float:
+        """How long to wait after this attempt failed. chance: 0 to 1, random."""
+        full = min(self.max_s, self.first_s * self.factor ** (attempt - 1))
+        return full * (1 - self.jitter * chance)
+
+    def key_of(self, event_id: str) -> str:
+        """The idempotency key of an event."""
+        return named_id(event_id, self.name)
+
+    def check(self) -> None:
+        """Raise ProjectionError when the definition cannot work, naming what to mend."""
+        checked_name("processor", self.name)
+        if self.into is not None:
+            checked_name("stream", self.into)
+        if not self.events:
+            raise ProjectionError(f"the processor {self.name!r} handles no events. Name their types in `events`.")
+        bounds = (
+            ("attempts_max", self.attempts_max, 1, ATTEMPTS_MOST), ("parallel", self.parallel, 1, 1_000),
+            ("first_s", self.first_s, 0, BACKOFF_MAX_S), ("factor", self.factor, 1, 100), ("max_s", self.max_s, 0, BACKOFF_MAX_S),
+            ("jitter", self.jitter, 0, 1), ("timeout_s", self.timeout_s, 0.001, TIMEOUT_MAX_S),
+        )  # fmt: skip
+        for name, value, least, most in bounds:
+            if not least <= value <= most:
+                raise ProjectionError(f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}.")

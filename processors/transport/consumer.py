@@ -1,0 +1,339 @@
+"""
+Faust's consumer over Redis Streams: what is read, handed to the agents and acknowledged.
+
+    coordinator -> rebalance: shares -> reader -> _drain_messages -> conductor -> queues -> agents
+                                        shares <- _new_offset <- Faust's acks  -> _commit: acknowledge.lua
+
+Always true: a record is handed out only while it is the next one of its share, so nothing that was read before a seek, a rewind or a
+change of owner is handed out after it. Acknowledged is only the prefix of what the agents are done with.
+Who owns what is not here but in coordinator.py and rebalance.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import structlog
+from faust.transport import base
+from faust.types import TP, ConsumerMessage
+from mode import Service
+
+from aurastream.processors.transport.batch import RawBatch, entries_max
+from aurastream.processors.transport.coordinator import Coordinator
+from aurastream.processors.transport.entries import content_of
+from aurastream.processors.transport.link import Link, ServerAway
+from aurastream.processors.transport.names import stream_of
+from aurastream.processors.transport.queues import purge
+from aurastream.processors.transport.reader import Reader
+from aurastream.processors.transport.rebalance import Rebalance
+from aurastream.processors.transport.refusals import refuse_at_start
+from aurastream.processors.transport.seeking import bounds, place_of
+from aurastream.processors.transport.share import Acknowledged, Share
+from aurastream.streams import DamagedEntry, Settings
+from aurastream.streams.codec import RawEntry
+from aurastream.streams.leases import Claim
+
+EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
+READ_WAIT_S = 1.0
+ENDS_EVERY_S = 1.0  # between looks at how long the logs are, for Faust's monitor
+STOP_PATIENCE_S = 5.0  # for a server that is away while the worker stops
+YIELD_EVERY = 100  # messages handed out before other tasks get a turn
+
+log = structlog.get_logger(__name__)
+
+
+class Record(NamedTuple):
+    """Entries that were read and are to be handed out as one message."""
+
+    share: Share
+    offset: int
+    entries: list[RawEntry]
+
+
+class Consumer(base.Consumer):
+    """Reads, hands out, acknowledges."""
+
+    link: Link
+    reader: Reader
+    _coordinator: Coordinator
+
+    def __post_init__(self) -> None:
+        self.shares: dict[TP, Share] = {}
+        self.alone: set[TP] = set()  # owned, but nothing to read: the leader topic's
+        self._driver: Any = self.transport
+        self._topics: set[str] = set()
+        self._subscribed = asyncio.Event()
+        self._taken: dict[Any, int] = {}
+        self._batch_max = entries_max()
+
+    # Life
+
+    async def on_start(self) -> None:
+        """Call when the consumer starts."""
+        refuse_at_start(self.app)
+        self._group = stream_of(self.app.conf.id)
+        self.link = await self._driver.open()
+        self.reader = Reader(self.link)
+        self._rebalance = Rebalance(self)
+        self._coordinator = Coordinator(self.link, self._rebalance, self._claims, Settings().lease_ms, self.add_future)
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Call when the consumer stops."""
+        await self.wait_empty()
+        await self.reader.close()
+        await self._driver.close(self.link)
+
+    @Service.task
+    async def _coordinate(self) -> None:
+        await self.wait(self._subscribed)  # type: ignore[arg-type]
+        try:
+            if not self.should_stop:
+                await self._coordinator.run()
+        except ServerAway:
+            return  # we are stopping; the leases end by themselves
+
+    @Service.timer(ENDS_EVERY_S)
+    async def _look_at_ends(self) -> None:
+        shares = dict(self.shares)
+        try:
+            found = await bounds(self.link, list(shares.values()))
+        except ServerAway:
+            return  # we are stopping
+        for (tp, share), (_, end) in zip(shares.items(), found, strict=True):
+            share.highwater = end
+            self.app.monitor.track_tp_end_offset(tp, end)
+
+    async def wait_empty(self) -> None:
+        """Handlers under way finish, for a bounded time, and what is done is acknowledged; a stopping worker then leaves the group."""
+        is_stopping = self.app.should_stop or self.should_stop
+        if is_stopping:
+            self._coordinator.stop_claiming()
+        if self.app.conf.stream_wait_empty:
+            await self._rebalance.finish(set(self.shares), self._taken)
+        if is_stopping:
+            self.link.hurry(STOP_PATIENCE_S)
+        try:
+            await self.commit_now(set(self.shares))
+            if is_stopping:
+                await self._coordinator.leave()
+        except ServerAway as error:
+            log.warning("left_without_goodbye", reason=str(error))
+
+    def stop_flow(self) -> None:
+        """Hand out nothing more; what waits in queues is dropped, as Faust is about to do."""
+        super().stop_flow()
+        self._taken = purge(self.app.topics, set(self.shares))
+
+    # Topics
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Consume these topics from now on, and no others."""
+        self._topics = set(topics)
+        for topic in self._topics:
+            await self._driver.catalog.ensure(topic)
+        self._subscribed.set()
+        self._coordinator.poke()
+
+    async def create_topic(self, topic: str, partitions: int, replication: int, **_: Any) -> None:
+        """Register the topic's stream."""
+        await self._driver.catalog.ensure(topic, partitions)
+
+    def topic_partitions(self, topic: str) -> int | None:
+        """How many partitions the topic has, once it was used."""
+        keys = self._driver.catalog.get(topic)
+        return None if keys is None else len(keys)
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        """Where a key's messages go."""
+        return partition if partition is not None else self.app.producer.key_partition(topic, key or b"").partition
+
+    def _claims(self) -> list[Claim]:
+        get = self._driver.catalog.get
+        return [Claim(self._group, keys.stream, keys.partition) for topic in self._topics for keys in get(topic)]
+
+    # Reading
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+                    continue
+                records = await self._getmany(self._get_active_partitions(), READ_WAIT_S)
+                for number, (tp, record) in enumerate(self.scheduler.iterate(records), start=1):
+                    await self._hand(tp, record)
+                    if number % YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+                if self._commit_every is not None and self._n_acked >= self._commit_every:
+                    self._n_acked = 0
+                    await self.commit()
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's signature
+        active = {tp: share for tp, share in self.shares.items() if self._is_readable(tp, share, active_partitions)}
+        counts = [self._batch_max if tp.topic in self._driver.batch_topics else EVENTS_READ for tp in active]
+        found = await self.reader.read(list(active.values()), counts, timeout)
+        records = {}
+        for tp, share in active.items():
+            if (entries := found.get(share)) is not None:
+                is_batch = tp.topic in self._driver.batch_topics
+                at = share.offset
+                records[tp] = (
+                    [Record(share, at, entries)] if is_batch else [Record(share, at + n, [entry]) for n, entry in enumerate(entries)]
+                )
+        return records
+
+    def _is_readable(self, tp: TP, share: Share, active: set[TP] | None) -> bool:
+        return (active is None or tp in active) and not share.is_leaving and not share.is_full
+
+    async def _hand(self, tp: TP, record: Record) -> None:
+        share = record.share
+        if record.offset != share.offset or share.is_leaving or self.shares.get(tp) is not share or not self.flow_active:
+            return
+        is_tracked = self.app.topics.acks_enabled_for(tp.topic)
+        share.hand(record.entries, is_tracked=is_tracked)
+        try:
+            message = self._to_message(tp, record)
+        except DamagedEntry as error:
+            log.error("entry_damaged", where=error.where, reason=error.reason)
+            self._acked_index[tp].add(record.offset)
+            self._acked[tp].append(record.offset)
+            return
+        await self.callback(message)
+        if share.is_leaving:  # it went while the message was on its way into a queue
+            purge(self.app.topics, {tp})
+
+    def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
+        share, offset, entries = record
+        if tp.topic in self._driver.batch_topics:
+            keys = share.keys
+            value: Any = RawBatch(keys.stream, keys.partition, share.epoch, entries)
+            key, headers, timestamp = None, None, int(entries[-1][0].partition(b"-")[0]) / 1000
+        else:
+            key, value, headers, timestamp = content_of(share.keys.where, entries[0])
+        generation = self.app.consumer_generation_id
+        return ConsumerMessage(
+            tp.topic, tp.partition, offset, timestamp, 0, headers, key, value, None, tp=tp, generation_id=generation
+        )  # fmt: skip
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """There is room for the partition's messages again."""
+        if tp in self._buffered_partitions:
+            super().on_buffer_drop(tp)
+            self.reader.interrupt()
+
+    # Acknowledging
+
+    def _new_offset(self, tp: TP) -> int | None:
+        self._acked[tp].clear()  # the index has them too
+        share = self.shares.get(tp)
+        return None if share is None else share.passed(self._acked_index[tp])
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """There are none."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        shares = [share for tp in offsets if (share := self.shares.get(tp)) is not None]
+        if not shares:
+            return False
+        try:
+            answers = await self.link.ask_each([share.acknowledging() for share in shares])
+        except ServerAway as error:
+            log.warning("not_acknowledged", reason=str(error))
+            return False
+        fenced = {share.claim for share, answer in zip(shares, answers, strict=True) if Acknowledged(answer) is Acknowledged.FENCED}
+        if fenced:
+            self._coordinator.lost(fenced)
+        return not fenced
+
+    async def commit_now(self, tps: set[TP]) -> None:
+        """Acknowledge what is done of these, after a commit that may be under way."""
+        while await self.maybe_wait_for_commit_to_finish():
+            continue
+        await self._commit_tps(tps, start_new_transaction=False)
+
+    # Positions
+
+    def assignment(self) -> set[TP]:
+        """What this worker owns."""
+        return {*self.shares, *self.alone}
+
+    def epoch_of(self, tp: TP) -> int | None:
+        """Of the lease under which this worker owns the partition; None where it does not."""
+        share = self.shares.get(tp)
+        return None if share is None else share.epoch
+
+    @property
+    def takeovers(self) -> int:
+        """Partitions taken over from workers that did not give them back."""
+        return self._coordinator.leases.takeovers
+
+    async def rewind(self, topics: set[str]) -> None:
+        """Hand out again what was handed out of these topics and not acknowledged."""
+        tps = {tp for tp, share in self.shares.items() if tp.topic in topics and share.unacked}
+        purge(self.app.topics, tps)
+        for tp in tps:
+            self._return_to(tp, self.shares[tp].rewind)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Hand out again everything that is not acknowledged."""
+        for tp, share in self.shares.items():
+            self._return_to(tp, share.rewind)
+        return {tp: share.offset for tp, share in self.shares.items()}
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        share = self.shares[partition]
+        position, at = await place_of(self.link, share, offset)
+        self._return_to(partition, lambda: share.go(position, at))
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Continue with the entries of these offsets."""
+        for tp, offset in partitions.items():
+            await self.seek(tp, offset)
+
+    def _return_to(self, tp: TP, move: Any) -> None:
+        move()
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        self.reader.interrupt()
+
+    async def position(self, tp: TP) -> int | None:
+        """The offset of what is handed out next."""
+        return self.shares[tp].offset if tp in self.shares else None
+
+    def highwater(self, tp: TP) -> int:
+        """The offset after the log's last entry, as of a second ago."""
+        return self.shares[tp].highwater if tp in self.shares else 0
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """The offsets of the logs' first entries."""
+        return await self._bounds(partitions, 0)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The offsets after the logs' last entries, as of now."""
+        return await self._bounds(partitions, 1)
+
+    async def _bounds(self, tps: Iterable[TP], end: int) -> dict[TP, int]:
+        known = {tp: self.shares[tp] for tp in tps if tp in self.shares}
+        return {tp: found[end] for tp, found in zip(known, await bounds(self.link, list(known.values())), strict=True)}
+
+    def begin(self, shares: Mapping[TP, Share]) -> None:
+        """Count from the cursors of new shares."""
+        for tp, share in shares.items():
+            self._committed_offset[tp] = share.offset or None
+
+    def forget(self, tps: set[TP]) -> None:
+        """Drop what Faust keeps of partitions that went."""
+        for kept in (self._gap, self._acked, self._acked_index, self._read_offset, self._committed_offset):
+            for tp in tps:
+                kept.pop(tp, None)
+        for group in (self._active_partitions, self._paused_partitions, self._buffered_partitions):
+            group.difference_update(tps)
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)

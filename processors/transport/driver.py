@@ -1,0 +1,74 @@
+"""The transport of redis://, rediss:// and unix:// brokers: the entry point of the group faust.transports."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from faust.transport import base
+from faust.types import AppT
+from yarl import URL
+
+from aurastream.processors.transport.catalog import Catalog
+from aurastream.processors.transport.conductor import Conductor
+from aurastream.processors.transport.consumer import Consumer
+from aurastream.processors.transport.link import Link
+from aurastream.processors.transport.producer import Producer
+from aurastream.processors.transport.refusals import refuse_transactions, take_places
+from aurastream.streams import Server, ServerUnfit
+
+
+class Transport(base.Transport):
+    """Faust over Redis Streams. The consumer and the producer share one server."""
+
+    Conductor: ClassVar[Any] = Conductor
+    Consumer: ClassVar[Any] = Consumer
+    Producer: ClassVar[Any] = Producer
+
+    default_port = 6379
+    driver_version = f"redis-py={version('redis')}"
+
+    def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(url, app, loop)
+        refuse_transactions(app)
+        take_places(app)
+        self.batch_topics: set[str] = set()
+        self.catalog: Catalog
+        self._server: Server | None = None
+        self._users = 0
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> Link:
+        """A link of the caller's own. Raises ServerUnfit when no broker of the list answers."""
+        async with self._opening:
+            if self._server is None:
+                self._server = await asyncio.to_thread(first_of, [address(url) for url in self.url])
+                conf = self.app.conf
+                self.catalog = Catalog(self._server, conf.topic_partitions, conf.topic_allow_declare)
+            self._users += 1
+            return Link(self._server)
+
+    async def close(self, link: Link) -> None:
+        """Give the link back; the last one closes the server's client."""
+        await link.close()
+        self._users -= 1
+        if self._users == 0 and self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+def address(url: URL) -> str:
+    """The URL as redis-py wants it: yarl writes unix:/path."""
+    text = str(url)
+    return text.replace("unix:/", "unix:///", 1) if text.startswith("unix:/") and not text.startswith("unix://") else text
+
+
+def first_of(urls: list[str]) -> Server:
+    """The first server of the list that answers. Raises the last one's ServerUnfit."""
+    for url in urls[:-1]:
+        try:
+            return Server(url)
+        except ServerUnfit:
+            continue
+    return Server(urls[-1])

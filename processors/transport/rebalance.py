@@ -1,0 +1,153 @@
+"""
+Partitions that come and go, told to the app.
+
+    the first time  Faust's own rebalance: on_rebalance_start, revoked, generation, assigned, recovery, flow
+    later           only what changes: its queued events are taken out, its handlers finish, it is acknowledged and let go;
+                    the conductor, the agents, the sensors and the signals hear the same as from Faust's own
+
+Always true: the app hears on_partitions_revoked before another worker can have the partition; partitions that stay run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from faust.types import TP
+
+from aurastream.processors.transport.names import is_leader_topic, topic_of
+from aurastream.processors.transport.queues import is_busy, purge
+from aurastream.processors.transport.share import Acquisition, Share
+from aurastream.streams.leases import Claim
+
+if TYPE_CHECKING:
+    from aurastream.processors.transport.consumer import Consumer
+
+GENERATION = 1  # of every message: a partition's queued events are taken out when it goes, so none is ever of an older one
+DRAIN_MAX_S = 30.0  # for handlers under way, when a partition goes or the worker stops; what is not done by then comes again
+LOOK_S = 0.005  # between looks whether they are done
+
+log = structlog.get_logger(__name__)
+
+
+class Rebalance:
+    """The owner that the coordinator speaks to."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._app: Any = consumer.app
+        self._cuts: dict[TP, list[int]] = {}
+        self._changing = asyncio.Lock()
+        self._is_begun = False
+
+    async def take(self, claims: dict[Claim, int]) -> None:
+        """Begin with these partitions; the first call, maybe of none, begins the app."""
+        shares = await self._acquired({claim: epoch for claim, epoch in claims.items() if not is_leader_topic(topic_of(claim.stream))})
+        alone = {tp_of(claim) for claim in claims if is_leader_topic(topic_of(claim.stream))}
+        async with self._changing:
+            if self._is_begun:
+                await self._add(shares, alone)
+            else:
+                self._is_begun = True
+                await self._begin(shares, alone)
+        self._consumer.reader.interrupt()
+
+    async def give(self, claims: set[Claim]) -> None:
+        """Let these go when the work under way on them is done."""
+        shares = self._shares_of(claims)
+        for share in shares.values():
+            share.is_leaving = True
+        tps = set(shares)
+        await self.finish(tps, purge(self._app.topics, tps))
+        await self._consumer.commit_now(tps)
+        await self._remove(claims, shares)
+
+    async def lose(self, claims: set[Claim]) -> None:
+        """These are another worker's: what is queued is dropped, what is under way can no longer be acknowledged."""
+        shares = self._shares_of(claims)
+        for share in shares.values():
+            share.is_leaving = True
+        purge(self._app.topics, set(shares))
+        await self._remove(claims, shares)
+
+    async def finish(self, tps: set[TP], taken: dict[Any, int]) -> None:
+        """Wait until no handler works on these, at most DRAIN_MAX_S."""
+        end = time.monotonic() + DRAIN_MAX_S
+        while is_busy(self._consumer.unacked, tps, taken):
+            if time.monotonic() > end:
+                log.warning("handlers_still_running", partitions=sorted(tps), waited_s=DRAIN_MAX_S)
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _acquired(self, claims: dict[Claim, int]) -> dict[TP, Share]:
+        from_end = self._app.conf.consumer_auto_offset_reset == "latest"
+        acquisitions = [Acquisition(claim, epoch, from_end) for claim, epoch in claims.items()]
+        await asyncio.gather(*[self._consumer.link.drive(acquisition.steps()) for acquisition in acquisitions])
+        shares = {}
+        for acquisition in acquisitions:
+            tp = tp_of(acquisition.claim)
+            if acquisition.share is None:
+                continue  # already another worker's: the next tick says so
+            acquisition.share.cuts.extend(self._cuts.pop(tp, []))
+            shares[tp] = acquisition.share
+        return shares
+
+    async def _begin(self, shares: dict[TP, Share], alone: set[TP]) -> None:
+        consumer, app = self._consumer, self._app
+        app.consumer_generation_id = GENERATION
+        app.on_rebalance_start()
+        await consumer.on_partitions_revoked(set())
+        consumer.shares.update(shares)
+        consumer.alone.update(alone)
+        await consumer.on_partitions_assigned(consumer.assignment(), GENERATION)
+
+    async def _add(self, shares: dict[TP, Share], alone: set[TP]) -> None:
+        self._consumer.shares.update(shares)
+        self._consumer.alone.update(alone)
+        self._consumer.begin(shares)
+        await self._announce(set())
+        self._consumer.resume_partitions(set(shares))
+
+    async def _remove(self, claims: set[Claim], shares: dict[TP, Share]) -> None:
+        """Forget them, unless the partition was taken again under another lease meanwhile."""
+        async with self._changing:
+            consumer = self._consumer
+            gone = {tp for tp, share in shares.items() if consumer.shares.get(tp) is share}
+            alone = {tp_of(claim) for claim in claims} & consumer.alone
+            if not gone | alone:
+                return
+            self._app.on_rebalance_start()
+            for tp in gone:
+                self._cuts[tp] = consumer.shares.pop(tp).ends()
+            consumer.alone -= alone
+            consumer.forget(gone)
+            await self._app.on_partitions_revoked.send(gone | alone)
+            await self._announce(gone | alone, is_started=True)
+
+    async def _announce(self, revoked: set[TP], *, is_started: bool = False) -> None:
+        """What faust.App does of a rebalance (faust 0.15.3, app/base.py:1851), without stopping anything."""
+        app, assigned = self._app, self._consumer.assignment()
+        if not is_started:
+            app.on_rebalance_start()
+        app.unassigned = not assigned
+        gone, added = app._update_assignment(assigned)
+        await app.agents.on_rebalance(gone | revoked, added)
+        await app.topics.on_partitions_assigned(assigned)
+        await app.on_partitions_assigned.send(assigned)
+        await app.on_rebalance_complete.send()
+        app.on_rebalance_return()
+        app.tables.on_actives_ready()
+        app.tables.on_standbys_ready()
+        app.on_rebalance_end()
+        app.topics.notice_missed()
+
+    def _shares_of(self, claims: set[Claim]) -> dict[TP, Share]:
+        found = ((tp_of(claim), self._consumer.shares.get(tp_of(claim))) for claim in claims)
+        return {tp: share for tp, share in found if share is not None}
+
+
+def tp_of(claim: Claim) -> TP:
+    """Faust's name for a partition."""
+    return TP(topic_of(claim.stream), claim.partition)

@@ -1,0 +1,66 @@
+"""make chaos SEED=n: every row of the fault matrix at full length, what each did and what it found."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+
+import structlog
+
+from tests.faults import ROWS, Row
+from tests.faults.harness import Run, Skipped
+
+LONG_BOUND = 10  # times a row's bound
+
+
+def main() -> int:
+    """1 when something was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Play the rows of the fault matrix with real servers.")
+    parser.add_argument("--seed", type=int, default=None, help="replays a run as far as processes and servers can be replayed")
+    parser.add_argument("--rows", default="", help="numbers, as in 1,2,36; default: all")
+    parser.add_argument("--seconds", type=float, help="how long the rows with a length of their own last")
+    parser.add_argument("--short", action="store_true", help="as in make test")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    numbers = [int(number) for number in options.rows.split(",")] if options.rows else sorted(ROWS)
+    print(f"chaos: seed {seed}, rows {','.join(map(str, numbers))}", flush=True)
+    found = 0
+    try:
+        for number in numbers:
+            found += play(ROWS[number], seed * 100 + number, not options.short, options.seconds)
+    finally:
+        Run.close_nursery()
+    print(f"chaos: {found} findings; replay: make chaos SEED={seed}" if found else f"chaos: nothing found (seed {seed})")
+    return 1 if found else 0
+
+
+def play(row: Row, seed: int, is_long: bool, seconds: float | None) -> int:
+    """Play one row and print it. Returns the number of findings."""
+    print(f"\nrow {row.number:2}  {row.fault}  (seed {seed})", flush=True)
+    began = time.monotonic()
+    with Run(seed, is_long=is_long, seconds=seconds) as run:
+        try:
+            row.play(run)
+        except Skipped as reason:
+            print(f"    skipped: {reason}", flush=True)
+            return 0
+        except Exception as error:
+            run.find(f"the row ended with {type(error).__name__}: {error}")
+            traceback.print_exc()
+    took_s = time.monotonic() - began
+    if took_s > row.bound_s * (LONG_BOUND if is_long else 1):
+        run.find(f"the row took {took_s:.0f} s")
+    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(run.told.items()) if count)
+    print(f"    {took_s:5.1f} s  {counts}")
+    for sentence in run.found:
+        print(f"    FOUND: {sentence}")
+    print(f"    {len(run.found)} found" if run.found else "    nothing found", flush=True)
+    return len(run.found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""
+Who lives in the simulated world: workers and producers, each driving the product's generators as its real driver does.
+
+    reader     consumer.Flow.steps, by consumer group, without a lease         as projections/consumer.py drives it
+    owner      streams.leases.Leases and Applier.catch_up / take, with epochs  as the worker of processors/ drives it
+    producer   streams.Stream.appending, and the rule of connection.retried: passing faults repeat the same command
+
+A connection that is lost ends the request; whoever asked connects again, loads the scripts, and starts from the cursor.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from aurastream.projections.apply import Applier, Fenced
+from aurastream.projections.consumer import Flow
+from aurastream.streams import Codec, Event, Settings, Stream
+from aurastream.streams.connection import LOST, Script, is_passing
+from aurastream.streams.groups import as_pair
+from aurastream.streams.leases import LEASE_MS_MIN, Claim, Leases
+from tests.projections.counting import Counting
+from tests.simulation.world import Ask, Life, Sleep
+
+STREAM = "sim"
+ATTEMPTS_MAX = 5
+POLL_MS = 25.0
+
+Steps = Generator[list[tuple[Any, ...]], Any, Any]
+
+
+def stream_of(partitions: int) -> Stream:
+    """A stream that never connects: for its keys, its codec and its append command."""
+    server: Any = None
+    return Stream(server, STREAM, partitions, False, Codec(), Settings(partitions=partitions, redis_url=None))
+
+
+def greeting() -> list[tuple[Any, ...]]:
+    """What a new connection asks first; looked up at the time, so that a test may change a script."""
+    return [("SCRIPT", "LOAD", script.text) for script in Script.every.values()]
+
+
+def ask(steps: Steps) -> Life:
+    """Answer a generator's commands until it ends."""
+    answers: Any = None
+    while True:
+        try:
+            commands = steps.send(answers)
+        except StopIteration:
+            return
+        answers = (yield Ask(commands)) if commands else []
+
+
+def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) -> Life:
+    """One flow, for ever."""
+    flow = Flow(Counting(), stream, partition, batch_max=batch_max)
+    while True:
+        try:
+            yield Ask(greeting())
+            steps = flow.steps()
+            answers: Any = None
+            while True:
+                commands = steps.send(answers)
+                if commands is None:
+                    yield Sleep(POLL_MS * dice.uniform(0.5, 1.5))
+                    answers = None
+                else:
+                    answers = yield Ask(commands)
+        except (*LOST, ResponseError) as error:
+            if not is_passing(error):
+                raise
+        yield Sleep(dice.uniform(1, 40))
+
+
+class Owner:
+    """A worker that owns partitions by lease."""
+
+    def __init__(self, stream: Stream, name: str, batch_max: int, dice: random.Random) -> None:
+        self.leases = Leases(name, LEASE_MS_MIN)
+        self._stream, self._dice = stream, dice
+        self._claims = [Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)]
+        self._appliers = {claim: Applier(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims}
+        self._read_to: dict[Claim, str] = {}  # where the transport believes to be; a hint
+
+    def life(self, now: Callable[[], float]) -> Life:
+        tick_at = 0.0
+        while True:
+            try:
+                yield Ask(greeting())
+                while True:
+                    if now() >= tick_at:
+                        yield from _routed(self.leases.tick(self._claims))
+                        tick_at = now() + self.leases.period_s * 1000
+                    for claim in sorted(self.leases.held):
+                        yield from self._work(claim)
+                    yield from _routed(self.leases.release(sorted(self.leases.surplus)))
+                    yield Sleep(POLL_MS * self._dice.uniform(0.5, 1.5))
+            except (*LOST, ResponseError) as error:
+                if not is_passing(error):
+                    raise
+                for applier in self._appliers.values():
+                    applier.reset()
+                    applier.epoch = None  # catch up from the cursor, which a fail-over may have set back
+            yield Sleep(self._dice.uniform(1, 40))
+
+    def _work(self, claim: Claim) -> Life:
+        """Continue at the cursor when newly claimed, else take what the transport brings, overlapping as it may be."""
+        if claim not in self.leases.held:
+            return
+        applier, epoch = self._appliers[claim], self.leases.held[claim]
+        try:
+            if applier.epoch != epoch:
+                applier.epoch = epoch
+                applier.reset()
+                yield from ask(applier.catch_up())
+                self._read_to[claim] = applier.cursor.position
+            after = self._read_to.get(claim) or "0-0"
+            if self._dice.random() < 0.05:
+                after = "0-0"
+            (raw,) = yield Ask([("XRANGE", applier.keys.log, f"({after}", "+", "COUNT", applier.batch_max)])
+            if isinstance(raw, Exception):
+                raise raw
+            if raw:
+                raw = raw[self._dice.randrange(len(raw)) :] if self._dice.random() < 0.05 else raw
+                yield from ask(applier.take([(place, fields) for place, fields in raw]))
+                self._read_to[claim] = max(self._read_to.get(claim, ""), raw[-1][0].decode(), key=as_pair)
+        except Fenced:
+            self.leases.lost(claim)
+            applier.reset()
+
+
+def _routed(asking: Any) -> Life:
+    """The same of (routing key, command) pairs: there is one node."""
+    answers: Any = None
+    while True:
+        try:
+            routed = asking.send(answers)
+        except StopIteration:
+            return
+        answers = (yield Ask([command for _, command in routed])) if routed else []
+
+
+def producer(stream: Stream, batches: list[list[Event]], dice: random.Random, heard: Callable[[str, str], None]) -> Life:
+    """Append the batches one after the other, repeating each until it is answered or given up; heard: event ID, outcome."""
+    for batch in batches:
+        # One call may be of several partitions; each is whole or absent, and the answer is to all of them.
+        outcome = yield from _append(stream, batch, dice)
+        for event in batch:
+            heard(event.event_id, outcome)
+        yield Sleep(dice.uniform(0, 60))
+
+
+def _append(stream: Stream, batch: list[Event], dice: random.Random) -> Generator[Ask | Sleep, Any, str]:
+    for attempt in range(ATTEMPTS_MAX):
+        try:
+            if attempt or dice.random() < 0.1:
+                yield Ask(greeting())
+            yield from _routed(stream.appending(batch))
+        except (*LOST, ResponseError) as error:
+            if not is_passing(error):
+                raise
+        else:
+            return "acked"
+        yield Sleep(dice.uniform(1, 40))
+    return "unknown"
