@@ -117,8 +117,9 @@ class Fleet:
 
     def stop(self) -> None:
         """End all gracefully."""
-        while self.workers:
-            self.workers.pop().stop()
+        for worker in self.workers:
+            worker.stop()
+        self.workers.clear()
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Applier:
         *,
         group: str | None = None,
         generation: int = 1,
-        batch_max: int = 1_000,
+        batch_max: int = 2_000,
         is_log_here: bool = True,
         on_commit: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -185,6 +185,12 @@ class Applier:
             if answer is not Answer.OK:
                 yield from self.settle()
 
+    def look(self) -> Generator[Commands, Any, bool]:
+        """Whether the cursor moved without us, or the log goes on after it: then ``catch_up``."""
+        after = ("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", "+", "COUNT", 1)
+        stored, following = yield from self._read([("HGET", self.keys.cursor(self.projection.name), "position"), after])
+        return (stored or b"").decode() != self.cursor.position or bool(following)
+
     def join(self) -> Generator[Commands, Any, None]:
         """Once, with the first step that succeeded: from now on producers wait for this view. One that cannot fold holds nobody up."""
         if self.is_log_here and not self._has_joined:
@@ -247,11 +253,11 @@ class Applier:
             log.warning("commit_refused", answer=answer.name, projection=self.projection.name, where=self.keys.where)
 
     def _after_cursor(self, raw: list[RawEntry]) -> list[RawEntry]:
-        if not self.cursor.position:
-            return raw
         at = as_pair(self.cursor.position)
-        if not raw or as_pair(raw[0][0].decode()) > at:
+        if not raw or not self.cursor.position or as_pair(raw[0][0].decode()) > at:
             return raw
+        if as_pair(raw[-1][0].decode()) <= at:
+            return []
         return [entry for entry in raw if as_pair(entry[0].decode()) > at]
 
     def _resolve(self, batch: Batch, places: list[int]) -> Generator[Commands, Any, None]:
@@ -323,7 +329,7 @@ class Applier:
         kinds = ""
         if batch.dead:
             changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in batch.dead.items()})]
-        start = 11 + len(cursor) + len(odd)
+        start = 12 + len(cursor) + len(odd)
         for change in changes:
             keys.append(self._table(change.table, change.part) if change.table else self.keys.dead(name))
             kinds += change.kind
@@ -333,7 +339,7 @@ class Applier:
         lengths = f"{len(cursor)} {len(odd)}\n{''.join(operations)}"
         epoch, where = "" if self.epoch is None else self.epoch, "here" if self.is_log_here else "elsewhere"
         span = (batch.positions[-1], self.cursor.position, batch.positions[0])
-        head = (*span, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch, where)
+        head = (*span, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch, where, batch.checksum_parts[-1])
         return _COMMIT.call(keys, (*head, *cursor, *odd, *operands))
 
 

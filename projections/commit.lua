@@ -9,7 +9,8 @@
 --         [4] digests of the canonical events, 8 bytes each  [5] their packed positions, 10 bytes each
 --         [6] fingerprint of the projection's definition  [7] types of KEYS[6..], 'h' or 'z' each
 --         [9] epoch of the caller's lease, '' to compare none  [10] 'here', or 'elsewhere' for a log that is not on this server
---         [8] lengths of the three sections that follow [10], "c o", and the operations, lines "key command first last\n":
+--         [11] last value of the batch's last entry, its checksum: that the position names the same event here
+--         [8] lengths of the three sections that follow [11], "c o", and the operations, lines "key command first last\n":
 --             cursor: c values field, value, ..                        written as they are
 --             odd:    o values class, field, packed position, position: events whose ids row was resolved by the caller
 --                     D another entry is canonical; A adopt: nobody is, this entry becomes it; C canonical by a long field
@@ -62,13 +63,14 @@ if is_here then
   local from = ARGV[2] == '' and '-' or '(' .. ARGV[2]
   local following = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 1)[1]
   if not following or following[1] ~= ARGV[3] then return {2, following and following[1] or ''} end
-  if #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1]) == 0 then return {2, ''} end
+  local last = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
+  if not last or (last[2][#last[2]] or '') ~= ARGV[11] then return {2, ''} end
   is_pure = every_entry_came_by_append()
 end
 
 local lengths, operations = string.match(ARGV[8], '^([%d ]+)\n(.*)$')
 local c, o = string.match(lengths, '(%d+) (%d+)')
-local odd_from = 11 + c
+local odd_from = 12 + c
 
 -- One comparison for the whole batch; which events are strange is looked up only where there are any.
 local n = #ARGV[4] / 8
@@ -104,5 +106,5 @@ for key, command, first, last in string.gmatch(operations, '(%d+) (%a+) (%d+) (%
     redis.call(command, KEYS[tonumber(key)], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 11, odd_from - 1))
+redis.call('HSET', KEYS[1], unpack(ARGV, 12, odd_from - 1))
 return {0}

@@ -85,7 +85,7 @@ class Consumer:
         projections: list[Projection[Any]],
         streams: Callable[[], list[Stream]],
         *,
-        batch_max: int = 1_000,
+        batch_max: int = 2_000,
         attempts_max: int = 8,
         on_commit: Callable[[Progress], None] | None = None,
         recover: Callable[[], None] | None = None,

@@ -44,5 +44,5 @@ class Settings(BaseSettings):
     pressure: Pressure = Field(Pressure.WAIT, description="what a producer beyond a budget does: wait, or refuse")
     pressure_wait_s: float = Field(30.0, ge=0, le=3_600, description="how long it waits before it is refused after all")
     attempts_max: int = Field(8, ge=1, le=100, description="tries of an idempotent operation when the connection fails")
-    batch_max: int = Field(1_000, ge=1, le=1_000, description="entries a consumer reads at a time")
+    batch_max: int = Field(2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over")

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import click
 import msgspec
 
+from aurastream.processors.checking import check_all
 from aurastream.processors.commands.common import json_option, projection_option, session, stream_option_all
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import Checked
-from aurastream.projections import check as check_stream
 
 
 @click.command()
@@ -26,13 +26,18 @@ def check(context: click.Context, names: tuple[str, ...], stream_names: tuple[st
     """
     with session(context) as found:
         projections = found.installed.chosen(names)
-        done = [result for stream in found.streams(stream_names) for result in check_stream(stream, projections)]
+        done = sorted(check_all(found.streams(stream_names), projections, tuple(context.obj or ())), key=place_of)
     equal = all(result.is_equal for result in done)
     if as_json:
         print_json({"equal": equal, "checked": [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]})
     else:
         show_checked(done)
     return 0 if equal else 1
+
+
+def place_of(result: Checked) -> tuple[str, str, int]:
+    """The order in which results are shown."""
+    return result.stream, result.projection, result.partition
 
 
 def show_checked(done: Iterable[Checked]) -> None:

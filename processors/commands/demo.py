@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from aurastream.processors.commands.check import show_checked
+from aurastream.processors.checking import check_all
+from aurastream.processors.commands.check import place_of, show_checked
 from aurastream.processors.commands.common import Session, cached_streams
 from aurastream.processors.commands.imports import progress_bar, tell_import
 from aurastream.processors.commands.view import show_ranking
@@ -23,8 +25,8 @@ from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line, table
 from aurastream.processors.slice import SLICE
 from aurastream.processors.worker.summary import tune_collector
-from aurastream.projections import Checked, Consumer, Progress, View, check
-from aurastream.projections.clips import Clip, Clips, ClipSettings, merged
+from aurastream.projections import Checked, Consumer, Progress, View
+from aurastream.projections.clips import Clip, Clips, merged
 from aurastream.streams import Stream
 from aurastream.streams.embedded import home_directory
 
@@ -56,9 +58,9 @@ def demo(slice_only: bool, as_json: bool) -> int:
     use_slice = slice_only or not full.exists()
     file = SLICE / full.name if use_slice else full
     tune_collector()
+    os.environ["AURASTREAM_CLIPS_VIRAL_AGE_HOURS"] = str(VIRAL_AGE_HOURS)  # for this process and those that check
     installed = find_plugins()
-    clips = Clips(ClipSettings(viral_age_hours=VIRAL_AGE_HOURS))
-    installed = msgspec.structs.replace(installed, projections={**installed.projections, clips.name: clips})
+    clips = Clips()
     with connected(home_directory() / "demo") as connection:
         found = Session(connection, installed)
         stream = found.open("chzzk-slice" if use_slice else "chzzk", create=True)
@@ -105,11 +107,10 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
     apply_seconds = time.perf_counter() - started
     checked: list[Checked] = []
     with progress_bar("check  ", len(projections) * (stream.partitions + imports.partitions)) as advance:
-        for checked_stream in (stream, imports):
-            for result in check(checked_stream, projections):
-                checked.append(result)
-                advance(len(checked))
-    return Demo(imported, append_seconds, applied, apply_seconds, checked)
+        for result in check_all([stream, imports], projections):
+            checked.append(result)
+            advance(len(checked))
+    return Demo(imported, append_seconds, applied, apply_seconds, sorted(checked, key=place_of))
 
 
 def _show(stream: Stream, clips: Clips, installed: Installed, done: Demo) -> None:

@@ -1,5 +1,5 @@
 """
-Batches: up to a thousand entries of one partition as one Faust message, the measured fast way.
+Batches: entries of one partition, up to AURASTREAM_BATCH_MAX, as one Faust message, the measured fast way.
 
     topic = batch_topic(app, "clips")
     @app.agent(topic)
@@ -16,17 +16,18 @@ and not acknowledged is handed out again when the agent's function starts anew, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, cast
 
 import faust
 import structlog
-from faust.types import AppT, EventT, Message, StreamT, TopicT
+from faust.types import TP, AppT, EventT, Message, StreamT, TopicT
 
 from aurastream.processors.plugins import find_plugins
 from aurastream.processors.transport.errors import NotOffered
 from aurastream.streams import Codec, DamagedEntry, Event, Settings
 from aurastream.streams.codec import RawEntry, entry_json
+from aurastream.streams.groups import Cursor
 
 QUEUED_MAX = 16  # batches waiting for an agent: Faust's own default of 4,096 would hold a whole stream in memory
 log = structlog.get_logger(__name__)
@@ -47,6 +48,9 @@ class RawBatch:
     def __repr__(self) -> str:
         first, last = self.entries[0][0].decode(), self.entries[-1][0].decode()
         return f"RawBatch({self.stream}/{self.partition} epoch {self.epoch}: {len(self.entries)} entries, {first} .. {last})"
+
+
+ResumeAt = Callable[[set[TP]], Awaitable[dict[TP, Cursor]]]  # of batch topics: the cursors to begin after
 
 
 class Rewinding(Protocol):

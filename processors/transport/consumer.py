@@ -33,6 +33,7 @@ from aurastream.processors.transport.seeking import bounds, place_of
 from aurastream.processors.transport.share import Acknowledged, Share
 from aurastream.streams import DamagedEntry, Settings
 from aurastream.streams.codec import RawEntry
+from aurastream.streams.groups import Cursor
 from aurastream.streams.leases import Claim
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
@@ -131,9 +132,10 @@ class Consumer(base.Consumer):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Consume these topics from now on, and no others."""
-        self._topics = set(topics)
-        for topic in self._topics:
+        wanted = set(topics)
+        for topic in wanted:
             await self._driver.catalog.ensure(topic)
+        self._topics = wanted  # only now: a tick asks the catalog for each
         self._subscribed.set()
         self._coordinator.poke()
 
@@ -272,6 +274,11 @@ class Consumer(base.Consumer):
     def takeovers(self) -> int:
         """Partitions taken over from workers that did not give them back."""
         return self._coordinator.leases.takeovers
+
+    async def resume_at(self, tps: set[TP]) -> dict[TP, Cursor]:
+        """Where an app with cursors of its own wants to begin, instead of at the group's."""
+        batched = {tp for tp in tps if tp.topic in self._driver.batch_topics}
+        return {} if self._driver.resume_at is None or not batched else await self._driver.resume_at(batched)
 
     async def rewind(self, topics: set[str]) -> None:
         """Hand out again what was handed out of these topics and not acknowledged."""

@@ -10,6 +10,7 @@ from faust.transport import base
 from faust.types import AppT
 from yarl import URL
 
+from aurastream.processors.transport.batch import ResumeAt
 from aurastream.processors.transport.catalog import Catalog
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.consumer import Consumer
@@ -34,6 +35,7 @@ class Transport(base.Transport):
         refuse_transactions(app)
         take_places(app)
         self.batch_topics: set[str] = set()
+        self.resume_at: ResumeAt | None = None  # set by an app with cursors of its own
         self.catalog: Catalog
         self._server: Server | None = None
         self._users = 0

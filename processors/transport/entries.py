@@ -49,7 +49,7 @@ def fields_of(key: bytes | None, value: bytes | None, headers: Any, timestamp: f
 def content_of(where: str, entry: RawEntry) -> Content:
     """What Faust is given. where: stream/partition, for the sentence. Raises DamagedEntry."""
     position, fields = entry
-    if fields[0] == b"event":
+    if b"event" in fields[::2]:
         at = f"{where}/{position.decode()}"
         raw = entry_json(at, fields)
         return Content(read_envelope(at, raw).subject.encode(), raw, None, _seconds_of(position))

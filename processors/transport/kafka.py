@@ -11,14 +11,14 @@ overlapped would be acknowledged by the same first offset, so agents of batch to
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from zlib import crc32
 
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
-from aurastream.processors.transport.batch import RawBatch, entries_max
+from aurastream.processors.transport.batch import RawBatch, ResumeAt, entries_max
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.queues import purge
 from aurastream.streams.codec import RawEntry
@@ -59,7 +59,8 @@ class Consumer(aiokafka.Consumer):
         offsets = dict(await super().seek_to_committed())
         tps = {TP(*tp) for tp in self.assignment() if self._is_batch(tp)}
         if self._driver.resume_at is not None and tps:
-            for tp, offset in (await self._driver.resume_at(tps)).items():
+            for tp, cursor in (await self._driver.resume_at(tps)).items():
+                offset = int(cursor.position.partition("-")[0]) + 1 if cursor.position else 0
                 await self.seek(tp, offset)
                 offsets[tp] = offset
         return offsets
@@ -105,7 +106,7 @@ class Transport(aiokafka.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.batch_topics: set[str] = set()
-        self.resume_at: Callable[[set[TP]], Awaitable[dict[TP, int]]] | None = None  # set by an app with cursors of its own
+        self.resume_at: ResumeAt | None = None  # set by an app with cursors of its own
 
 
 def _entry(record: Any) -> RawEntry:

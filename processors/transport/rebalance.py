@@ -92,6 +92,8 @@ class Rebalance:
                 continue  # already another worker's: the next tick says so
             acquisition.share.cuts.extend(self._cuts.pop(tp, []))
             shares[tp] = acquisition.share
+        for tp, cursor in (await self._consumer.resume_at(set(shares))).items():
+            shares[tp].start(cursor.position, cursor.read)
         return shares
 
     async def _begin(self, shares: dict[TP, Share], alone: set[TP]) -> None:

@@ -95,6 +95,11 @@ class Share:
         self.position, self.offset = position, offset
         self.unacked.clear()
 
+    def start(self, position: str, offset: int) -> None:
+        """Begin after a position, as if all before it were acknowledged."""
+        self.position, self.offset = position, offset
+        self.acknowledged = Handed(offset, offset, position)
+
     def ends(self) -> list[int]:
         """Where the messages end whose acknowledgement may still come."""
         return sorted({*self.cuts, *(handed.following for handed in self.unacked)})

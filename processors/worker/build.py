@@ -32,6 +32,7 @@ from aurastream.projections import Projection, View
 from aurastream.streams import Settings, Stream, StreamError, list_streams, open_stream
 from aurastream.streams.connection import is_passing
 from aurastream.streams.embedded import EmbeddedServer, home_directory
+from aurastream.streams.groups import Cursor, as_pair
 from aurastream.streams.keys import checked_name
 from aurastream.streams.leases import worker_name
 
@@ -113,20 +114,23 @@ class App(faust.App):
         self.taken_up.add(name)
         log.info("topic_taken_up", topic=name, agents=[agent.name for agent in agents])
 
-    async def resume_at(self, partitions: set[TP]) -> dict[TP, int]:
-        """The Kafka offsets to continue at: after the cursor of the view that is furthest behind."""
-        offsets = {}
-        for name in {tp.topic for tp in partitions}:
-            await asyncio.to_thread(self._opened, name, self.consumer.topic_partitions(name))
-        for tp in partitions:
-            stream = self.streams[tp.topic]
-            positions = await asyncio.to_thread(self._positions, stream, tp.partition)
-            offsets[tp] = min((int(position.partition("-")[0]) + 1 if position else 0 for position in positions), default=0)
-        return offsets
+    async def resume_at(self, partitions: set[TP]) -> dict[TP, Cursor]:
+        """Of each partition the cursor of the view that is furthest behind: what follows it must be handed over."""
+        try:
+            return await asyncio.to_thread(self._furthest_behind, partitions)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            return {}  # the group's cursor serves as well: a lane reads for itself what it was not handed
 
-    def _positions(self, stream: Stream, partition: int) -> list[str]:
-        views = [View(stream, projection) for projection in self.chosen if projection.folds(stream.name)]
-        return [view.cursor(partition).position for view in views]
+    def _furthest_behind(self, partitions: set[TP]) -> dict[TP, Cursor]:
+        found = {}
+        for tp in partitions:
+            stream = self._opened(tp.topic, self.consumer.topic_partitions(tp.topic) if self.kafka_topics else None)
+            views = [View(stream, projection) for projection in self.chosen if projection.folds(tp.topic)]
+            if views:
+                found[tp] = min((view.cursor(tp.partition) for view in views), key=lambda cursor: as_pair(cursor.position))
+        return found
 
     async def _take_up(self, name: str) -> None:
         stream = await asyncio.to_thread(self._opened, name)
@@ -227,8 +231,7 @@ def make_app(options: Options | None = None) -> App:
         Worker="aurastream.processors.worker.process:Worker",
     )
     app.prepare(options, settings)
-    if app.kafka_topics:
-        app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
+    app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
     hooks: list[tuple[Any, Any]] = [
         (app.on_partitions_assigned, _assigned),
         (app.on_partitions_revoked, _revoked),

@@ -2,7 +2,7 @@
 Lanes: one projection's way through one partition, in an event loop.
 
     feed(batch) -> bounded queue -> take: fold, commit, heal -> the next
-    start: catch up with the log from the cursor first, for the transport's position is a hint
+    no batch for IDLE_S -> look at the log: the transport's position is a hint, the cursor the truth
 
 A lane starts when its partition is assigned and ends when it is revoked, after the commit that is under way. A lost connection, a
 fail-over or a restart of the server costs a pause and a settle; an error that a person must mend is kept for /health and tried again.
@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -26,10 +26,12 @@ from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import is_passing
 from aurastream.streams.groups import Lag, lag_of
 
+IDLE_S = 1.0  # without a batch, after which a lane looks for itself
 QUEUED_MAX = 2  # batches a lane holds besides the one it applies: bounds memory, and what a revoke throws away
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 1.0  # after a passing fault
 MEND_MAX_S = 30.0  # after an error that a person must mend
 
+T = TypeVar("T")
 Place = tuple[str, int]  # stream, partition
 log = structlog.get_logger("aurastream.worker")
 
@@ -68,18 +70,32 @@ class Wires:
         self._wires.clear()
 
 
-async def drive(wire: AsyncWire, steps: Generator[list[tuple[Any, ...]], Any, Any], on_commit: Callable[[float], None]) -> None:
-    """Answer a generator's commands until it returns. on_commit: told how many seconds a commit took."""
+async def drive(
+    wire: AsyncWire,
+    steps: Generator[list[tuple[Any, ...]], Any, T],
+    on_commit: Callable[[float], None],
+    stopping: Callable[[], bool] = lambda: False,
+) -> T | None:
+    """Answer a generator's commands until it returns; its result, or None when it was stopped between two commits.
+
+    on_commit: told how many seconds a commit took.
+    """
     answers: Any = None
+    was_commit = False
     try:
         while True:
             commands = steps.send(answers)
+            if answers is not None and was_commit and stopping():
+                steps.close()
+                return None
             asked_at = time.perf_counter()
             answers = await wire.exchange(*commands)
-            if is_commit(commands[0]):
+            was_commit = is_commit(commands[0])
+            if was_commit:
                 on_commit(time.perf_counter() - asked_at)
-    except StopIteration:
-        return
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
 
 
 class Lane:
@@ -132,7 +148,7 @@ class Lane:
         pause_s = PAUSE_FIRST_S
         while not self._is_stopping:
             try:
-                await self._catch_up()
+                await self._apply(self.applier.settle())
                 pause_s = PAUSE_FIRST_S
                 await self._follow()
                 return
@@ -165,22 +181,32 @@ class Lane:
         await self.rewind(expected)
         return True
 
-    async def _catch_up(self) -> None:
-        await self._apply(self.applier.catch_up())
+    async def _handed(self) -> list[RawEntry]:
+        """The next batch. While none comes, look whether there should have been one: the transport's position is a hint, and a
+        fail-over takes the cursor back without a word."""
+        try:
+            return await asyncio.wait_for(self._queue.get(), IDLE_S)
+        except TimeoutError:
+            if self.applier.is_log_here and await self._apply(self.applier.look()):
+                await self._apply(self.applier.catch_up())
+            return []
 
     async def _follow(self) -> None:
         while not self._is_stopping:
-            self._current = self._current or await self._queue.get()
+            self._current = self._current or await self._handed()
             if self._current and not await self._is_early(self._current):
                 await self._apply(self.applier.take(self._current))
             self._current = []  # only now: a log elsewhere hands it over once
 
-    async def _apply(self, steps: Generator[list[tuple[Any, ...]], Any, Any]) -> None:
+    async def _apply(self, steps: Generator[list[tuple[Any, ...]], Any, T]) -> T | None:
+        """Drive the steps to their end, or, when the lane must stop, to that of the commit under way."""
         before = self.applier.commits
-        await drive(await self._wires.of(self.applier.keys.log), steps, self.on_commit)
+        wire = await self._wires.of(self.applier.keys.log)
+        result = await drive(wire, steps, self.on_commit, lambda: self._is_stopping)
         self.trouble = ""
         if self.applier.commits > before:
             self.moved_at = time.monotonic()
+        return result
 
     def _troubled(self, error: Exception, pause_s: float) -> float:
         """Keep the reason and return the next pause."""

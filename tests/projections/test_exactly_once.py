@@ -173,6 +173,23 @@ def test_a_batch_whose_end_the_log_does_not_hold_is_a_gap(server: Server, stream
     assert dump(server) == before
 
 
+def test_a_batch_whose_end_is_another_event_here_is_a_gap(server: Server, stream: Stream) -> None:
+    """After a fail-over with a clock behind, a position may come again with another event."""
+    stream.append([observation(minute=1)])
+    last = stream.append([observation(minute=2)])[0].position
+    ghost = commit_of(server, stream)
+    server.client.xdel(stream.keys[0].log, last)
+    copy = server.client.xrange(stream.keys[0].log)
+    server.client.delete(stream.keys[0].log)
+    for position, fields in copy:
+        server.client.xadd(stream.keys[0].log, fields, id=position)
+    raw_append(server, stream, observation(minute=3), last)
+    before = dump(server)
+
+    assert send(stream, ghost)[0] is Answer.GAP
+    assert dump(server) == before
+
+
 def test_an_owner_of_an_older_epoch_is_fenced(server: Server, stream: Stream) -> None:
     """It was stopped past its lease, and somebody else has the partition: what it folded must not land."""
     stream.append([observation(minute=1)])

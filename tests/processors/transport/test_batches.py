@@ -13,7 +13,9 @@ import faust
 import pytest
 
 from aurastream.processors.transport import RawBatch, batch_topic, batches, events
+from aurastream.processors.transport.batch import entries_max
 from aurastream.streams import Codec, Server, Settings, open_stream
+from aurastream.streams.codec import entry_json, read_envelope
 from tests.facts import observation
 from tests.processors.transport.members import Broker, eventually
 
@@ -77,7 +79,7 @@ def observations(count: int) -> list[Any]:
     return [observation(views=number, minute=number / 100, clip=f"clip-{number % 50}") for number in range(count)]
 
 
-def test_batches_hold_every_entry_once_in_order_and_at_most_a_thousand(broker: Broker, tmp_path: Path) -> None:
+def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(broker: Broker, tmp_path: Path) -> None:
     async def scenario() -> None:
         seen: list[RawBatch] = []
 
@@ -91,13 +93,13 @@ def test_batches_hold_every_entry_once_in_order_and_at_most_a_thousand(broker: B
             await eventually(lambda: sum(len(batch.entries) for batch in seen) >= EVENTS, "all entries")
 
             assert sum(len(batch.entries) for batch in seen) == EVENTS
-            assert max(len(batch.entries) for batch in seen) <= 1_000
+            assert max(len(batch.entries) for batch in seen) <= entries_max()
             assert {batch.stream for batch in seen} == {batching.name}
             for partition in range(4):
                 found = [batch for batch in seen if batch.partition == partition]
                 positions = [entry[0].split(b"-") for batch in found for entry in batch.entries]
                 assert all([int(part) for part in one] < [int(part) for part in other] for one, other in pairwise(positions))
-            decoded = {Codec().decode(fields[1]).event_id for batch in seen for _, fields in batch.entries}  # type: ignore[union-attr]
+            decoded = {read_envelope("", entry_json("", fields)).event_id for batch in seen for _, fields in batch.entries}
             assert len(decoded) == EVENTS
             if broker.kind == "redis":
                 tp = next(iter(app.consumer.assignment()))
@@ -184,12 +186,12 @@ def test_little_is_read_ahead_of_a_slow_agent(valkey_url: str, tmp_path: Path) -
                 await gate.wait()
 
         async with batching_on(Broker("redis", valkey_url), tmp_path) as batching:
-            await asyncio.to_thread(feed_redis, valkey_url, batching.name, observations(60_000))
+            await asyncio.to_thread(feed_redis, valkey_url, batching.name, observations(40 * entries_max()))
             app = await batching.start(handle)
             shares = app.consumer.shares.values()
             await eventually(lambda: sum(len(share.unacked) for share in shares) > 16, "the queue to be full")
 
-            assert sum(share.offset for share in shares) <= 24_000
+            assert sum(share.offset for share in shares) <= 24 * entries_max()
             gate.set()
 
     asyncio.run(scenario())

@@ -12,7 +12,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import pytest
 from faust.types import TP
 
 from tests.processors.transport.members import PARTITIONS, Broker, Group, Member, eventually, group_on
@@ -170,9 +169,7 @@ def test_members_share_the_partitions_and_hear_of_every_change(broker: Broker, t
 
 
 def test_events_flow_while_members_come_and_go(broker: Broker, tmp_path: Path) -> None:
-    """Nothing is lost, and nobody is handled twice."""
-    if broker.kind == "kafka":
-        pytest.skip("the stock driver may hang when one rebalance meets the next")
+    """Nothing is lost; and here nothing is handled twice, where Kafka may refuse a commit while it rebalances."""
 
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
@@ -190,7 +187,7 @@ def test_events_flow_while_members_come_and_go(broker: Broker, tmp_path: Path) -
 
             await eventually(lambda: {v for member in everyone for v in member.done} == set(range(last)), "all events")
             total = sum(len(member.done) for member in everyone)
-            assert total == last, f"{total - last} were handled twice"
+            assert total == last or broker.kind == "kafka", f"{total - last} were handled twice"
 
     run(scenario())
 

@@ -83,6 +83,7 @@ def start(url: str, server: Server, tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for worker in workers:
+        print(worker.log())  # shown where the test fails
         worker.process.send_signal(signal.SIGCONT)
         worker.kill()
 
