@@ -1,5 +1,6 @@
 """
-The workers: the command line, imports and reports. Imports streams and projections.
+The workers: the command line, imports and reports; the worker process with its lanes (worker/), processors with effects (effects/) and
+the Faust transports (transport/), where alone Faust is known. Imports streams and projections.
 
 Promise: every verb has --json and an honest exit code; what is refused says what, where and what to do.
 

@@ -15,6 +15,29 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
+# What `make check` leaves to `make test`: a second server, processes that start and die, and long random searches.
+NOT_QUICK = (
+    "benchmarks", "faults", "simulation", "test_readme", "test_cluster", "test_embedded", "processors/worker", "processors/transport",
+    "processors/effects", "processors/test_", "test_reads", "test_fold", "test_pressure",
+)  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="the daily loop: one server, nothing slow, under half a minute")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--quick"):
+        return
+    kept, left = [], []
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix()
+        is_slow = item.get_closest_marker("slow") is not None or "[redis" in item.name
+        (left if is_slow or any(name in place for name in NOT_QUICK) else kept).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
 def pytest_report_header() -> str:
     found = binaries()
     missing = "" if "redis" in found else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"

@@ -46,7 +46,16 @@ def python(home: Home, source: str, directory: Path) -> str:
 
 def test_every_snippet_is_one_of_those_run_here() -> None:
     """A new one needs a test, or it will rot."""
-    known = ["make demo", "aurastream import", "stream.append", "class Peaks", "entry-points", "MemoryView", "streams/  "]
+    known = [
+        "make demo",
+        "aurastream import",
+        "stream.append",
+        "class Peaks",
+        "entry-points",
+        "MemoryView",
+        "class Notices",
+        "streams/  ",
+    ]
 
     assert [text for _, text in BLOCKS if not any(word in text for word in known)] == []
     assert len(BLOCKS) == len(known)
@@ -109,6 +118,19 @@ def test_the_worker_appends_one_entry_and_says_the_second_is_a_duplicate(home: H
     assert (told.count("APPENDED"), told.count("DUPLICATE")) == (1, 1)
     assert python(home, block("python", "stream.append"), tmp_path).count("DUPLICATE") == 2
     assert sum(part["events"] for part in home.run("status", "--json").json()["streams"]["clips-live"]["partitions"]) == 1
+
+
+def test_the_processor_derives_one_event_an_observation(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "notices.py").write_text(block("python", "class Notices"))
+    home.hold()
+    python(home, block("python", "stream.append"), tmp_path)
+
+    assert home.run("--app", "notices", "run", "--until-idle", cwd=tmp_path).code == 0
+    assert home.run("--app", "notices", "run", "--until-idle", cwd=tmp_path).code == 0
+
+    assert "notice.se" in home.run("--app", "notices", "audit", "clip-1", "--stream", "notices", cwd=tmp_path).out
+    streams = home.run("status", "--json").json()["streams"]
+    assert sum(part["events"] for part in streams["notices"]["partitions"]) == 1
 
 
 @pytest.fixture
