@@ -20,10 +20,13 @@
 local function id_of(event)
   return string.match(event, '^{"type":"[^"]*","event_id":"([^"]*)"') or cjson.decode(event).event_id
 end
+local last_ms, packed_ms -- the entries of one call mostly share their millisecond
 local function packed(position)
-  local ms, seq = string.match(position, '^(%d+)%-(%d+)$')
+  local dash = string.find(position, '-', 1, true)
+  local ms, seq = string.sub(position, 1, dash - 1), string.sub(position, dash + 1)
   if #ms > 14 or #seq > 9 then return position end
-  return struct.pack('>I6I4', tonumber(ms), tonumber(seq))
+  if ms ~= last_ms then last_ms, packed_ms = ms, struct.pack('>I6', tonumber(ms)) end
+  return packed_ms .. struct.pack('>I4', tonumber(seq))
 end
 local function unpacked(value)
   if #value ~= 10 then return value end
@@ -78,11 +81,13 @@ redis.call('HLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
 
 -- Plan: which events are new, and where the known ones are.
-local crcs, events, fields, n = {}, {}, {}, 0
+local crcs, events, n = {}, {}, 0
 for crc, event in string.gmatch(ARGV[2], '(%d+) ([^\n]+)\n') do
   n = n + 1
-  crcs[n], events[n], fields[n] = crc, event, string.sub(ARGV[1], n * 8 - 7, n * 8)
+  crcs[n], events[n] = crc, event
 end
+local fields = {struct.unpack(string.rep('c8', n), ARGV[1])}
+fields[n + 1] = nil -- struct.unpack adds where it stopped
 local held = redis.call('HMGET', KEYS[2], unpack(fields))
 local positions, duplicate_of, planned, duplicates = {}, {}, {}, {}
 for i = 1, n do

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from aurastream.streams.codec import Codec
-from aurastream.streams.connection import VERSION_MIN, Server
+from aurastream.streams.connection import VERSION_MIN, Server, retried
 from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.log import Stream
@@ -51,23 +51,27 @@ def open_stream(
     log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are here.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
-    settings = settings or Settings()
-    check_server(server, settings)
+    chosen = settings or Settings()
     checked_name("stream", name)
-    wanted = StreamFacts(partitions or settings.partitions, versioned, log)
+    wanted = StreamFacts(partitions or chosen.partitions, versioned, log)
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
-    if create:
-        server.client.hsetnx(STREAMS, name, msgspec.json.encode(wanted))
-    recorded: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
-    if recorded is None:
-        raise StreamUnknown(name, list(list_streams(server)))
-    facts = msgspec.json.decode(recorded, type=StreamFacts)
+
+    def register() -> StreamFacts:
+        check_server(server, chosen)
+        if create:
+            server.client.hsetnx(STREAMS, name, msgspec.json.encode(wanted))
+        recorded: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
+        if recorded is None:
+            raise StreamUnknown(name, list(list_streams(server)))
+        return msgspec.json.decode(recorded, type=StreamFacts)
+
+    facts = retried(f"opening the stream {name}", chosen.attempts_max, register, server.refresh)
     if partitions is not None and partitions != facts.partitions:
         raise PartitionMismatch(name, facts.partitions, partitions)
     if facts.log != log and create:
         raise ServerUnfit(f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own.")
-    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), settings, is_log_here=facts.log == HERE)
+    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), chosen, is_log_here=facts.log == HERE)
 
 
 def check_server(server: Server, settings: Settings) -> None:

@@ -20,7 +20,7 @@ import structlog
 from faust.types import TP
 
 from aurastream.processors.connect import connected
-from aurastream.processors.effects import Asker, Processor
+from aurastream.processors.effects import OPERATIONS, Asker, Processor
 from aurastream.processors.logs import library_logs
 from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.processors.transport import batch_topic, batches
@@ -29,7 +29,7 @@ from aurastream.processors.worker.lanes import Lane, Lanes, Wires
 from aurastream.processors.worker.measures import Measures
 from aurastream.processors.worker.pages import serve_pages
 from aurastream.projections import Projection, View
-from aurastream.streams import Settings, Stream, StreamError, list_streams, open_stream
+from aurastream.streams import Settings, Stream, StreamError, UnknownOutcome, list_streams, open_stream
 from aurastream.streams.connection import is_passing
 from aurastream.streams.embedded import EmbeddedServer, home_directory
 from aurastream.streams.groups import Cursor, as_pair
@@ -178,8 +178,21 @@ class App(faust.App):
             if tp.topic in self.taken_up:
                 stream, epoch = self.streams[tp.topic], epoch_of(tp)
                 self.lanes.assign(stream, tp.partition, epoch)
-                self.errands.assign(stream, tp.partition, epoch)
+        await self._assign_errands()
         self.is_ready = True
+
+    async def _assign_errands(self) -> None:
+        """Start the processors' part of what is ours; what a server that is away holds up is tried again at the next look."""
+        try:
+            for name in {name for processor in self.processors for name in (OPERATIONS, processor.into or OPERATIONS)}:
+                await asyncio.to_thread(self._opened, name)
+        except Exception as error:
+            if not is_passing(error) and not isinstance(error, UnknownOutcome):
+                raise
+            log.warning("errands_wait", reason=f"{type(error).__name__}: {error}"[:300])
+            return
+        for (name, partition), epoch in self.lanes.owned.items():
+            self.errands.assign(self.streams[name], partition, epoch)
 
     async def revoked(self, partitions: set[TP]) -> None:
         """End the lanes of what must go."""
@@ -260,6 +273,7 @@ def _looking(app: App) -> Any:
     async def look_for_streams() -> None:
         try:
             await app.look()
+            await app._assign_errands()
         except Exception as error:  # a timer that raises stops the worker
             if not is_passing(error):
                 log.error("streams_unknown", reason=f"{type(error).__name__}: {error}"[:300])

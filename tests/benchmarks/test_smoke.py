@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.measure import AT_LEAST_ONCE, Plan, Report, Row, Target, Work, h
 from benchmarks.report import facts_of, headline, write
 from benchmarks.scale import flatness
 from benchmarks.suite import WORKLOADS, run
+from tests.servers import ServerProcess
 
 TINY = Plan(
     append=2_000,
@@ -39,9 +41,19 @@ TINY = Plan(
 )
 
 
+@pytest.fixture
+def one_server(valkey: str) -> Iterator[Server]:
+    process = ServerProcess(valkey)
+    server = Server(process.url)
+    yield server
+    server.close()
+    process.stop()
+
+
 @pytest.mark.slow
-def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path, server: Server):
+def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path, one_server: Server):
     """A workload that breaks is found here, not an hour into a run."""
+    server = one_server
     path = tmp_path / "results.json"
 
     def measured_here(work: Work, plan: Plan) -> Report:

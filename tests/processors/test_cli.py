@@ -318,7 +318,7 @@ def test_a_connection_that_breaks_is_a_sentence(world: Home) -> None:
     server = ServerProcess(binaries()["valkey"])
     try:
         env: Environ = {"AURASTREAM_REDIS_URL": server.url, "AURASTREAM_ATTEMPTS_MAX": "1", "AURASTREAM_BATCH_MAX": "1"}
-        world.run("append", stdin="".join(line_of(n, f"clip-{n}", n) for n in range(5_000)), env=env)
+        world.run("append", stdin="".join(line_of(n, f"clip-{n}", n) for n in range(20_000)), env=env)
         catching_up = world.start("run", "--until-idle", env=env)
         until(lambda: "consumer_started" in catching_up.err, "the command")
         server.kill()

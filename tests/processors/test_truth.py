@@ -261,7 +261,7 @@ def test_a_consumer_killed_twenty_times_at_random_tells_the_truth(shell: Shell, 
 
     for nth in range(20):
         goal = read() + dice.randrange(1, 2 * SLICE_ROWS // 25)
-        killed = shell.start("run", batch_max=dice.choice([7, 60, 400]))
+        killed = shell.start("run", batch_max=dice.choice([7, 60, 400]), lease_ms=300)
         until(lambda goal=goal: read() >= goal, f"progress before kill {nth + 1}")
         assert killed.signal(signal.SIGKILL) == -signal.SIGKILL
 

@@ -54,7 +54,8 @@ class Workers:
 
     def reports(self, what: str, **facts: Any) -> list[dict[str, Any]]:
         """What was reported, in order."""
-        lines = [json.loads(line) for line in self._report.read_text().splitlines()]
+        text = self._report.read_text()
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be half written
         wanted = {"what": what, **facts}
         return [line for line in lines if wanted.items() <= line.items()]
 
