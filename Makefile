@@ -21,8 +21,8 @@ $(VENV)/.bench: $(VENV)/.ready
 demo: setup
 	$(BIN)/aurastream demo
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup # two files at a time: half of the suite waits for servers, leases and sessions to end
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check $(CODE)
