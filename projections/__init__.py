@@ -5,7 +5,7 @@ Promise: for every projection and partition, at every instant, view == fold(log[
 any crash; every read comes from one instant and names it.
 
 Decision (2026-11): the fold is Python, the commit one script of absolute values (DESIGN section 4 has the measurements). Event
-IDs are verified in the commit against the append's own index, one HMGET a batch, so exactly-once costs no ledger of its own.
+IDs are verified in the commit against the append's own index, so exactly-once costs no ledger of its own.
 Decision (2026-11): consumers read with NOACK and acknowledge nothing: the cursor says what was applied, and a pending list that is
 filled and emptied again costs the server 2 us an event (1.5 of them XACK, measured) and decides nothing. And where the server counts
 the entries ever added (7.0) and append made them all, the commit does not look at the index: 1.7 us an event less.
@@ -18,7 +18,7 @@ reply that is there wait up to 5 ms for a fold that is running.
 from aurastream.projections.apply import Progress
 from aurastream.projections.check import Checked, Difference, check
 from aurastream.projections.consumer import Consumer
-from aurastream.projections.errors import FoldFailed, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
+from aurastream.projections.errors import FoldFailed, LogRewound, ProjectionError, ProjectionRedefined, ProjectionUnknown, ViewBroken
 from aurastream.projections.memory import MemoryView
 from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Totals
 from aurastream.projections.reads import Answer, Ranked, View
@@ -30,6 +30,7 @@ __all__ = [
     "Difference",
     "FoldFailed",
     "Listing",
+    "LogRewound",
     "MemoryView",
     "Progress",
     "Projection",

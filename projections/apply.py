@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from aurastream.projections.errors import ProjectionRedefined, ViewBroken
+from aurastream.projections.errors import LogRewound, ProjectionRedefined, ViewBroken
 from aurastream.projections.fold import Change, Expired, Fold
 from aurastream.projections.intake import Batch, Index
 from aurastream.projections.projection import Projection
@@ -53,6 +53,7 @@ class Answer(IntEnum):
     BROKEN = 4
     REDEFINED = 5
     FENCED = 6
+    REWOUND = 7
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -247,6 +248,8 @@ class Applier:
             raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
         if answer is Answer.REDEFINED:
             raise ProjectionRedefined(self.projection.name, self.keys.where, reply[1].decode(), self._fingerprint)
+        if answer is Answer.REWOUND:
+            raise LogRewound(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
         if answer is Answer.FENCED:
             raise Fenced(f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}")
         if answer is not Answer.ODD:

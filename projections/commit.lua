@@ -22,6 +22,7 @@
 --         {4 BROKEN, key, type}        a key has a type it never gets from us
 --         {5 REDEFINED, fingerprint}   the view was folded by another definition
 --         {6 FENCED, epoch}            a newer owner holds the lease
+--         {7 REWOUND, entries the log ever got, entries the view has read}  it was deleted, or restored from an older copy
 -- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
 local CHUNK = 4000 -- unpack fails at about 8,000
 
@@ -31,16 +32,12 @@ local function wants(key, kind)
   if found ~= 'none' and found ~= kind then return {4, key, found} end
 end
 
--- Where the server counts entries (7.0) and append.lua made them all, each event ID is in the log once: no need to look at the index.
--- Replication and AOF are prefixes, so a log that holds a batch's last entry holds the batch.
-local function every_entry_came_by_append()
+-- How many entries the log ever got, deleted and trimmed ones included; nil before 7.0.
+local function entries_added()
   local facts = redis.call('XINFO', 'STREAM', KEYS[2])
   for i = 1, #facts, 2 do
-    if facts[i] == 'entries-added' then
-      return facts[i + 1] == tonumber(redis.call('HGET', KEYS[5], 'appended') or -1)
-    end
+    if facts[i] == 'entries-added' then return facts[i + 1] end
   end
-  return false
 end
 
 -- Plan: everything that can fail or disagree.
@@ -54,7 +51,7 @@ if ARGV[9] ~= '' then
   local epoch = tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0)
   if epoch > tonumber(ARGV[9]) then return {6, epoch} end
 end
-local at = redis.call('HMGET', KEYS[1], 'position', 'fingerprint')
+local at = redis.call('HMGET', KEYS[1], 'position', 'fingerprint', 'read')
 if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end
 if at[2] and at[2] ~= ARGV[6] then return {5, at[2]} end
 
@@ -65,7 +62,11 @@ if is_here then
   if not following or following[1] ~= ARGV[3] then return {2, following and following[1] or ''} end
   local last = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
   if not last or (last[2][#last[2]] or '') ~= ARGV[11] then return {2, ''} end
-  is_pure = every_entry_came_by_append()
+  local added = entries_added()
+  if added and added < tonumber(at[3] or 0) then return {7, added, at[3]} end
+  -- Where append.lua made every entry, each event ID is in the log once: no need to look at the index. Replication and AOF are
+  -- prefixes, so a log that holds a batch's last entry holds the batch.
+  is_pure = added == tonumber(redis.call('HGET', KEYS[5], 'appended') or -1)
 end
 
 local lengths, operations = string.match(ARGV[8], '^([%d ]+)\n(.*)$')

@@ -37,6 +37,17 @@ class ViewBroken(ProjectionError):
         self.projection, self.key, self.kind = projection, key, kind
 
 
+class LogRewound(ProjectionError):
+    """The log has fewer entries than the view has read; nothing was written."""
+
+    def __init__(self, projection: str, where: str, added: int, read: int) -> None:
+        super().__init__(
+            f"the log of {where} ever got {added} entries, but the view {projection!r} has read {read}: it was deleted, or restored "
+            "from an older copy. Nothing was applied. Restore the log and its views from one copy, or remove the views' keys with it."
+        )
+        self.projection, self.where, self.added, self.read = projection, where, added, read
+
+
 class FoldFailed(ProjectionError):
     """A projection's own code raised; its events stay in the log and pending."""
 
