@@ -169,6 +169,20 @@ class Codec:
             raise InvalidEvent(event.event_id, "a value changes when encoded (NaN or infinity)")
         return raw
 
+    def encode_each(self, events: list[Event]) -> list[bytes] | None:
+        """``encode`` of many in half the time; None where one needs a closer look, by ``encode``."""
+        encode, decode = self._encoder.encode, self._decoder.decode
+        try:
+            encoded = [encode(event) for event in events]
+            for raw in encoded:
+                decode(raw)
+        except (*UNDECODABLE, TypeError, ValueError, OverflowError):
+            return None
+        are_of_today = all(event.version == event.schema_version for event in events)
+        if are_of_today and all(len(raw) <= EVENT_BYTES_MAX and b":null" not in raw for raw in encoded):
+            return encoded
+        return None
+
     def decode(self, raw: bytes, where: str = "") -> Event | None:
         """The event in today's form, or None when its type is not among this codec's.
 

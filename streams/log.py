@@ -12,9 +12,8 @@ Consuming by group is in groups.py; the streams' registry and the start-up check
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -205,18 +204,18 @@ class Stream:
 
     def _encode(self, batch: list[Event]) -> list[bytes]:
         """Every event's JSON, once all pass every check."""
-        encode = self.codec.encode
+        encoded = self.codec.encode_each(batch) or self._encode_singly(batch)
+        check_identifiers(batch)
+        _check_times(batch)
+        return encoded
+
+    def _encode_singly(self, batch: list[Event]) -> list[bytes]:
         encoded: list[bytes] = []
         for index, event in enumerate(batch):
             try:
-                encoded.append(encode(event))
+                encoded.append(self.codec.encode(event))
             except InvalidEvent as error:
                 raise InvalidEvent(error.event_id, error.reason, index) from error.__cause__
-        check_identifiers(batch)
-        latest = time.time() + AHEAD_MAX.total_seconds()
-        for index, event in enumerate(batch):
-            if event.occurred_at.timestamp() > latest:
-                raise InvalidEvent(event.event_id, f"occurred_at {event.occurred_at} is more than 24 h ahead", index)
         return encoded
 
     def _chunks(self, batch: list[Event], encoded: list[bytes], expected: Mapping[str, int]) -> list[_Chunk]:
@@ -312,6 +311,20 @@ class Stream:
     def _expected_of(chunk: _Chunk, subject: str) -> int:
         wanted = dict(line.split(" ") for line in chunk.args[3].splitlines())
         return int(wanted[subject])
+
+
+def _check_times(batch: list[Event]) -> None:
+    """Raise InvalidEvent for the first event that is from the future, or whose time is none (a struct checks no types)."""
+    latest = datetime.now(UTC) + AHEAD_MAX
+    times = [event.occurred_at for event in batch]
+    try:
+        if max(times) <= latest:
+            return
+    except TypeError as error:
+        index = next(index for index, at in enumerate(times) if not isinstance(at, datetime))
+        raise InvalidEvent(batch[index].event_id, f"occurred_at {times[index]!r} is no datetime", index) from error
+    index = next(index for index, at in enumerate(times) if at > latest)
+    raise InvalidEvent(batch[index].event_id, f"occurred_at {times[index]} is more than 24 h ahead", index)
 
 
 def _ms(instant: datetime) -> int:

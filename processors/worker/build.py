@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,6 +36,7 @@ from aurastream.streams.embedded import EmbeddedServer, home_directory
 from aurastream.streams.groups import Cursor, as_pair
 from aurastream.streams.keys import checked_name
 from aurastream.streams.leases import worker_name
+from aurastream.streams.registry import HERE
 
 GROUP = "aurastream"  # the consumer group and the lease group of the workers
 LOOK_EVERY_S = 1.0
@@ -78,6 +80,7 @@ class App(faust.App):
         self.is_ready = self.is_prepared = False
         self.web_port = self.conf.web_port if options.web_port is not None else None
         self._held = ExitStack()
+        self._one_thread = threading.Lock()  # streams are not for several
 
     async def on_first_start(self) -> None:
         """Reach the server, and make the agents of all streams there are."""
@@ -127,9 +130,11 @@ class App(faust.App):
         found = {}
         for tp in partitions:
             stream = self._opened(tp.topic, self.consumer.topic_partitions(tp.topic) if self.kafka_topics else None)
-            views = [View(stream, projection) for projection in self.chosen if projection.folds(tp.topic)]
-            if views:
-                found[tp] = min((view.cursor(tp.partition) for view in views), key=lambda cursor: as_pair(cursor.position))
+            with self._one_thread:
+                views = [View(stream, projection) for projection in self.chosen if projection.folds(tp.topic)]
+                cursors = [view.cursor(tp.partition) for view in views]
+            if cursors:
+                found[tp] = min(cursors, key=lambda cursor: as_pair(cursor.position))
         return found
 
     async def _take_up(self, name: str) -> None:
@@ -145,13 +150,13 @@ class App(faust.App):
 
     def _opened(self, name: str, partitions: int | None = None) -> Stream:
         """A stream, created where it is new. partitions: of a Kafka topic."""
-        if name not in self.streams and partitions is not None:
-            self.streams[name] = open_stream(
-                self.server, name, codec=self.installed.codec(), settings=self.settings, create=True, partitions=partitions, log="kafka"
-            )
-        elif name not in self.streams:
-            self.streams[name] = open_stream(self.server, name, codec=self.installed.codec(), settings=self.settings, create=True)
-        return self.streams[name]
+        with self._one_thread:
+            if name not in self.streams:
+                self.streams[name] = open_stream(
+                    self.server, name, codec=self.installed.codec(), settings=self.settings, create=True, partitions=partitions,
+                    log=HERE if partitions is None else "kafka",
+                )  # fmt: skip
+            return self.streams[name]
 
     def _effecting(self, processor: Processor, name: str, topic: Any) -> Any:
         async def effect(stream: Any) -> None:

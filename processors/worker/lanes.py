@@ -113,9 +113,10 @@ class Lane:
         self._queue: asyncio.Queue[list[RawEntry]] = asyncio.Queue(QUEUED_MAX)
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._pause_s = PAUSE_FIRST_S
 
     def start(self, epoch: int | None) -> None:
-        """Catch up and go on; with a new epoch where it runs already."""
+        """Begin at the cursor; with a new epoch where it runs already."""
         self.applier.epoch = epoch
         if self._task is None or self._task.done():
             self._is_stopping = False
@@ -145,19 +146,17 @@ class Lane:
         self._task = None
 
     async def _run(self) -> None:
-        pause_s = PAUSE_FIRST_S
         while not self._is_stopping:
             try:
                 await self._apply(self.applier.settle())
-                pause_s = PAUSE_FIRST_S
                 await self._follow()
                 return
             except Fenced as error:
                 log.warning("lane_fenced", where=self.applier.keys.where, projection=self.applier.projection.name, reason=str(error))
                 return
             except Exception as error:
-                pause_s = self._troubled(error, pause_s)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                self._pause_s = self._troubled(error)
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             await self._heal()
 
     def lag(self, server: Server) -> Lag:
@@ -189,6 +188,7 @@ class Lane:
         except TimeoutError:
             if self.applier.is_log_here and await self._apply(self.applier.look()):
                 await self._apply(self.applier.catch_up())
+            self._is_well()
             return []
 
     async def _follow(self) -> None:
@@ -203,21 +203,24 @@ class Lane:
         before = self.applier.commits
         wire = await self._wires.of(self.applier.keys.log)
         result = await drive(wire, steps, self.on_commit, lambda: self._is_stopping)
-        self.trouble = ""
         if self.applier.commits > before:
             self.moved_at = time.monotonic()
+            self._is_well()
         return result
 
-    def _troubled(self, error: Exception, pause_s: float) -> float:
+    def _is_well(self) -> None:
+        self.trouble, self._pause_s = "", PAUSE_FIRST_S
+
+    def _troubled(self, error: Exception) -> float:
         """Keep the reason and return the next pause."""
         self.applier.reset()
         where = {"projection": self.applier.projection.name, "where": self.applier.keys.where}
         if is_passing(error):
             log.warning("lane_interrupted", **where, reason=f"{type(error).__name__}: {error}"[:300])
-            return min(PAUSE_MAX_S, pause_s * 2)
+            return min(PAUSE_MAX_S, self._pause_s * 2)
         self.trouble = str(error) or type(error).__name__
         log.error("lane_stuck", **where, reason=self.trouble[:500], exc_info=not isinstance(error, ProjectionError | StreamError))
-        return min(MEND_MAX_S, max(PAUSE_MAX_S, pause_s * 2))
+        return min(MEND_MAX_S, max(PAUSE_MAX_S, self._pause_s * 2))
 
     async def _heal(self) -> None:
         try:

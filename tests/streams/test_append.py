@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 import redis
 
@@ -81,6 +82,20 @@ def test_an_event_from_the_day_after_tomorrow_is_refused(stream: Stream) -> None
 
     with pytest.raises(InvalidEvent, match="24 h ahead"):
         stream.append([observation(minute=late.total_seconds() / 60)])
+
+
+def test_what_is_no_time_at_all_is_refused_like_a_wrong_one(server: Server, stream: Stream) -> None:
+    """A struct checks no types: text that JSON would make a time again is still not what the event says it is."""
+    odd = msgspec.structs.replace(observation(event_id="e2"), occurred_at="2026-04-15T12:00:00Z")
+
+    with pytest.raises(InvalidEvent, match=r"number 2 .*no datetime"):
+        stream.append([observation(event_id="e1"), odd])
+    assert entries(server, stream) == 0
+
+
+def test_a_name_with_a_line_break_in_it_is_not_two_names(stream: Stream) -> None:
+    with pytest.raises(InvalidEvent, match="event_id"):
+        stream.append([observation(event_id="a\nb"), observation(event_id="c", minute=1)])
 
 
 def test_order_holds_in_batches_larger_than_a_script_call(server: Server, stream: Stream) -> None:
