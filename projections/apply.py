@@ -111,12 +111,12 @@ class Applier:
         self._fold = Fold(projection, self.keys.where)
         self._any_type = projection.events is None
         self._fingerprint = projection.fingerprint
-        self._refusals, self._settled_at = 0, ""
+        self._refusals, self._refused_at = 0, ""
 
     def settle(self) -> Generator[Commands, Any, None]:
         """Take the cursor from the server and forget what was folded.
 
-        Raises ProjectionRedefined; InvariantBroken when the batches after one cursor were refused REFUSALS_MAX times in a row.
+        Raises ProjectionRedefined.
         """
         reply = (yield [("HGETALL", self.keys.cursor(self.projection.name))])[0]
         if isinstance(reply, Exception):
@@ -126,13 +126,6 @@ class Applier:
         self._is_settled = True
         if self.cursor.fingerprint not in ("", self._fingerprint):
             raise ProjectionRedefined(self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint)
-        self._refusals = self._refusals + 1 if self.cursor.position == self._settled_at else 0
-        self._settled_at = self.cursor.position
-        if self._refusals > REFUSALS_MAX:
-            raise InvariantBroken(
-                f"{self.projection.name} cannot get past {self._settled_at or 'the start'} of {self.keys.where}: {self._refusals} "
-                "batches were refused and nobody else advanced. Run `aurastream check`; the log or its index was changed by hand."
-            )
 
     def align(self) -> Generator[Commands, Any, None]:
         """Put the server's group where the cursor is, and acknowledge what the cursor has passed."""
@@ -207,7 +200,8 @@ class Applier:
     def commit(self, raw: list[RawEntry], then: tuple[Any, ...] | None = None) -> Generator[Commands, Any, tuple[Answer, Any]]:
         """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`, sent along with it.
 
-        Raises Fenced, ViewBroken, ProjectionRedefined, and FoldFailed of the projection.
+        Raises Fenced, ViewBroken, ProjectionRedefined, LogRewound, and FoldFailed of the projection; InvariantBroken after
+        REFUSALS_MAX refusals at one cursor.
         """
         batch = Batch(raw, self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
@@ -252,8 +246,20 @@ class Applier:
             raise LogRewound(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
         if answer is Answer.FENCED:
             raise Fenced(f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}")
+        self._count_refusal()
         if answer is not Answer.ODD:
             log.warning("commit_refused", answer=answer.name, projection=self.projection.name, where=self.keys.where)
+
+    def _count_refusal(self) -> None:
+        """Raise InvariantBroken when the batches after one cursor were refused REFUSALS_MAX times, and nobody else advanced."""
+        self._refusals = self._refusals + 1 if self.cursor.position == self._refused_at else 1
+        self._refused_at = self.cursor.position
+        if self._refusals > REFUSALS_MAX:
+            self._refusals = 0  # whoever drives may try again
+            raise InvariantBroken(
+                f"{self.projection.name} cannot get past {self._refused_at or 'the start'} of {self.keys.where}: {REFUSALS_MAX} "
+                "batches were refused and nobody else advanced. Run `aurastream check`; the log or its index was changed by hand."
+            )
 
     def _after_cursor(self, raw: list[RawEntry]) -> list[RawEntry]:
         at = as_pair(self.cursor.position)

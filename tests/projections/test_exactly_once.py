@@ -20,11 +20,11 @@ import pytest
 from redis.exceptions import TryAgainError
 
 from aurastream.projections import Consumer, FoldFailed, LogRewound, ProjectionRedefined, View, ViewBroken, apply
-from aurastream.projections.apply import Answer
+from aurastream.projections.apply import Answer, Applier
 from aurastream.projections.clips import Clips
 from aurastream.projections.consumer import Flow
 from aurastream.projections.trail import Trail
-from aurastream.streams import Outcome, Server, Settings, Stream, UnknownEventVersion, index, log, open_stream
+from aurastream.streams import InvariantBroken, Outcome, Server, Settings, Stream, UnknownEventVersion, index, log, open_stream
 from aurastream.streams.connection import Script
 from aurastream.streams.groups import CONSUMER
 from tests.facts import consume, dump, findings, observation, raw_append
@@ -448,6 +448,47 @@ def test_a_server_killed_in_the_middle_comes_back_with_view_and_log_in_step(valk
         assert_all_counted(stream)
     finally:
         process.stop()
+
+
+def answered(steps: Any, stream: Stream, commit_answer: list[Any] | None = None) -> Any:
+    """Drive an applier's generator; a commit gets the answer given, or the server's."""
+    answers = None
+    try:
+        while True:
+            commands = steps.send(answers)
+            fake = commit_answer is not None and apply.is_commit(commands[0])
+            answers = [commit_answer] if fake else stream.wire(0).ask(*commands)
+    except StopIteration as finished:
+        return finished.value
+
+
+def test_starting_again_is_no_refusal_however_often(server: Server, stream: Stream) -> None:
+    """A slot that moves, or a server that comes and goes: each costs a settle, and none of them says that the log is broken."""
+    stream.append([observation(event_id="e1")])
+    applier = Applier(Counting(), stream, 0)
+    for _ in range(apply.REFUSALS_MAX * 2):
+        answered(applier.settle(), stream)
+
+    answered(applier.catch_up(), stream)
+
+    assert counted(stream) == {"clip-1": 1}
+
+
+def test_a_batch_that_is_refused_for_ever_is_told_and_may_be_tried_again(server: Server, stream: Stream) -> None:
+    stream.append([observation(event_id="e1")])
+    raw = stream.read_raw(0)
+    applier = Applier(Counting(), stream, 0)
+    answered(applier.settle(), stream)
+
+    for _ in range(apply.REFUSALS_MAX):
+        assert answered(applier.commit(raw), stream, [int(Answer.GAP), b""])[0] is Answer.GAP
+        answered(applier.settle(), stream)
+    with pytest.raises(InvariantBroken, match="cannot get past the start of clips-test/0"):
+        answered(applier.commit(raw), stream, [int(Answer.GAP), b""])
+
+    answered(applier.settle(), stream)
+    assert answered(applier.commit(raw), stream)[0] is Answer.OK
+    assert counted(stream) == {"clip-1": 1}
 
 
 # Bad entries in the log.
