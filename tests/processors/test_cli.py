@@ -318,8 +318,8 @@ def test_a_connection_that_breaks_is_a_sentence(world: Home) -> None:
     server = ServerProcess(binaries()["valkey"])
     try:
         env: Environ = {"AURASTREAM_REDIS_URL": server.url, "AURASTREAM_ATTEMPTS_MAX": "1", "AURASTREAM_BATCH_MAX": "1"}
-        world.run("append", stdin="".join(line_of(n, f"clip-{n}", n) for n in range(20_000)), env=env)
-        catching_up = world.start("run", "--until-idle", env=env)
+        world.run("append", stdin="\n".join(line_of(n % 600, f"clip-{n}", n, event_id=f"x{n}") for n in range(10_000)), env=env)
+        catching_up = world.start("run", "--until-idle", env=env)  # by one entry a time: seconds
         until(lambda: "consumer_started" in catching_up.err, "the command")
         server.kill()
         assert catching_up.wait() == 3
