@@ -34,7 +34,7 @@ from aurastream.streams.index import DIGEST_BYTES, collided_field_of, field_of, 
 from aurastream.streams.keys import Keys
 from aurastream.streams.pressure import join
 
-REFUSALS_MAX = 50  # times in a row an applier starts again from one position before it stops
+REFUSALS_MAX = 50  # batches refused in a row at one cursor before an applier gives up
 RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
 
 _COMMIT = Script(__file__, "commit.lua")

@@ -49,7 +49,7 @@ class LogRewound(ProjectionError):
 
 
 class FoldFailed(ProjectionError):
-    """A projection's own code raised; its events stay in the log and pending."""
+    """A projection's own code raised; its events stay in the log, after the cursor."""
 
     def __init__(self, projection: str, where: str, event_id: str, error: Exception) -> None:
         super().__init__(

@@ -118,4 +118,4 @@ class PartitionMismatch(StreamError):
 
 
 class InvariantBroken(StreamError):
-    """Something that must never happen did; the worker stops and leaves its events pending."""
+    """Something that must never happen did; whoever meets it stops; its events stay in the log, after the cursor."""

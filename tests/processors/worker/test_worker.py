@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -175,7 +176,7 @@ def test_workers_share_the_partitions_and_give_them_back(start: Start, live: Str
     append(live, 500, 100)
     until(lambda: applied(live) == 600, "the rest")
 
-    assert '"takeovers' not in second.log()
+    assert "aurastream_takeovers_total 0.0" in second.page("/metrics")[1], "what was given back was not taken over"
     assert findings(live, Trail()) == []
 
 
@@ -254,3 +255,10 @@ def test_an_unreachable_server_and_a_taken_port_are_a_sentence(tmp_path: Path, u
     environ = {**os.environ, "AURASTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
     away = subprocess.run([PROGRAMS / "aurastream", "run"], env=environ, capture_output=True, text=True, check=False)
     assert (away.returncode, "cannot reach the Redis server" in away.stderr, "Traceback" in away.stderr) == (3, True, False)
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = [PROGRAMS / "aurastream", "run", "--web-port", str(taken.getsockname()[1])]
+        told = subprocess.run(command, env={**environ, "AURASTREAM_REDIS_URL": url}, capture_output=True, text=True, check=False)
+    assert (told.returncode, "is taken" in told.stderr, "Traceback" in told.stderr) == (2, True, False)
