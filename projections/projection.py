@@ -17,7 +17,7 @@ Declared over the state:  Ranking  who is highest, over all or per part, with lo
                           Totals   integers added up over keys, by part and event-time window; each key counts once a window
                           Rollup   a row per key of your choice, folded from states and events
                           Listing  an append-only list per key
-All of them are plain hashes and sorted sets with JSON values (tables.py).
+All of them are plain hashes and sorted sets with JSON values, read by reads.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Read views: every answer comes from one instant of a partition, with the cursor 
     view = View(stream, Clips())
     view.state("12766257")          one key's state
     view.ranking("viral", top=20)   the best over all partitions, with their states
-    view.table("categories")        all rows, by partition and added up
+    view.totals("categories")       all rows, added up over the partitions
 
 A partition is read by one script call (snapshot.lua), so a ranking agrees with its states and a total with its parts.
 Partitions are separate instants: every answer carries a position per partition.
