@@ -12,7 +12,7 @@ Partitions are separate instants: every answer carries a position per partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import merge
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
@@ -87,9 +87,14 @@ class View(Generic[S]):
     def __init__(self, stream: Stream, projection: Projection[S], *, generation: int = 1) -> None:
         self.stream, self.projection, self.generation = stream, projection, generation
         self._rankings = {spec.name: spec for spec in projection.rankings}
-        self._decode_state = msgspec.json.Decoder(projection.state).decode
-        self._rollups = {spec.name: msgspec.json.Decoder(spec.row).decode for spec in projection.rollups}
-        self._decode_list = msgspec.json.Decoder(ListRow).decode
+        self._opened = stream.keyring.open_json  # sealed personal fields are opened where they are read, never where they are kept
+        self._decode_state = self._decoder(projection.state)
+        self._rollups = {spec.name: self._decoder(spec.row) for spec in projection.rollups}
+        self._decode_list = self._decoder(ListRow)
+
+    def _decoder(self, kind: Any) -> Callable[[bytes], Any]:
+        decode, opened = msgspec.json.Decoder(kind).decode, self._opened
+        return lambda raw: decode(opened(raw))
 
     def key(self, partition: int, table: str, part: str | None = None) -> str:
         """The Redis key of a table."""
@@ -171,7 +176,7 @@ class View(Generic[S]):
             head = self._decode_list(raw)
             names = [f"{key}|{number}" for number in range(head.stored)]
             full = self.rows(name, names, [partition]).rows[partition] if names else []
-            items[partition] = [item for row in full for item in msgspec.json.decode(row)] + list(head.tail)
+            items[partition] = [item for row in full for item in msgspec.json.decode(self._opened(row))] + list(head.tail)
         return Answer(items, found.positions)
 
     def ranking(self, name: str, top: int = 20, part: str | None = None) -> Answer:

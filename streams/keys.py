@@ -16,6 +16,9 @@ from xxhash import xxh3_64_intdigest
 from aurastream.streams.errors import StreamError
 
 STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
+VIEWS = "aura:views"  # hash: stream/projection -> JSON of its generations: which is live (projections/generations.py)
+CREATORS = "aura:{creators}:keys"  # hash: creator -> pseudonym and key of its personal fields (keyring.py)
+ERASURES = "aura:{creators}:erased"  # hash: pseudonym -> JSON of the erasure's event until that is in the log
 PARTITIONS_MAX = 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -35,6 +38,14 @@ def partition_of(subject: str, partitions: int) -> int:
 def members_key(group: str) -> str:
     """Sorted set: the living workers of a group -> server ms until which they count as alive."""
     return f"aura:members:{checked_name('group', group)}"
+
+
+def generation_group(projection: str, generation: int) -> str:
+    """The group of a view's generation: whose cursor, dead entries and place among those producers wait for it has.
+
+    The first is the projection's name alone, so that a view that was never rebuilt reads as before; no other group has an @.
+    """
+    return projection if generation == 1 else f"{projection}@{generation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,20 @@ class Keys:
     def versions(self) -> str:
         """Hash: subject -> number of its events, in streams that ask for expected versions."""
         return self._key("versions")
+
+    @property
+    def archive(self) -> str:
+        """Hash: how far the partition is archived: number, position, entries, head, url (archive/)."""
+        return self._key("archive")
+
+    @property
+    def entities(self) -> str:
+        """Hash: subject|chunk -> packed positions of its events, in streams that ask for expected versions."""
+        return self._key("entities")
+
+    def snapshots(self, name: str) -> str:
+        """Hash: subject -> JSON of its state, version and position, by the fold of that name (projections/entity.py)."""
+        return self._key(f"snapshots:{name}")
 
     def lease(self, group: str) -> str:
         """Hash: who owns the partition for the group, until when, and the fencing epoch (leases.py)."""

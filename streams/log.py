@@ -26,6 +26,7 @@ from aurastream.streams.connection import Script, Server, Wire, retried
 from aurastream.streams.errors import BacklogFull, InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
 from aurastream.streams.events import Event
 from aurastream.streams.index import field_of
+from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
@@ -85,10 +86,12 @@ class Stream:
     """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several threads."""
 
     def __init__(
-        self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings, *, is_log_here: bool = True
-    ) -> None:
+        self, server: Server, name: str, partitions: int, versioned: bool, codec: Codec, settings: Settings,
+        *, is_log_here: bool = True, is_replay: bool = False,
+    ) -> None:  # fmt: skip
         self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
-        self.codec, self.settings, self.is_log_here = codec, settings, is_log_here
+        self.codec, self.settings, self.is_log_here, self.is_replay = codec, settings, is_log_here, is_replay
+        self.keyring = Keyring(server)
         self.keys = tuple(Keys(name, partition) for partition in range(partitions))
         self._wires: dict[str, Wire] = {}
         self._gate, self._open_gate = Gate(settings), Gate(settings.model_copy(update={"budget_events": 0, "budget_bytes": 0}))

@@ -21,11 +21,13 @@ EVICTION_FIT = ("noeviction", "")
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
-    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka"."""
+    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka". is_replay: its events were replayed from
+    another stream, so that processors that are silent in a replay leave it alone."""
 
     partitions: int
     versioned: bool = False
     log: str = HERE
+    is_replay: bool = False
 
 
 def list_streams(server: Server) -> dict[str, StreamFacts]:
@@ -44,16 +46,18 @@ def open_stream(
     partitions: int | None = None,
     versioned: bool = False,
     log: str = HERE,
+    is_replay: bool = False,
 ) -> Stream:
     """The stream, after the start-up checks.
 
     create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any other number.
     log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are here.
+    is_replay: of a new stream: its events are replayed ones.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
     chosen = settings or Settings()
     checked_name("stream", name)
-    wanted = StreamFacts(partitions or chosen.partitions, versioned, log)
+    wanted = StreamFacts(partitions or chosen.partitions, versioned, log, is_replay)
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
 
@@ -71,7 +75,10 @@ def open_stream(
         raise PartitionMismatch(name, facts.partitions, partitions)
     if facts.log != log and create:
         raise ServerUnfit(f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own.")
-    return Stream(server, name, facts.partitions, facts.versioned, codec or Codec(), chosen, is_log_here=facts.log == HERE)
+    return Stream(
+        server, name, facts.partitions, facts.versioned, codec or Codec(), chosen,
+        is_log_here=facts.log == HERE, is_replay=facts.is_replay,
+    )  # fmt: skip
 
 
 def check_server(server: Server, settings: Settings) -> None:

@@ -46,3 +46,4 @@ class Settings(BaseSettings):
     attempts_max: int = Field(8, ge=1, le=100, description="tries of an idempotent operation when the connection fails")
     batch_max: int = Field(2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over")
+    archive: str = Field("", description="where closed segments of the log go: a directory or an fsspec URL (s3://bucket/prefix)")

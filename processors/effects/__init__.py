@@ -20,13 +20,13 @@ from aurastream.processors.effects.dead import (
     DeadLetterUnknown,
     discard,
     list_letters,
-    operator,
     retry,
 )
 from aurastream.processors.effects.flow import EffectFlow
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor
 from aurastream.processors.effects.runner import Asker, EffectRunner
-from aurastream.processors.effects.worker import OPERATIONS, EffectWorker
+from aurastream.processors.effects.worker import EffectWorker
+from aurastream.streams import OPERATIONS, operator
 
 __all__ = [
     "OPERATIONS",

@@ -6,8 +6,6 @@ A decision marks; the processor's worker, whichever process that is, acts on it 
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
@@ -18,7 +16,7 @@ from aurastream.processors.effects import letters
 from aurastream.processors.effects.flow import effect_keys
 from aurastream.processors.effects.letters import Letter
 from aurastream.projections import ProjectionError
-from aurastream.streams import Codec, Event, Stream
+from aurastream.streams import Codec, Event, Stream, operator
 from aurastream.streams.connection import Script
 from aurastream.streams.groups import as_pair
 from aurastream.streams.keys import Keys
@@ -81,11 +79,6 @@ class DeadLetterBusy(ProjectionError):
             f"{position} changes all the time: its processor or somebody else is at it. Look again with `aurastream dead list`."
         )
         self.position = position
-
-
-def operator() -> str:
-    """Who decides: user@host, for the audit trail."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from aurastream.projections import ProjectionError
-from aurastream.streams import Codec, Event, named_id
+from aurastream.streams import Codec, Event, Stream, named_id
 from aurastream.streams.codec import Upcaster
 from aurastream.streams.keys import checked_name
 
@@ -96,6 +96,10 @@ class Processor:
     def reads(self, stream: str) -> bool:
         """Whether it handles events of this stream."""
         return self.streams is None or stream in self.streams
+
+    def handles(self, stream: Stream) -> bool:
+        """Whether it works on this stream: it reads it, and is not silent there because its events are a replay's."""
+        return self.reads(stream.name) and not (stream.is_replay and self.is_silent_in_replay)
 
     def codec(self) -> Codec:
         """Decodes the events it handles."""

@@ -22,10 +22,9 @@ from aurastream.processors.effects.processor import Processor
 from aurastream.processors.effects.runner import Asker, EffectRunner
 from aurastream.processors.worker.lanes import Wires
 from aurastream.projections.apply import Fenced
-from aurastream.streams import Codec, Server, Settings, Stream, UnknownOutcome, open_stream
+from aurastream.streams import OPERATIONS, Codec, Server, Settings, Stream, UnknownOutcome, open_stream
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, Routed
 
-OPERATIONS = "operations"  # the stream of the audit trail
 POLL_FIRST_S, POLL_MAX_S = 0.005, 0.2  # between two looks at a log without news
 LOOK_S = 0.5  # how late a person's word may be noticed
 MEND_MAX_S = 30.0  # between two tries at a partition that a person must mend
@@ -97,7 +96,7 @@ class EffectWorker:
             (processor.name, stream)
             for stream in self._streams()
             for processor in self._processors.values()
-            if processor.reads(stream.name)
+            if processor.handles(stream)
         ]
         return [Claim(name, stream.name, partition) for name, stream in found for partition in range(stream.partitions)]
 

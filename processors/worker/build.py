@@ -141,7 +141,7 @@ class App(faust.App):
         stream = await asyncio.to_thread(self._opened, name)
         topic = batch_topic(self, name, partitions=stream.partitions)
         agents = [self._folding(projection, name, topic) for projection in self.chosen if projection.folds(name)]
-        agents += [self._effecting(processor, name, topic) for processor in self.processors if processor.reads(name)]
+        agents += [self._effecting(processor, name, topic) for processor in self.processors if processor.handles(stream)]
         self.taken_up.add(name)
         if self.started:
             for agent in agents:

@@ -112,7 +112,7 @@ class Errands:
     def assign(self, stream: Stream, partition: int, epoch: int | None) -> None:
         """The partition is ours, under this epoch."""
         for processor in self.processors:
-            if processor.reads(stream.name):
+            if processor.handles(stream):
                 name = (processor.name, (stream.name, partition))
                 if name not in self.errands:
                     into = stream if processor.into is None else self._open(processor.into)

@@ -16,17 +16,27 @@ from aurastream.streams import (
     BUILT_IN,
     ClipViewsObserved,
     Codec,
+    CreatorErased,
     DamagedEntry,
     EffectDiscarded,
     EffectParked,
     EffectRetried,
     Event,
+    GenerationRetired,
     GroupForgotten,
     ImportFinished,
     ImportRowRejected,
     InvalidEvent,
+    LogArchived,
+    LogReplayed,
+    LogTrimmed,
+    RebuildCompared,
+    RebuildStarted,
     StreamError,
+    SubjectRebuilt,
     UnknownEventVersion,
+    ViewRolledBack,
+    ViewSwapped,
     derived_id,
     from_cloudevent,
     observed_id,
@@ -67,6 +77,42 @@ SAMPLES: dict[str, Event] = {
     "group.forgotten.v1": GroupForgotten(
         event_id="clips:notify:forgotten:20260415T120000.000000Z", subject="notify", occurred_at=NOON, source="ada@host", producers_of="clips",
         behind_events=1_000_000, why="replaced by mail",
+    ),
+    "rebuild.started.v1": RebuildStarted(
+        event_id="rebuild:clips:clips:2:started", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2, why="a new rule"
+    ),
+    "rebuild.compared.v1": RebuildCompared(
+        event_id="rebuild:clips:clips:2:compared", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2,
+        events=549_296, differing=3,
+    ),
+    "view.swapped.v1": ViewSwapped(
+        event_id="rebuild:clips:clips:2:swapped", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2, previous=1,
+        differing=3, why="the new rule is right",
+    ),
+    "view.rolled_back.v1": ViewRolledBack(
+        event_id="rebuild:clips:clips:1:rolled_back", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=1, previous=2,
+        why="it is not",
+    ),
+    "generation.retired.v1": GenerationRetired(
+        event_id="rebuild:clips:clips:1:retired", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=1, why="kept 24 h"
+    ),
+    "subject.rebuilt.v1": SubjectRebuilt(
+        event_id="rebuild:clips:clips:clip-1", subject="clip-1", occurred_at=NOON, source="ada@host", stream="clips", projection="clips", differing=1,
+        why="a wrong HSET",
+    ),
+    "log.archived.v1": LogArchived(
+        event_id="archive:clips:0:1", subject="clips", occurred_at=NOON, source="ada@host", partition=0, number=1, first="1764000000000-0",
+        last="1764000000000-3", entries=4, head="0" * 64,
+    ),
+    "log.trimmed.v1": LogTrimmed(
+        event_id="trim:clips:0:1764000000000-3", subject="clips", occurred_at=NOON, source="ada@host", partition=0, until="1764000000000-3", entries=4,
+        why="older than a week",
+    ),
+    "log.replayed.v1": LogReplayed(
+        event_id="replay:clips:1", subject="clips", occurred_at=NOON, source="ada@host", into="stream sandbox", events=4, selection="--type clip.x"
+    ),
+    "creator.erased.v1": CreatorErased(
+        event_id="erase:5f2b1c0d9e8a7f6b", subject="5f2b1c0d9e8a7f6b", occurred_at=NOON, source="ada@host", why="asked on 12 April"
     ),
 }  # fmt: skip
 
