@@ -1,0 +1,154 @@
+"""aurastream archive: close what the log holds into segments of the archive; list them; tell the server that they were moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, notes, table
+from aurastream.streams import OPERATIONS, Stream, StreamError
+from aurastream.streams.archive import open_archive
+from aurastream.streams.errors import ArchiveDamaged, ArchiveRefused
+
+if TYPE_CHECKING:
+    from aurastream.streams.archive.archiver import Archiver
+    from aurastream.streams.archive.manifest import Manifest
+    from aurastream.streams.archive.reading import StreamArchive
+
+SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last", "entries")} | {"bytes": "file_bytes", "head": "hash"}
+COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes", "head~"]
+
+
+@click.group(invoke_without_command=True)
+@stream_option_all
+@click.option("--until", metavar="TIME", help="Only what was appended before this (ISO 8601; a date is 00:00 UTC).")
+@click.option("--min-events", default=1, show_default=True, type=click.IntRange(1), help="Close no smaller segment.")
+@json_option
+@click.pass_context
+def archive(context: click.Context, stream_names: tuple[str, ...], until: str | None, min_events: int, as_json: bool) -> int:
+    """Close what the log holds into segments of the archive (AURASTREAM_ARCHIVE).
+
+    Segments are Parquet files, chained by hash, of at most AURASTREAM_SEGMENT_EVENTS entries. Nothing leaves the log: see trim.
+    A partition that is refused is named and left, the others are archived; then the exit code is 1.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    end = _position_before(until)
+    refused: list[tuple[str, int, str]] = []
+    with session(context) as found:
+        archivers = [_archiver(found, stream) for stream in _archivable(found, stream_names)]
+        for archiver in archivers:
+            archiver.check_place()
+        made = [item for archiver in archivers for item in _close(archiver, end, min_events, refused)]
+    if as_json:
+        told = [{"stream": name, "partition": partition, "message": message} for name, partition, message in refused]
+        print_json({"segments": _rows(made), "refused": told})
+    else:
+        _show(f"{len(made)} segments closed", made)
+    return 1 if refused else 0
+
+
+@archive.command("list")
+@stream_option_all
+@json_option
+@click.pass_context
+def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
+    """The segments, per partition, the oldest first."""
+    with session(context) as found:
+        held = [
+            manifest
+            for stream in _archivable(found, stream_names)
+            for partition in range(stream.partitions)
+            for manifest in _opened(found, stream).segments(partition)
+        ]
+    if as_json:
+        print_json({"segments": _rows(held)})
+    else:
+        _show("Segments", held)
+
+
+@archive.command("move")
+@stream_option_all
+@json_option
+@click.pass_context
+def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
+    """Tell the server that the archive is at AURASTREAM_ARCHIVE now.
+
+    Copy all its files there first. Every file is read and compared with its hash before the server is told.
+    """
+    from aurastream.streams.archive.archiver import move
+
+    with session(context) as found:
+        moved = [
+            (stream.name, partition, move(_opened(found, stream), partition))
+            for stream in _archivable(found, stream_names)
+            for partition in range(stream.partitions)
+        ]
+    found_there = sum(count for _, _, count in moved)
+    if as_json:
+        rows = [{"stream": name, "partition": partition, "segments": count} for name, partition, count in moved]
+        print_json({"archive": found.settings.archive, "partitions": rows})
+    else:
+        line(f"the archive is at {found.settings.archive}: {found_there} segments found there")
+
+
+def _archiver(found: Session, stream: Stream) -> Archiver:
+    from aurastream.streams.archive.archiver import Archiver
+
+    operations = None if stream.name == OPERATIONS else found.open(OPERATIONS, create=True)
+    return Archiver(_opened(found, stream), operations)
+
+
+def _close(archiver: Archiver, end: str, min_events: int, refused: list[tuple[str, int, str]]) -> Iterator[Manifest]:
+    """Archive one stream, telling of each segment, and of partitions that are refused."""
+    stream = archiver.stream
+    for partition in range(stream.partitions):
+        try:
+            for manifest in archiver.run(partition, end, min_events):
+                kept = f"{manifest.file_bytes / manifest.entries:.1f} bytes each"
+                notes.print(f"{stream.name}/{partition}: segment {manifest.number}, {manifest.entries:,} entries, {kept}")
+                yield manifest
+        except (ArchiveRefused, ArchiveDamaged) as error:
+            refused.append((stream.name, partition, str(error)))
+            notes.print(f"{stream.name}/{partition}: {harmless(str(error))}", style="red", markup=False)
+
+
+def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:
+    """The named streams, or all whose log is here; operations comes last, and is there, as archiving the others appends to it."""
+    found.open(OPERATIONS, create=True)
+    streams = found.streams(names)
+    chosen = streams if names else [stream for stream in streams if stream.is_log_here]
+    return sorted(chosen, key=lambda stream: stream.name == OPERATIONS)
+
+
+def _opened(found: Session, stream: Stream) -> StreamArchive:
+    opened = open_archive(found.settings, stream)
+    if opened is None:
+        raise StreamError("no archive is set. Set AURASTREAM_ARCHIVE to a directory or an fsspec URL (s3://bucket/prefix).")
+    return opened
+
+
+def _position_before(until: str | None) -> str:
+    """The last position that can have been appended before the time; "+" for no time."""
+    if until is None:
+        return "+"
+    from datetime import UTC, datetime
+
+    try:
+        instant = datetime.fromisoformat(until)
+    except ValueError as error:
+        raise click.BadParameter(f"{until!r} is no ISO 8601 time", param_hint="--until") from error
+    aware = instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+    return str(max(0, int(aware.timestamp() * 1000) - 1))
+
+
+def _rows(held: list[Manifest]) -> list[dict[str, Any]]:
+    return [{column: getattr(manifest, name) for column, name in SHOWN.items()} for manifest in held]
+
+
+def _show(title: str, held: list[Manifest]) -> None:
+    table(title, COLUMNS, [list(row.values()) for row in _rows(held)])

@@ -1,0 +1,68 @@
+"""
+Files of the archive that the slot does not lead to: what a killed archiver, or one that was too late, has left.
+
+    numbered after the slot's segment    may be committed yet, by whoever made it: looked at, and left
+    up to it                             never: the chain went on without it. Removed
+
+So whoever reads all `*.parquet` of a folder reads each entry once. What may be somebody's only copy is never removed.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aurastream.streams.archive import manifest as manifests
+from aurastream.streams.archive.reading import UNREADABLE, StreamArchive
+from aurastream.streams.archive.store import PART
+from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
+from aurastream.streams.history import History
+
+OURS = re.compile(rf"\.?(\d{{8,}})-([0-9a-f]{{16}})\.(json|parquet)(\.[0-9a-f]+\{PART})?")
+
+
+def remove_orphans(archive: StreamArchive, partition: int) -> list[str]:
+    """Remove those that can go; returns their names. Raises ArchiveRefused where one holds entries that neither archive nor log has."""
+    chained = {manifest.name for manifest in archive.segments(partition)}
+    known = len(chained)
+    found = [match for name in archive.store.names(archive.folder(partition)) if (match := OURS.fullmatch(name)) is not None]
+    orphans = [match for match in found if f"{match[1]}-{match[2]}" not in chained or match[4]]
+    for match in orphans:
+        if not match[4]:
+            _refuse_only_copy(archive, partition, match[0])
+    gone = [match[0] for match in orphans if int(match[1]) <= known]
+    for name in gone:
+        archive.store.delete(f"{archive.folder(partition)}/{name}")
+    return gone
+
+
+def _refuse_only_copy(archive: StreamArchive, partition: int, name: str) -> None:
+    ends = _ends(archive, partition, name)
+    try:
+        found = History(archive.stream, archive).entries(partition, ends)
+    except ArchiveNeeded:
+        found = {}
+    if not ends or len(found) < len(set(ends)):
+        raise ArchiveRefused(
+            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server knows of, and holds entries "
+            "that are not in its log: the server was restored from an older copy, or another one archives to the same place. Nothing "
+            "was archived or removed. Give each server an AURASTREAM_ARCHIVE of its own; or restore a newer copy of the server; or "
+            "move the file to another place once it is certain that it is not needed."
+        )
+
+
+def _ends(archive: StreamArchive, partition: int, name: str) -> list[str]:
+    """The positions of a file's first and last entry; none where it is not what an archiver writes."""
+    path = f"{archive.folder(partition)}/{name}"
+    try:
+        if name.endswith(".json"):
+            manifest = manifests.decode(archive.store.read(path))
+            return [manifest.first, manifest.last]
+        with pq.ParquetFile(pa.BufferReader(archive.store.read(path))) as file:
+            positions = file.read(columns=["position"])["position"]
+            return [positions[0].as_py(), positions[-1].as_py()] if len(positions) else []
+    except (*UNREADABLE, msgspec.MsgspecError):
+        return []
