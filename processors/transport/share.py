@@ -131,7 +131,7 @@ class Acquisition:
             ("HGET", keys.meta, "trimmed"),
         ]
         stored, last, length, trimmed = yield [(keys.log, command) for command in commands]
-        share = Share(claim, self.epoch)
+        share = Share(claim, self.epoch, "", int(trimmed or 0))  # offsets count what was trimmed
         if stored[1] is not None:
             share = Share(claim, self.epoch, stored[0].decode(), int(stored[1]))
         elif self.from_end and last:

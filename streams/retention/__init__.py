@@ -1,0 +1,5 @@
+"""
+Retention: what may leave the live log, who holds it back (holders.py), and the trim itself (trimmer.py).
+
+What is promised, refused and measured is said in trimmer.py.
+"""
