@@ -8,6 +8,9 @@ killed is resumed by starting it again. Order per subject is file order: every i
 two importers the one ahead is simply followed. A file whose content changed under its name since it was imported is refused before
 its first row.
 A row from the future (a broken clock) is refused like one that cannot be read, as append would refuse its whole batch.
+
+A row that names its channel (YouTube's channel_title, Chzzk's member_id of the metadata) makes an event of that creator, whose title
+and channel are sealed (streams/personal/); `aurastream erase` takes the name as it is in the file. The rejects file is plain text.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import msgspec
 from aurastream.processors.formats import Format, FormatError, Metadata, Reject, Row, open_file, read_rows
 from aurastream.streams import ClipViewsObserved, Event, ImportFinished, ImportRowRejected, Outcome, Stream
 from aurastream.streams.log import AHEAD_MAX
+from aurastream.streams.personal.sealing import is_reserved
 
 IMPORTS = "imports"  # the stream of what imports say of themselves
 BATCH = 2_000
@@ -109,7 +113,7 @@ def _append_chunk(
     refused: list[Event] = []
     latest = datetime.now(UTC) + AHEAD_MAX
     for found in chunk:
-        row = _too_early(found) if isinstance(found, Row) and found.observed_at > latest else found
+        row = _refused(found, latest) if isinstance(found, Row) else found
         if isinstance(row, Row):
             events.append(observation(row, result.file))
             last = max(last, row.observed_at)
@@ -126,19 +130,24 @@ def _append_chunk(
     return last
 
 
-def _too_early(row: Row) -> Reject:
-    at = row.observed_at.isoformat()
-    return Reject(
-        row.number, ("row",), f"row: observed {at}, more than 24 h ahead", f"{row.subject},{at},{row.views},{row.category}"[:500]
-    )
+def _refused(row: Row, latest: datetime) -> Row | Reject:
+    """The row, or why append would refuse it."""
+    if row.observed_at > latest:
+        why = f"observed {row.observed_at.isoformat()}, more than 24 h ahead"
+    elif is_reserved(row.title) or is_reserved(row.channel):
+        why = "its title or channel begins as a sealed text does"
+    else:
+        return row
+    shown = f"{row.subject},{row.observed_at.isoformat()},{row.views},{row.category}"
+    return Reject(row.number, ("row",), f"row: {why}", shown[:500])
 
 
 def observation(row: Row, file: str) -> ClipViewsObserved:
-    """The row as an event; texts are cut to what an event holds."""
+    """The row as an event; texts are cut to what an event holds. The creator is the channel: nothing else in a file names one."""
     return ClipViewsObserved(
         event_id=f"{file}:{row.number}", subject=row.subject, occurred_at=row.observed_at, source="import",
         views=row.views, category=row.category[:1000], title=row.title[:1000], channel=row.channel[:1000],
-        created_at=row.created_at,
+        created_at=row.created_at, creator=row.channel[:1000],
     )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ _ENVELOPE = {
     "schemaversion": "version",
 }
 _REQUIRED = ("id", "source", "specversion", "type", "subject", "time")
-_OTHER = {"specversion", "datacontenttype", "data"}
+PLACE = "aurastreamplace"  # extension: stream/partition/position a replay read it at; no part of the event
+_OTHER = {"specversion", "datacontenttype", "data", PLACE}
 
 
 def is_cloudevent(content: Mapping[str, Any]) -> bool:

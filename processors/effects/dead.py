@@ -82,7 +82,7 @@ class DeadLetterBusy(ProjectionError):
 
 
 def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:
-    """A group's dead letters of a stream, by partition in the order of the log."""
+    """A group's dead letters of a stream, by partition in the order of the log; sealed reasons are opened."""
     for keys in stream.keys:
         at = effect_keys(keys, group)
         stored: dict[bytes, bytes] = stream.server.client.hgetall(at["dead"])  # type: ignore[assignment]
@@ -92,7 +92,8 @@ def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:
         seen: set[str] = set()
         for position in sorted(stored, key=lambda item: as_pair(item.decode())):
             letter = letters.letter_of(stored[position])
-            yield _shown(keys, group, position.decode(), letter, stored[position], seen, due)
+            shown = _shown(keys, group, position.decode(), letter, stored[position], seen, due)
+            yield msgspec.structs.replace(shown, reason=stream.keyring.open_text(shown.reason))
 
 
 def _shown(keys: Keys, group: str, position: str, letter: Letter | None, text: bytes, seen: set[str], due: set[bytes]) -> DeadLetter:

@@ -44,6 +44,7 @@ AHEAD_MAX = 4_096  # entries between the cursor and the last one read: how far o
 READ_MAX = 256  # entries a read
 PARTS = ("attempts", "done", "dead", "line", "due", "outbox")
 
+_BEGIN = Script(__file__, "begin.lua")
 _EFFECTS = Script(__file__, "effects.lua")
 
 
@@ -72,10 +73,11 @@ class Handle(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The handler did not return. is_final: no further attempt can help."""
+    """The handler did not return. reason: in its own words. is_final: no further attempt can help. ours: our words before it."""
 
     reason: str
     is_final: bool = False
+    ours: str = ""
 
 
 class Again(msgspec.Struct, frozen=True):
@@ -145,8 +147,8 @@ class EffectFlow:
 
     def settle(self) -> Steps:
         """Begin at the cursor, and forget what was read."""
-        questions = [("HGETALL", self.at["cursor"]), ("HKEYS", self.at["done"]), ("HKEYS", self.at["attempts"])]
-        cursor, done, begun = yield from self._ask(*questions)
+        begin = _BEGIN.call((self.at["cursor"], self.keys.meta), ())
+        cursor, done, begun = yield from self._ask(begin, ("HKEYS", self.at["done"]), ("HKEYS", self.at["attempts"]))
         self.suspects = {position.decode() for position in begun}
         self.seen = cursor_of(cursor).position
         self._window.clear()
@@ -172,7 +174,7 @@ class EffectFlow:
     def attempt(self, item: Item) -> Generator[Ask | Handle, Any, Again | Ended]:
         """One attempt at an item. Raises Fenced, Gap, and the server's errors."""
         if item.problem:
-            return (yield from self._park(item, 0, item.problem))
+            return (yield from self._park(item, 0, item.problem[: letters.REASON_MAX]))
         self.on_step("taken", item)
         waiting = self._letter(item, letters.WAITING, 0)
         answer, told = yield from self._call("begin", item, self.processor.attempts_max, waiting.text())
@@ -184,7 +186,8 @@ class EffectFlow:
             return self._ended(item, answer.name.lower())
         number = int(told)
         self.on_step("begun", item)
-        outcome: Any = yield Handle(item.event, self._attempt(item, number))
+        event = yield from _asked(self.stream.keyring.opening(item.event))
+        outcome: Any = yield Handle(event, self._attempt(item, event, number))
         self.suspects.discard(item.position)
         self.on_step("handled", item)
         if not isinstance(outcome, Failed):
@@ -194,7 +197,7 @@ class EffectFlow:
             _, following = yield from self._call("done", item)
             return self._ended(item, "done", following.decode())
         if outcome.is_final or number >= self.processor.attempts_max:
-            return (yield from self._park(item, number, outcome.reason))
+            return (yield from self._park(item, number, (yield from self._kept(item.event, event, outcome))))
         return Again(self.processor.pause_s(number, self._dice.random()))
 
     def due(self) -> Generator[Ask | Handle, Any, list[str]]:
@@ -236,7 +239,7 @@ class EffectFlow:
         try:
             yield from _asked(self.into.appending(self._identified(item.event, derived)))
         except (InvalidEvent, TypeError) as error:
-            return Failed(f"what it returned cannot be appended: {error}"[: letters.REASON_MAX])
+            return Failed(str(error), ours="what it returned cannot be appended: ")
         return None
 
     def _identified(self, source: Event, derived: Iterable[Event] | None) -> list[Event]:
@@ -253,9 +256,16 @@ class EffectFlow:
             events.append(msgspec.structs.replace(event, **changes))
         return events
 
+    def _kept(self, stored: Any, opened: Event, failed: Failed) -> Generator[Ask | Handle, Any, str]:
+        """Why it failed, to be kept. A handler that saw personal texts may repeat them in any form: its words are sealed whole."""
+        if opened is stored or not failed.reason:
+            return f"{failed.ours}{failed.reason}"[: letters.REASON_MAX]
+        sealed: str = yield from _asked(self.stream.keyring.sealing_reason(stored.creator, failed.reason))
+        return failed.ours[: letters.OURS_MAX] + sealed
+
     def _park(self, item: Item, attempts: int, reason: str) -> Generator[Ask | Handle, Any, Ended]:
         """Make it a dead letter, and say so in the audit trail."""
-        letter = self._letter(item, reason[: letters.REASON_MAX], attempts)
+        letter = self._letter(item, reason, attempts)
         event = letters.parked(self.group, self.keys, item.position, letter, self.worker)
         answer, _ = yield from self._call("park", item, letter.text(), event.event_id, self._audit.encode(event))
         if answer is Answer.OK:
@@ -276,10 +286,10 @@ class EffectFlow:
             type=str(event.__struct_config__.tag or ""), correlation_id=event.correlation_id, retries=before.retries if before else 0,
         )  # fmt: skip
 
-    def _attempt(self, item: Item, number: int) -> Attempt:
-        key = self.processor.key_of(item.event.event_id)
+    def _attempt(self, item: Item, event: Event, number: int) -> Attempt:
+        key = self.processor.key_of(event.event_id)
         where = (self.stream.name, self.keys.partition, item.position)
-        return Attempt(item.event, number, self.processor.attempts_max, key, *where, self._clock())
+        return Attempt(event, number, self.processor.attempts_max, key, *where, self._clock())
 
     def _call(self, verb: str, item: Item, *more: Any) -> Generator[Ask | Handle, Any, tuple[Answer, Any]]:
         return (yield from self._script(verb, item.position, item.line, item.crc, item.letter, *more))
@@ -351,7 +361,7 @@ def _unpadded(position: str) -> str:
 
 
 def _asked(appending: Generator[list[Routed], list[Any], Any]) -> Steps:
-    """Drive an append by asking."""
+    """Drive an append, or the keyring, by asking."""
     answers: Any = None
     while True:
         try:

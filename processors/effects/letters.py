@@ -16,6 +16,7 @@ from aurastream.streams import EffectDiscarded, EffectParked, EffectRetried, Eve
 from aurastream.streams.keys import Keys
 
 REASON_MAX = 500  # characters
+OURS_MAX = 100  # of a reason whose rest is sealed: together they fit an event's text
 WAITING = "waits behind an earlier event of its subject"
 
 

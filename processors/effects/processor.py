@@ -13,6 +13,9 @@ What a person writes: a handler that does work outside, and the events that say 
 Delivery to the outside is at least once: a process may end between the work and its record. So hand the idempotency key to whoever
 does the work; it is the same at every attempt. The derived events are in the log once, whatever happens: their IDs come from the
 source event, the processor and their place in what was returned. Return the same events in the same order at every attempt.
+
+A handler gets personal fields opened; the creator is a pseudonym, and where that was erased the fields are "". What a handler says of
+such an event (the text of an exception) is sealed like the fields before it is kept, and shown opened by `aurastream dead`.
 """
 
 from __future__ import annotations
@@ -57,8 +60,14 @@ class Attempt(msgspec.Struct, frozen=True):
         return self.number >= self.attempts_max
 
     def derive(self, kind: type[Event], **fields: Any) -> Event:
-        """A derived event: of the source's subject and of now, unless `fields` say otherwise. The framework gives it its ID."""
-        return kind(**{"event_id": PENDING, "subject": self.source.subject, "occurred_at": self.started_at, **fields})
+        """A derived event: of the source's subject and of now, unless `fields` say otherwise. The framework gives it its ID.
+
+        Where `kind` has personal fields, it is of the source's creator too, so that they are sealed under the same key.
+        """
+        made = {"event_id": PENDING, "subject": self.source.subject, "occurred_at": self.started_at, **fields}
+        if kind.personal and self.source.personal:
+            made.setdefault("creator", self.source.creator)  # type: ignore[attr-defined]
+        return kind(**made)
 
 
 Derived = Iterable[Event] | None

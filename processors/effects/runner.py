@@ -25,7 +25,6 @@ import structlog
 
 from aurastream.processors.effects.flow import Again, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
-from aurastream.processors.effects.letters import REASON_MAX
 from aurastream.processors.effects.processor import GiveUp
 from aurastream.processors.worker.lanes import Wires
 from aurastream.streams import UnknownOutcome
@@ -287,11 +286,13 @@ class EffectRunner:
                     return list(await processor.handle(wanted.event, wanted.attempt) or ())
                 return await asyncio.get_running_loop().run_in_executor(self._pool(), self._call, wanted)
         except TimeoutError as error:
-            return Failed(str(error) or f"it did not return within timeout_s = {processor.timeout_s} s")
+            said = str(error)
+            return Failed(said, ours="" if said else f"it did not return within timeout_s = {processor.timeout_s} s")
         except GiveUp as error:
-            return Failed(str(error)[:REASON_MAX] or "it gave up", is_final=True)
+            said = str(error)
+            return Failed(said, is_final=True, ours="" if said else "it gave up")
         except Exception as error:
-            return Failed(f"{type(error).__name__}: {error}"[:REASON_MAX])
+            return Failed(str(error), ours=f"{type(error).__name__}: ")
 
     def _call(self, wanted: Handle) -> list[Any]:
         derived: Any = self.flow.processor.handle(wanted.event, wanted.attempt)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from aurastream.projections import View
 from aurastream.projections.imports import Imports
 from aurastream.streams import ClipViewsObserved, Event, ImportFinished, ImportRowRejected, Server, Stream
 from aurastream.streams.events import IDENTIFIER
+from aurastream.streams.keys import CREATORS
 from tests.facts import consume, dump
 from tests.processors.imports import (
     CHZZK,
@@ -67,8 +69,10 @@ def events_of(stream: Stream) -> list[Event]:
 
 
 def observations(server: Server, form: str = "chzzk") -> dict[str, ClipViewsObserved]:
-    """By event ID."""
-    return {event.event_id: event for event in events_of(streams_of(server, form)[0]) if isinstance(event, ClipViewsObserved)}
+    """By event ID, opened; the creator, a pseudonym, is left out."""
+    stream = streams_of(server, form)[0]
+    found = [stream.keyring.open_event(event) for event in events_of(stream)]
+    return {event.event_id: msgspec.structs.replace(event, creator="") for event in found if isinstance(event, ClipViewsObserved)}
 
 
 def said_of_imports(server: Server, kind: type[Event]) -> list[Any]:
@@ -144,6 +148,23 @@ def test_rows_become_events_with_the_file_s_name_and_the_row_s_number(server: Se
     assert (second.subject, second.views, second.title, second.created_at) == ("7", 0, "", None)
     assert (done.rows, done.appended, done.duplicates, done.rejected, done.rejects_file, done.finished) == (2, 2, 0, 0, None, True)
     assert not list(tmp_path.glob("*.jsonl*")), "a rejects file without rejects"
+
+
+def test_a_row_names_its_creator_and_its_texts_are_sealed(server: Server, tmp_path: Path) -> None:
+    """Whoever imports wants to be able to erase; the file's channel is the name to erase by."""
+    rows = "".join(
+        f"{n:011d},13.09,{title},Some Channel,22,5,1,1,1\n" for n, title in enumerate(("hers", "sealed:1:forged", "sealed: a box"))
+    )
+    path = written(tmp_path / "f.csv", YOUTUBE + rows)
+
+    done = import_here(server, path, "youtube-2017-09", rejects_path=tmp_path / "r.jsonl")
+
+    events: list[Any] = events_of(streams_of(server, "youtube-2017-09")[0])
+    assert {event.creator for event in events} == {server.client.hget(CREATORS, "Some Channel").decode()}
+    assert all(event.title.startswith("sealed:1:") and event.channel.startswith("sealed:1:") for event in events)
+    assert sorted(event.title for event in observations(server, "youtube-2017-09").values()) == ["hers", "sealed: a box"]
+    assert (done.appended, done.rejected) == (2, 1), "and a title that looks sealed costs its row, not its batch"
+    assert "begins as a sealed text does" in (tmp_path / "r.jsonl").read_text()
 
 
 def test_metadata_comes_from_its_file(server: Server, tmp_path: Path) -> None:
