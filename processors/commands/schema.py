@@ -1,0 +1,140 @@
+"""aurastream schema: what events look like, for others, and whether today's types still read yesterday's."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aurastream.processors.commands.common import json_option, session, stream_option_all
+from aurastream.processors.commands.imports import progress_bar
+from aurastream.processors.plugins import Installed, find_plugins
+from aurastream.processors.show import as_json as print_json
+from aurastream.processors.show import harmless, line, notes
+from aurastream.streams import list_streams
+from aurastream.streams.history import history_of
+from aurastream.streams.schema.evolution import Change, compare, read_baseline
+from aurastream.streams.schema.json_schema import as_bytes, json_schema
+from aurastream.streams.schema.survey import Survey, survey
+
+JSON_SCHEMA, ASYNCAPI = "json-schema", "asyncapi"
+BREAKS = (
+    "To keep old entries readable: undo the change, or raise the type's schema_version and register an upcaster from the version "
+    "before in UPCASTERS. If no such entry was ever appended, export a new baseline."
+)
+
+
+@click.group()
+def schema() -> None:
+    """Schemas of the installed event types: written for others, and compared with those of before.
+
+    An export is JSON as it is; `check` has --json.
+    """
+
+
+@schema.command()
+@click.option("--format", "form", type=click.Choice([JSON_SCHEMA, ASYNCAPI]), default=JSON_SCHEMA, show_default=True, help="Which.")
+@click.option("--streams", "with_streams", is_flag=True, help="asyncapi: a channel for each registered stream; asks the server.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Instead of stdout.")
+@click.pass_context
+def export(context: click.Context, form: str, with_streams: bool, output: Path | None) -> None:
+    """JSON Schema 2020-12 of every installed event type, or an AsyncAPI 3.0 document of streams and types.
+
+    The same types give the same bytes, so the file can be committed; `aurastream schema check FILE` compares later types with it.
+    Without --streams no server is asked.
+    """
+    if with_streams and form != ASYNCAPI:
+        raise click.UsageError("--streams is of --format asyncapi; a JSON Schema names no streams")
+    if with_streams:
+        with session(context) as found:
+            document = _asyncapi(found.installed, list_streams(found.server))
+    else:
+        installed = find_plugins(context.obj or ())
+        document = json_schema(installed.events) if form == JSON_SCHEMA else _asyncapi(installed, None)
+    if output is None:
+        print_json(document)
+        return
+    output.write_bytes(as_bytes(document))
+    notes.print(
+        f"{output}: {form} of {len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types",
+        soft_wrap=True,
+    )
+
+
+def _asyncapi(installed: Installed, streams: Any) -> dict[str, Any]:
+    from aurastream.streams.schema.asyncapi import asyncapi
+
+    return asyncapi(installed.events, streams, version=version("aurastream"))
+
+
+@schema.command()
+@click.argument("baseline", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--log", "with_log", is_flag=True, help="Decode every entry of every stream, archive included. The default without BASELINE."
+)
+@stream_option_all
+@json_option
+@click.pass_context
+def check(context: click.Context, baseline: Path | None, with_log: bool, stream_names: tuple[str, ...], as_json: bool) -> int:
+    """Whether the installed types read what was written by those of BASELINE, a JSON Schema of `schema export`.
+
+    Exit code 1 when an entry of before would not decode, or would mean something else, each change with a sentence; with --log, when
+    an entry of a log does not decode. Entries that are damaged or of types not installed are counted, and fail nothing.
+    """
+    with_log = with_log or baseline is None
+    if stream_names and not with_log:
+        raise click.UsageError("--stream is of --log; a baseline names no streams")
+    changes: list[Change] = []
+    if baseline is not None:
+        installed = find_plugins(context.obj or ())
+        changes = compare(read_baseline(baseline.read_bytes()), installed.events, installed.upcasters)
+    found = _read_logs(context, stream_names) if with_log else None
+    breaking = [change for change in changes if change.is_breaking]
+    compatible = not breaking and not (found and found.refused)
+    if as_json:
+        others = [change for change in changes if not change.is_breaking]
+        print_json({"compatible": compatible, "breaking": breaking, "other": others, "log": found})
+    else:
+        _show(changes, found, baseline)
+    return 0 if compatible else 1
+
+
+def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
+    found = Survey()
+    with session(context) as asked, progress_bar("entries decoded") as advance:
+        for stream in asked.streams(stream_names):
+            if not stream.is_log_here:
+                notes.print(f"{stream.name}: left out, its log is in Kafka")
+                continue
+            survey(history_of(stream, asked.settings), found, advance)
+    return found
+
+
+def _show(changes: list[Change], found: Survey | None, baseline: Path | None) -> None:
+    breaking = [change for change in changes if change.is_breaking]
+    for change in changes:
+        line(f"{'breaks' if change.is_breaking else 'fine'}: {harmless(change.sentence)}", "red" if change.is_breaking else "dim")
+    if found is not None:
+        _show_survey(found)
+    if breaking:
+        line(BREAKS)
+        line(f"schema: {len(breaking)} breaking change{'s' if len(breaking) > 1 else ''} since {baseline}", "bold red")
+    elif baseline is not None:
+        line(f"schema: what {baseline} describes still decodes", "bold green")
+
+
+def _show_survey(found: Survey) -> None:
+    for tag, versions in sorted(found.decoded.items()):
+        line(f"{harmless(tag)}: " + ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items())), "dim")
+    for tag, count in sorted(found.unknown.items()):
+        line(f"{harmless(tag)}: {count:,} of a type that is not installed", "yellow")
+    for what, count, named in (("damaged", found.damaged, found.damaged_named), ("refused", found.refused, found.refused_named)):
+        for item in named:
+            line(f"{what}: {item.place}: {harmless(item.reason)}", "red")
+        if count > len(named):
+            line(f"{what}: {count - len(named):,} more", "red")
+    decoded = sum(sum(versions.values()) for versions in found.decoded.values())
+    told = f"log: {decoded:,} of {found.entries:,} entries decode; {found.refused:,} refused, {found.damaged:,} damaged"
+    line(told, "bold red" if found.refused else "bold green")

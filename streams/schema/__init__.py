@@ -1,0 +1,9 @@
+"""
+What events look like: written for others, and compared with what they looked like before.
+
+    event classes -> json_schema.py -> asyncapi.py            for who reads or writes the log without us
+    a baseline (an export of before) -> evolution.py, narrowing.py: what old entries would not survive
+    every entry there ever was -> survey.py: does it decode as today's types?
+
+Nothing here is needed to append or to fold; no server is asked but by the survey.
+"""
