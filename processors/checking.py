@@ -2,7 +2,8 @@
 Check every view on all processors: one process per core, one projection and partition at a time.
 
 A check folds the whole log anew in Python, so it is as long as the log; nothing in it is shared between partitions. Small logs are
-checked here, as a process costs half a second to start. The processes read their settings from the environment, as this one did.
+checked here, as a process costs half a second to start. Of a view's generations the live one is checked and the kept ones of our
+definition. The processes read their settings from the environment, as this one did.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 
 from aurastream.processors.plugins import find_plugins
 from aurastream.projections import Checked, Projection
-from aurastream.projections.check import check_partition
+from aurastream.projections.check import check_partition, checked_generations
 from aurastream.streams import Server, Stream, open_stream
+from aurastream.streams.history import history_of
 
 SMALL = 100_000  # entries, below which other processes would cost more than they save
 
-Task = tuple[str, str, int]  # stream, projection, partition
+Task = tuple[str, str, int, int]  # stream, projection, partition, generation
 
 
 def check_all(streams: list[Stream], projections: list[Projection[Any]], apps: tuple[str, ...] = ()) -> Iterator[Checked]:
@@ -30,15 +32,17 @@ def check_all(streams: list[Stream], projections: list[Projection[Any]], apps: t
     named = {projection.name: projection for projection in projections}
     sizes = {stream.name: _entries(stream) for stream in here}
     tasks: list[Task] = [
-        (stream.name, projection.name, partition)
+        (stream.name, projection.name, partition, generation)
         for stream in sorted(here, key=lambda stream: -sizes[stream.name])
         for projection in projections
         if projection.folds(stream.name)
+        for generation in checked_generations(stream, projection)
         for partition in range(stream.partitions)
     ]
     if sum(sizes.values()) < SMALL or (os.cpu_count() or 1) < 2:
-        for name, projection, partition in tasks:
-            yield check_partition(known[name], named[projection], partition)
+        for name, projection, partition, generation in tasks:
+            stream = known[name]
+            yield check_partition(stream, named[projection], partition, generation, history_of(stream))
         return
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (here[0].server.url, apps)) as pool:
         for done in as_completed([pool.submit(_check, task) for task in tasks]):
@@ -62,7 +66,8 @@ def _begin(url: str, apps: tuple[str, ...]) -> None:
 
 
 def _check(task: Task) -> Checked:
-    name, projection, partition = task
+    name, projection, partition, generation = task
     if name not in _Process.streams:
         _Process.streams[name] = open_stream(_Process.server, name)
-    return check_partition(_Process.streams[name], _Process.projections[projection], partition)
+    stream = _Process.streams[name]
+    return check_partition(stream, _Process.projections[projection], partition, generation, history_of(stream))

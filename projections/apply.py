@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from aurastream.projections.errors import LogRewound, ProjectionRedefined, ViewBroken
-from aurastream.projections.fold import Change, Expired, Fold
-from aurastream.projections.intake import Batch, Index
+from aurastream.projections.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
+from aurastream.projections.fold import CACHE_MAX, Change, Expired, Fold
+from aurastream.projections.intake import Batch, Index, Odd
 from aurastream.projections.projection import Projection
 from aurastream.streams import InvariantBroken, Stream
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
@@ -31,7 +31,7 @@ from aurastream.streams.connection import Script
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, seek
 from aurastream.streams.index import DIGEST_BYTES, collided_field_of, field_of, unpack_position
-from aurastream.streams.keys import Keys
+from aurastream.streams.keys import Keys, generation_group
 from aurastream.streams.pressure import join
 
 REFUSALS_MAX = 50  # batches refused in a row at one cursor before an applier gives up
@@ -54,6 +54,9 @@ class Answer(IntEnum):
     REDEFINED = 5
     FENCED = 6
     REWOUND = 7
+    RETIRED = 8
+    BEHIND = 9
+    IMPURE = 10
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -71,6 +74,10 @@ class Fenced(Exception):
     """A newer owner holds the partition's lease; nothing was written. A signal to the driver, which lets the partition go."""
 
 
+class Retired(Exception):
+    """The generation was given up; nothing was written, and nothing will be. A signal to the driver, which lets it go for good."""
+
+
 def is_commit(command: tuple[Any, ...]) -> bool:
     """Whether the command moves a view, for whoever measures how long that takes."""
     return command[:2] == ("EVALSHA", _COMMIT.sha)
@@ -79,7 +86,8 @@ def is_commit(command: tuple[Any, ...]) -> bool:
 class Applier:
     """One projection's way through one partition.
 
-    group: the consumer group to read by and to hold the lease of; default: the projection's name.
+    group: the consumer group to read by and to hold the lease of; default: the generation's (streams/keys.py).
+    generation: of the view; cursor, tables, dead entries and the place among those producers wait for are its own.
     epoch: of the lease under which it commits; None compares no lease (the cursor alone decides).
     is_log_here: False for a log that another system keeps (Kafka): nothing can be read back from it, so the caller must hand
     over what follows the cursor, and event IDs are known by full name, as no entry can be looked at to tell two of one digest apart.
@@ -96,10 +104,12 @@ class Applier:
         batch_max: int = 2_000,
         is_log_here: bool = True,
         on_commit: Callable[[Progress], None] | None = None,
+        states_max: int = CACHE_MAX,
     ) -> None:
         self.projection, self.stream, self.partition = projection, stream, partition
         self.keys: Keys = stream.keys[partition]
-        self.group = group or projection.name
+        self.view_group = generation_group(projection.name, generation)
+        self.group = group or self.view_group
         self.generation, self.batch_max, self.on_commit = generation, batch_max, on_commit
         self.is_log_here = is_log_here
         self.epoch: int | None = None
@@ -108,24 +118,30 @@ class Applier:
         self.on_refusal: Callable[[Answer], None] | None = None
         self._is_settled = self._has_joined = False
         self._codec = projection.codec()
-        self._fold = Fold(projection, self.keys.where)
+        self._fold = Fold(projection, self.keys.where, states_max)
         self._any_type = projection.events is None
         self._fingerprint = projection.fingerprint
         self._refusals, self._refused_at = 0, ""
 
-    def settle(self) -> Generator[Commands, Any, None]:
+    def settle(self, *, is_trim_passed: bool = False) -> Generator[Commands, Any, None]:
         """Take the cursor from the server and forget what was folded.
 
-        Raises ProjectionRedefined.
+        is_trim_passed: what was trimmed before it was read is had from the archive.
+        Raises ProjectionRedefined, LogTrimmed, Retired.
         """
-        reply = (yield [("HGETALL", self.keys.cursor(self.projection.name))])[0]
-        if isinstance(reply, Exception):
-            raise reply
+        reply, trimmed = yield [("HGETALL", self.keys.cursor(self.view_group)), ("HGET", self.keys.meta, "trimmed")]
+        for answer in (reply, trimmed):
+            if isinstance(answer, Exception):
+                raise answer
+        if b"retired" in reply[::2]:
+            raise Retired(f"{self.view_group} of {self.keys.where}")
         self.cursor = cursor_of(reply)
         self._fold.reset(self.cursor.watermark)
         self._is_settled = True
         if self.cursor.fingerprint not in ("", self._fingerprint):
             raise ProjectionRedefined(self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint)
+        if self.is_log_here and not is_trim_passed and self.cursor.read < int(trimmed or 0):
+            raise LogTrimmed(self.projection.name, self.keys.where, self.cursor.read, int(trimmed))
 
     def align(self) -> Generator[Commands, Any, None]:
         """Put the server's group where the cursor is, and acknowledge what the cursor has passed."""
@@ -182,13 +198,13 @@ class Applier:
     def look(self) -> Generator[Commands, Any, bool]:
         """Whether the cursor moved without us, or the log goes on after it: then ``catch_up``."""
         after = ("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", "+", "COUNT", 1)
-        stored, following = yield from self._read([("HGET", self.keys.cursor(self.projection.name), "position"), after])
+        stored, following = yield from self._read([("HGET", self.keys.cursor(self.view_group), "position"), after])
         return (stored or b"").decode() != self.cursor.position or bool(following)
 
     def join(self) -> Generator[Commands, Any, None]:
         """Once, with the first step that succeeded: from now on producers wait for this view. One that cannot fold holds nobody up."""
         if self.is_log_here and not self._has_joined:
-            reply = (yield [join(self.keys, self.projection.name)])[0]
+            reply = (yield [join(self.keys, self.view_group)])[0]
             if isinstance(reply, Exception):
                 raise reply
             self._has_joined = True
@@ -200,17 +216,16 @@ class Applier:
     def commit(self, raw: list[RawEntry], then: tuple[Any, ...] | None = None) -> Generator[Commands, Any, tuple[Answer, Any]]:
         """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`, sent along with it.
 
-        Raises Fenced, ViewBroken, ProjectionRedefined, LogRewound, and FoldFailed of the projection; InvariantBroken after
-        REFUSALS_MAX refusals at one cursor.
+        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, LogTrimmed, and FoldFailed of the projection;
+        InvariantBroken after REFUSALS_MAX refusals at one cursor.
         """
         batch = Batch(raw, self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
             yield from self._resolve_by_name(batch)
         following: Any = None
         for attempt in range(RESOLVE_MAX):
-            changes = yield from self._folded(batch)
+            changes = yield from self._folded(batch.events)
             after = batch.advance(self.cursor, self._fingerprint, self._fold.watermark)
-            after = msgspec.structs.replace(after, read_bytes=self.cursor.read_bytes + json_bytes(raw))
             command = self._command(batch, changes, after)
             # Sent along once only: a second read would leave out what the first one was given.
             replies = yield [command] if then is None or attempt else [command, then]
@@ -244,6 +259,10 @@ class Applier:
             raise ProjectionRedefined(self.projection.name, self.keys.where, reply[1].decode(), self._fingerprint)
         if answer is Answer.REWOUND:
             raise LogRewound(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
+        if answer is Answer.BEHIND:
+            raise LogTrimmed(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
+        if answer is Answer.RETIRED:
+            raise Retired(f"{self.view_group} of {self.keys.where}")
         if answer is Answer.FENCED:
             raise Fenced(f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}")
         self._count_refusal()
@@ -296,9 +315,9 @@ class Applier:
         except DamagedEntry:
             return None
 
-    def _folded(self, batch: Batch) -> Generator[Commands, Any, list[Change]]:
-        """The changes of a batch, loading what the fold asks for."""
-        steps = self._fold.batch(batch.events)
+    def _folded(self, events: list[tuple[str, Any]]) -> Generator[Commands, Any, list[Change]]:
+        """The changes of a batch's events, loading what the fold asks for."""
+        steps = self._fold.batch(events)
         loaded: Any = None
         try:
             while True:
@@ -329,32 +348,35 @@ class Applier:
         return self.keys.view(self.projection.name, self.generation, name, part)
 
     def _command(self, batch: Batch, changes: list[Change], after: Cursor) -> tuple[Any, ...]:
-        """The commit call; the sections and their order are commit.lua's header."""
-        name = self.projection.name
+        """The commit call of a batch that follows the cursor."""
+        span, where = (batch.positions[-1], self.cursor.position, batch.positions[0]), "here" if self.is_log_here else "elsewhere"
+        last = batch.checksum_parts[-1]
+        return self._command_of(span, batch.digests, batch.packed, batch.odd, batch.dead, last, changes, after, where)
+
+    def _command_of(
+        self, span: tuple[bytes, str, bytes], digests: bytes, packed: bytes, odd: list[Odd], dead: dict[str, str], last: bytes,
+        changes: list[Change], after: Cursor, where: str,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """The sections and their order are commit.lua's header."""
+        name = self.view_group
         keys = [self.keys.cursor(name), self.keys.log, self.keys.ids, self.keys.lease(self.group), self.keys.meta]
-        cursor, odd = after.fields(), [part for item in batch.odd for part in item.args()]
+        cursor, oddities = after.fields(), [part for item in odd for part in item.args()]
         operands: list[Any] = []
         operations: list[str] = []
         kinds = ""
-        if batch.dead:
-            changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in batch.dead.items()})]
-        start = 12 + len(cursor) + len(odd)
+        if dead:
+            changes = [*changes, Change("", "h", put={key: reason.encode() for key, reason in dead.items()})]
+        start = 13 + len(cursor) + len(oddities)
         for change in changes:
             keys.append(self._table(change.table, change.part) if change.table else self.keys.dead(name))
             kinds += change.kind
             for verb, args in _writes(change):
                 operations.append(f"{len(keys)} {verb} {start + len(operands)} {start + len(operands) + len(args) - 1}\n")
                 operands += args
-        lengths = f"{len(cursor)} {len(odd)}\n{''.join(operations)}"
-        epoch, where = "" if self.epoch is None else self.epoch, "here" if self.is_log_here else "elsewhere"
-        span = (batch.positions[-1], self.cursor.position, batch.positions[0])
-        head = (*span, batch.digests, batch.packed, self._fingerprint, kinds, lengths, epoch, where, batch.checksum_parts[-1])
-        return _COMMIT.call(keys, (*head, *cursor, *odd, *operands))
-
-
-def json_bytes(raw: list[RawEntry]) -> int:
-    """What append.lua counts as the bytes of these entries; of a foreign entry, its first value."""
-    return sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
+        lengths = f"{len(cursor)} {len(oddities)}\n{''.join(operations)}"
+        epoch = "" if self.epoch is None else self.epoch
+        head = (*span, digests, packed, self._fingerprint, kinds, lengths, epoch, where, last, after.repairs)
+        return _COMMIT.call(keys, (*head, *cursor, *oddities, *operands))
 
 
 def _writes(change: Change) -> list[tuple[str, list[Any]]]:

@@ -7,6 +7,9 @@ A ``Flow`` is one projection's way through one partition, a generator that yield
 drives many flows over one connection per node. Nothing here is blocked by a slow partition but that partition. Whatever the group
 says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
 
+Every generation that is this process's to keep up has flows of its own (generations.py); the records are looked at while waiting
+and every LOOK_EVERY_S, so that a new live one is taken up; a flow whose generation was retired ends.
+
 Sharing partitions between processes by leases is not here but in the worker (processors/); several Consumers on the same partitions
 race harmlessly.
 """
@@ -18,7 +21,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from aurastream.projections.apply import Answer, Applier, Commands, Progress
+from aurastream.projections.apply import Answer, Applier, Commands, Progress, Retired
+from aurastream.projections.generations import NEVER_REBUILT, field_of, read_records
 from aurastream.projections.projection import Projection
 from aurastream.streams import Server, Stream
 from aurastream.streams.codec import RawEntry
@@ -27,6 +31,7 @@ from aurastream.streams.errors import UnknownOutcome
 from aurastream.streams.groups import as_pair, read_new, wake_up
 
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
+LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
 
 Steps = Generator[Commands | None, Any, Any]  # None: nothing to do until there is something new
@@ -95,9 +100,9 @@ class Consumer:
         self._server, self._projections, self._streams = server, projections, streams
         self._batch_max, self._attempts_max, self._on_commit, self._recover = batch_max, attempts_max, on_commit, recover
         self._wires: dict[str, Wire] = {}
-        self._flows: dict[tuple[str, str, int], Flow] = {}
+        self._flows: dict[tuple[str, str, int, int], Flow] = {}
         self._commits = self._commits_seen = 0
-        self._pause_s = POLL_FIRST_S
+        self._pause_s, self._look_at = POLL_FIRST_S, 0.0
 
     def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
         """Consume. until_idle: return once every flow has read all there is. Raises UnknownOutcome when the server stays away
@@ -129,6 +134,9 @@ class Consumer:
                 self._resume(flow, steps, [wire.receive() for _ in range(count)], running, idle)
                 if idle and self._commits > commits:  # look at the quiet flows in turn with the busy ones
                     self._resume(*idle.popleft(), None, running, idle)
+                if time.monotonic() > self._look_at:  # it may never be idle
+                    self._adopt_streams()
+                    self._start_flows(running, started)
             elif until_idle:
                 return
             else:
@@ -140,7 +148,10 @@ class Consumer:
 
     def _resume(self, flow: Flow, steps: Steps, answers: Any, running: deque[Any], idle: deque[Any]) -> None:
         before = flow.commits
-        commands = steps.send(answers)
+        try:
+            commands = steps.send(answers)
+        except Retired:
+            return  # for good: its record says so by now, and it is not taken up again
         self._commits += flow.commits - before
         if commands is None:
             idle.append((flow, steps))
@@ -155,12 +166,22 @@ class Consumer:
                 self._resume(flow, flow.steps(), None, running, deque())
 
     def _adopt_streams(self) -> None:
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        records = read_records(self._server)
         for stream in self._streams():
             for projection in self._projections:
-                for partition in range(stream.partitions if projection.folds(stream.name) else 0):
-                    name = (projection.name, stream.name, partition)
-                    if name not in self._flows:
-                        self._flows[name] = Flow(projection, stream, partition, batch_max=self._batch_max, on_commit=self._on_commit)
+                if not projection.folds(stream.name):
+                    continue
+                record = records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
+                for generation in record.followed(projection.fingerprint):
+                    for partition in range(stream.partitions):
+                        name = (projection.name, stream.name, partition, generation)
+                        if name not in self._flows:
+                            self._flows[name] = self._flow(projection, stream, partition, generation)
+
+    def _flow(self, projection: Projection[Any], stream: Stream, partition: int, generation: int) -> Flow:
+        options: dict[str, Any] = {"generation": generation, "batch_max": self._batch_max, "on_commit": self._on_commit}
+        return Flow(projection, stream, partition, **options)
 
     def _wait(self, flows: list[Flow]) -> None:
         """Until one of the logs has something after what the slowest of its flows has read, or WAIT_MS."""

@@ -21,7 +21,8 @@ class ProjectionRedefined(ProjectionError):
     def __init__(self, projection: str, where: str, stored: str, own: str) -> None:
         super().__init__(
             f"the view {projection!r} of {where} was folded by definition {stored}, this process has {own}. "
-            "Run with the same version and settings (AURASTREAM_<PROJECTION>_..), or give the changed projection a new name."
+            "Run with the same version and settings (AURASTREAM_<PROJECTION>_..), or fold it anew: "
+            f"run `aurastream rebuild {projection} --stream {where.rpartition('/')[0]} --accept`."
         )
         self.projection, self.where, self.stored, self.own = projection, where, stored, own
 
@@ -46,6 +47,29 @@ class LogRewound(ProjectionError):
             "from an older copy. Nothing was applied. Restore the log and its views from one copy, or remove the views' keys with it."
         )
         self.projection, self.where, self.added, self.read = projection, where, added, read
+
+
+class LogTrimmed(ProjectionError):
+    """Entries that the view has not read were trimmed from the log; nothing was written."""
+
+    def __init__(self, projection: str, where: str, read: int, trimmed: int) -> None:
+        super().__init__(
+            f"the view {projection!r} has read {read} entries of {where}, and {trimmed} were trimmed from its log: what lies between "
+            "is in the archive alone. Nothing was applied. "
+            f"Run `aurastream rebuild {projection} --stream {where.rpartition('/')[0]}`, which reads both."
+        )
+        self.projection, self.where, self.read, self.trimmed = projection, where, read, trimmed
+
+
+class RecordDamaged(ProjectionError):
+    """A view's row in aura:views is none that AuraStream wrote."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(
+            f"the generations of a view ({field or 'its row in aura:views'}) cannot be read: {reason}. The row was changed by hand or "
+            "damaged: restore it from a copy."
+        )
+        self.field, self.reason = field, reason
 
 
 class FoldFailed(ProjectionError):

@@ -23,7 +23,7 @@ import msgspec
 from aurastream.projections.errors import FoldFailed, ProjectionError
 from aurastream.projections.projection import Listing, Projection, Ranking, Rollup, Score, Totals, Value
 
-CACHE_MAX = 100_000  # states and rows kept per fold; beyond it the cache starts anew with the last batch's
+CACHE_MAX = 100_000  # states and rows kept per fold, unless told otherwise; beyond it the cache starts anew with the last batch's
 LISTING_CHUNK = 16  # items a full row of a listing has
 
 Need = dict[str, list[str]]  # table -> keys
@@ -148,14 +148,15 @@ def _tuple_getter(values: Sequence[Value | Score | None]) -> Callable[[Any], tup
 class Fold:
     """The fold of one partition by one projection."""
 
-    def __init__(self, projection: Projection[Any], where: str = "memory") -> None:
+    def __init__(self, projection: Projection[Any], where: str = "memory", states_max: int = CACHE_MAX) -> None:
         projection.check()
-        self.projection, self.where = projection, where
+        self.projection, self.where, self._states_max = projection, where, states_max
         self.watermark = 0
         self._totals = [_TotalsPlan(spec) for spec in projection.totals]
         windows: list[Value] = list(dict.fromkeys(spec.window for spec in projection.totals if spec.window is not None))
         self._windows = None if not windows else _getter(windows[0]) if len(windows) == 1 else _tuple_getter(windows)
-        self._key = attrgetter("subject") if type(projection).key is Projection.key else projection.key
+        self._is_by_subject = type(projection).key is Projection.key
+        self._key = projection.key
         self._decode: dict[str, Callable[[bytes], Any]] = {projection.table: msgspec.json.Decoder(projection.state).decode}
         self._decode |= {plan.name: plan.decode for plan in self._totals}
         self._decode |= {spec.name: msgspec.json.Decoder(spec.row).decode for spec in projection.rollups}
@@ -172,7 +173,10 @@ class Fold:
     def batch(self, events: list[tuple[str, Any]]) -> Steps:
         """Fold (position, event) pairs; yields needs, returns the changes. Raises FoldFailed where the projection raises."""
         key_of, table = self._key, self.projection.table
-        keyed = [(key, position, event) for position, event in events if (key := key_of(event)) is not None]
+        if self._is_by_subject:
+            keyed = [(event.subject, position, event) for position, event in events]
+        else:
+            keyed = [(key, position, event) for position, event in events if (key := key_of(event)) is not None]
         yield from self._load(table, self._states, {key for key, _, _ in keyed})
         before, moves, rolled, listed = self._apply(keyed)
         touched = [(key, old, self._states[key]) for key, old in before.items()]
@@ -218,7 +222,12 @@ class Fold:
         listed: list[Items] = [{} for _ in projection.listings]
         rollups = [(spec.key, seen) for spec, seen in zip(projection.rollups, rolled, strict=True)]
         listings = [(spec.key, spec.item, items) for spec, items in zip(projection.listings, listed, strict=True)]
-        for key, position, event in keyed:
+        if not (expires or listings or rollups):
+            self._apply_plainly(keyed, before, base, moves)
+            keyed_left: list[tuple[str, str, Any]] = []
+        else:
+            keyed_left = keyed
+        for key, position, event in keyed_left:
             old = held = states[key]  # old: as the fold sees it; held: what its tables hold, expired or not
             try:
                 if expires and old is not None:
@@ -247,6 +256,28 @@ class Fold:
         if keyed:
             self.watermark = max(self.watermark, microseconds(max([event.occurred_at for _, _, event in keyed])))
         return before, moves, rolled, listed
+
+    def _apply_plainly(
+        self, keyed: list[tuple[str, str, Any]], before: dict[str, Any], base: dict[str, Any], moves: list[Move]
+    ) -> None:
+        """The same for a projection without expiry of states, listings and roll-ups: a tenth of its time less."""
+        states, windows_of, apply = self._states, self._windows, self.projection.apply
+        for key, _, event in keyed:
+            held = states[key]
+            try:
+                new = apply(held, event)
+                if new is held:
+                    continue
+                if key not in before:
+                    before[key] = base[key] = held
+                if windows_of is not None and held is not None and windows_of(held) != windows_of(new):
+                    if base[key] is not held:
+                        moves.append((base[key], held))
+                    moves.append((held, new))
+                    base[key] = new
+                states[key] = new
+            except Exception as error:
+                raise FoldFailed(self.projection.name, self.where, event.event_id, error) from error
 
     def _total_changes(self, moves: list[Move]) -> Generator[Need, Loaded, list[Change]]:
         changes = []
@@ -307,10 +338,10 @@ class Fold:
         return changes
 
     def _bound(self, before: dict[str, Any]) -> None:
-        if len(self._states) > CACHE_MAX:
+        if len(self._states) > self._states_max:
             self._states = {key: self._states[key] for key in before}
         for name, rows in self._rows.items():
-            if len(rows) > CACHE_MAX:
+            if len(rows) > self._states_max:
                 self._rows[name] = {}
 
 

@@ -37,6 +37,11 @@ def _received_ms(raw: list[RawEntry]) -> int:
     return as_pair(raw[0][0].decode())[0] if raw else 0
 
 
+def json_bytes(raw: list[RawEntry]) -> int:
+    """What append.lua counts as the bytes of these entries; of a foreign entry, its first value."""
+    return sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
+
+
 class Odd(msgspec.Struct, frozen=True):
     """An event whose index row is not simply its own position. See commit.lua for the classes."""
 
@@ -50,48 +55,71 @@ class Odd(msgspec.Struct, frozen=True):
 
 
 class Batch:
-    """One read of a partition, decoded. ``events`` is what the fold sees, in order."""
+    """One read of a partition, decoded. ``events`` is what the fold sees, in order.
 
-    def __init__(self, raw: list[RawEntry], codec: Codec, where: str, any_type: bool) -> None:
+    duplicates: of entries from the archive, the positions whose event ID another entry is canonical for. The index knows nothing of
+    them any more, so there is no evidence and nothing to resolve. None for entries of a log.
+    """
+
+    def __init__(
+        self, raw: list[RawEntry], codec: Codec, where: str, any_type: bool, duplicates: frozenset[bytes] | None = None
+    ) -> None:
         self.where = where
-        self.positions: list[bytes] = [position for position, _ in raw]
+        self.is_archived = duplicates is not None
+        positions, every = zip(*raw, strict=True) if raw else ((), ())
+        self.positions: list[bytes] = list(positions)
         self.dead: dict[str, str] = {}
         self.skipped = 0
         self.quarantined = 0
-        self.checksum_parts = [part for position, fields in raw for part in (position, fields[-1] if fields else b"")]
-        self._identified: list[tuple[bytes, str]] = []  # position, event_id of every entry that has one
+        self.checksum_parts = [b""] * (2 * len(raw))  # position, checksum, position, ..
+        self.checksum_parts[::2] = positions
+        self.checksum_parts[1::2] = [fields[-1] if fields else b"" for fields in every]
+        self._identified: list[tuple[bytes, str]] | None = []  # position, event_id of every entry that has one; None: of every event
         self._events: list[tuple[str, Any]] = []
         self._resolved: dict[bytes, Odd] = {}
+        self._known = {position.decode() for position in duplicates or ()}
         self._any_type, self._codec = any_type, codec
         # Positions only grow, so what the first entry's clock allows, the others' allow as well.
         limit = EPOCH + min(_received_ms(raw) * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND
-        for (position, fields), event in zip(raw, self._usual(raw), strict=True):
+        usual = self._usual(raw, list(every))
+        if all([event is not None and event.occurred_at <= limit for event in usual]):  # noqa: C419 - a third faster than asking one by one
+            self._identified = None
+            self._events = list(zip(b"\n".join(self.positions).decode().split("\n"), usual, strict=True)) if usual else []
+        else:
+            self._look(raw, usual, limit)
+        self._settle()
+
+    def _look(self, raw: list[RawEntry], usual: Sequence[Any], limit: datetime) -> None:
+        """Entry by entry, closely where it is not what nearly all are."""
+        identified: list[tuple[bytes, str]] = []
+        for (position, fields), event in zip(raw, usual, strict=True):
             if event is not None and event.occurred_at <= limit:
-                self._identified.append((position, event.event_id))
+                identified.append((position, event.event_id))
                 self._events.append((position.decode(), event))
                 continue
             try:
-                self._take(position, fields, limit)
+                self._take(position, fields, limit, identified)
             except DamagedEntry as error:
                 self.dead[position.decode()] = error.reason
-        self._settle()
+        self._identified = identified
 
-    def _usual(self, raw: list[RawEntry]) -> Sequence[Any]:
+    def _usual(self, raw: list[RawEntry], every: list[list[bytes]]) -> Sequence[Any]:
         """The events, as far as they are undamaged, of a type to fold and of today's version; None for those to look at closely."""
-        jsons = entries_json([fields for _, fields in raw])
+        jsons = entries_json(every)
+        self.read_bytes = json_bytes(raw) if jsons is None else sum(map(len, jsons))
         if jsons is None:
             return [None] * len(raw)
         return read_envelopes(jsons) if self._any_type else self._codec.decode_each(jsons)
 
-    def _take(self, position: bytes, fields: list[bytes], limit: datetime) -> None:
+    def _take(self, position: bytes, fields: list[bytes], limit: datetime, identified: list[tuple[bytes, str]]) -> None:
         """The close look at one entry."""
         raw = entry_json(self.where, fields)
         event = read_envelope(self.where, raw) if self._any_type else self._codec.decode(raw, self.where)
         if event is None:
-            self._identified.append((position, read_envelope(self.where, raw).event_id))
+            identified.append((position, read_envelope(self.where, raw).event_id))
             self.skipped += 1
             return
-        self._identified.append((position, event.event_id))
+        identified.append((position, event.event_id))
         text = position.decode()
         if event.occurred_at > limit and microseconds(event.occurred_at) > _received_ms([(position, fields)]) * 1000 + _AHEAD_US:
             self.dead[text] = f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
@@ -100,17 +128,36 @@ class Batch:
             self._events.append((text, event))
 
     def _settle(self) -> None:
-        """Work out what the fold sees and the evidence, from what is resolved so far."""
-        odd = self._resolved
-        plain = [(position, event_id) for position, event_id in self._identified if position not in odd] if odd else self._identified
-        self._plain = plain
-        duplicates = {item.position.decode() for item in odd.values() if item.kind == "D"}
-        self.duplicates = len(duplicates)
+        """Work out what the fold sees, from what is resolved so far."""
+        duplicates = {item.position.decode() for item in self._resolved.values() if item.kind == "D"} | self._known
         self.events = [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
-        self.digests = b"".join([field_of(event_id) for _, event_id in plain])
-        # A position beyond the packed form (a raw XADD with an explicit one) is never found as it is: commit.lua calls it odd.
-        packed = pack_positions([position for position, _ in plain])
-        self.packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
+        self._plain_named: list[tuple[bytes, str]] | None = None
+        self._packed: bytes | None = None
+
+    @property
+    def _plain(self) -> list[tuple[bytes, str]]:
+        """Position and event_id of what the index is to name as it is; put together when asked, as not every commit needs it."""
+        if self._plain_named is None:
+            named, odd = self._identified, self._resolved
+            if named is None:
+                named = [(position, event.event_id) for position, (_, event) in zip(self.positions, self._events, strict=True)]
+            named = [] if self.is_archived else named
+            self._plain_named = [pair for pair in named if pair[0] not in odd] if odd else named
+        return self._plain_named
+
+    @property
+    def digests(self) -> bytes:
+        """Of the plain events' IDs, 8 bytes each: the evidence, with ``packed``. Worked out when asked, as not every commit does."""
+        return b"".join([field_of(event_id) for _, event_id in self._plain])
+
+    @property
+    def packed(self) -> bytes:
+        """The plain events' positions, 10 bytes each."""
+        if self._packed is None:
+            # A position beyond the packed form (a raw XADD with an explicit one) is never found as it is: commit.lua calls it odd.
+            packed = pack_positions([position for position, _ in self._plain])
+            self._packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
+        return self._packed
 
     @property
     def odd(self) -> list[Odd]:
@@ -124,18 +171,21 @@ class Batch:
 
     def event_ids(self, places: list[int]) -> list[str]:
         """The event IDs of the plain events at these places (from 0)."""
-        return [self._plain[place][1] for place in places]
+        plain = self._plain
+        return [plain[place][1] for place in places]
 
     def strangers(self, rows: list[bytes | None]) -> list[int]:
         """Which plain events (from 0) the index, as read for ``fields``, does not name."""
-        return [i for i, row in enumerate(rows) if row != self.packed[i * 10 : i * 10 + 10]]
+        packed = self.packed
+        return [i for i, row in enumerate(rows) if row != packed[i * 10 : i * 10 + 10]]
 
     def resolve(self, strange: list[int], index: Index) -> None:
         """Decide for the plain events at these places (from 0) whether each is duplicate, to be adopted, or canonical by a long
         field. Raises InvariantBroken when the index answers what it cannot."""
         taken: set[bytes] = {item.field for item in self._resolved.values() if item.kind == "A"}
+        plain = self._plain
         for place in strange:
-            position, event_id = self._plain[place]
+            position, event_id = plain[place]
             field = field_of(event_id)
             holder = index.row(field)
             if holder is not None and index.event_id_at(unpack_position(holder)) != event_id:
@@ -162,6 +212,8 @@ class Batch:
             checksum=crc32(b" ".join([*self.checksum_parts, b""]), cursor.checksum),
             fingerprint=fingerprint,
             watermark=watermark,
+            read_bytes=cursor.read_bytes + self.read_bytes,
+            repairs=cursor.repairs,
         )
 
 

@@ -12,6 +12,8 @@ from aurastream.processors.commands.common import json_option, projection_option
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import Checked
+from aurastream.streams.keys import generation_group
+from aurastream.streams.soundness import unsound
 
 
 @click.command()
@@ -22,16 +24,20 @@ from aurastream.projections import Checked
 def check(context: click.Context, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool) -> int:
     """Compare every view with a new fold of the log.
 
-    Every table of every view and every count. Exit code 1 when they differ.
+    Every table of every view and every count, and what a stream's own keys say of its entries (partitions, versions). Exit code 1 when
+    they differ.
     """
     with session(context) as found:
         projections = found.installed.chosen(names)
-        done = sorted(check_all(found.streams(stream_names), projections, tuple(context.obj or ())), key=place_of)
-    equal = all(result.is_equal for result in done)
+        streams = found.streams(stream_names)
+        done = sorted(check_all(streams, projections, tuple(context.obj or ())), key=place_of)
+        keys_wrong = [sentence for stream in streams for sentence in unsound(found.history(stream))]
+    equal = all(result.is_equal for result in done) and not keys_wrong
     if as_json:
-        print_json({"equal": equal, "checked": [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]})
+        checked = [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]
+        print_json({"equal": equal, "checked": checked, "streams": keys_wrong})
     else:
-        show_checked(done)
+        show_checked(done, keys_wrong)
     return 0 if equal else 1
 
 
@@ -40,15 +46,16 @@ def place_of(result: Checked) -> tuple[str, str, int]:
     return result.stream, result.projection, result.partition
 
 
-def show_checked(done: Iterable[Checked]) -> None:
-    """A row per stream and projection, then the verdict."""
+def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> None:
+    """A row per stream and projection, then the verdict. keys_wrong: complaints about the streams' own keys."""
     rows: dict[tuple[str, str], list[int]] = {}
-    wrong: list[str] = []
+    wrong = [harmless(sentence) for sentence in keys_wrong]
     for result in done:
-        held = rows.setdefault((result.stream, result.projection), [0] * 6)
+        view = generation_group(result.projection, result.generation)
+        held = rows.setdefault((result.stream, view), [0] * 6)
         counts = (result.events, result.applied, result.duplicates, result.dead, result.rows, result.differing)
-        rows[result.stream, result.projection] = [a + b for a, b in zip(held, counts, strict=True)]
-        where = f"{result.stream}/{result.partition} {result.projection}"
+        rows[result.stream, view] = [a + b for a, b in zip(held, counts, strict=True)]
+        where = f"{result.stream}/{result.partition} {view}"
         wrong += [f"{where}: {complaint}" for complaint in result.complaints]
         wrong += [
             f"{where}: {item.table} {harmless(item.key)}: the view has {harmless(item.view, 120) or 'nothing'}, "

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 import msgspec
@@ -22,7 +23,10 @@ from aurastream.processors.commands.common import Session, cached_streams, json_
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line
 from aurastream.processors.worker.summary import Summary, tune_collector
-from aurastream.projections import Consumer, Progress
+from aurastream.projections import Consumer, Progress, Projection
+from aurastream.projections.generations import field_of, read_records
+from aurastream.projections.retirement import retire_due
+from aurastream.streams import operator
 
 PORT = 6066
 log = structlog.get_logger("aurastream.run")
@@ -133,12 +137,23 @@ def _catch_up(found: Session, names: tuple[str, ...], stream_names: tuple[str, .
         recover=found.connection.recover,
     )
     consumer.run(lambda: bool(stopped), until_idle=True)
+    if not stopped:
+        _retire_due(found, projections, stream_names)
     if not names and found.installed.processors and not stopped:
         _run_effects(found, stream_names, lambda: bool(stopped))
         consumer.run(lambda: bool(stopped), until_idle=True)  # what the processors appended
     summary = Summary(dict(sorted(read.items())), round(time.perf_counter() - started, 3), bool(stopped))
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))
     return summary
+
+
+def _retire_due(found: Session, projections: list[Projection[Any]], stream_names: tuple[str, ...]) -> None:
+    """End the generations of views that were kept long enough."""
+    records = read_records(found.server)
+    for stream in found.streams(stream_names) if records else []:
+        for projection in projections:
+            if field_of(stream.name, projection.name) in records:
+                retire_due(stream, projection.name, operator())
 
 
 def _run_effects(found: Session, stream_names: tuple[str, ...], stopping: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -10,8 +11,10 @@ from aurastream.processors.commands.common import Session, json_option, session
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line, table
 from aurastream.projections import View
+from aurastream.projections.generations import NEVER_REBUILT, State, read_record
 from aurastream.streams import Settings, Stream, list_streams
 from aurastream.streams.groups import Cursor, Lag, cursor_of, lag_of
+from aurastream.streams.keys import generation_group
 from aurastream.streams.pressure import backlogs
 
 NO_LAG_KNOWN = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and the worker's /health
@@ -64,8 +67,44 @@ def _stream(found: Session, stream: Stream) -> dict[str, Any]:
         )
     installed = found.installed
     groups = {name: _views(stream, view) for name, view in sorted(installed.projections.items()) if view.folds(stream.name)}
+    generations = {name: _generations(stream, view) for name, view in sorted(installed.projections.items()) if view.folds(stream.name)}
     groups |= {name: _effects(stream, name) for name, effect in sorted(installed.processors.items()) if effect.reads(stream.name)}
-    return {"partitions": partitions, "versioned": stream.versioned, "groups": groups}
+    return {"partitions": partitions, "versioned": stream.versioned, "groups": groups, "generations": generations}
+
+
+def _generations(stream: Stream, projection: Any) -> list[dict[str, Any]]:
+    """Every generation of a view that was ever rebuilt, with how many entries it has read of those there ever were."""
+    record = read_record(stream.server, stream.name, projection.name)
+    if record == NEVER_REBUILT:
+        return []
+    total = 0
+    for keys in stream.keys:
+        length, trimmed = stream.wire(keys.partition).ask(("XLEN", keys.log), ("HGET", keys.meta, "trimmed"))
+        total += int(length) + int(trimmed or 0)
+    rows = []
+    for item in record.generations:
+        view = View(stream, projection, generation=item.number)
+        read = 0 if item.state is State.RETIRED else sum(cursor.read for cursor in view.cursors().values())
+        rows.append(
+            {
+                "generation": item.number,
+                "state": item.state.value,
+                "is_ours": item.fingerprint in ("", projection.fingerprint),
+                "read": read,
+                "entries": total,
+                "by": item.by,
+                "started_at": _instant(item.started_ms),
+                "swapped_at": _instant(item.swapped_ms),
+                "kept_until": _instant(item.kept_until_ms),
+                "differing": item.differing if item.compared_with else None,
+                "builder": item.builder if item.state is State.BUILDING else None,
+            }
+        )
+    return rows
+
+
+def _instant(at_ms: int) -> str | None:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds") if at_ms else None
 
 
 def _pressure(settings: Settings, stream: Stream, partition: int) -> dict[str, Any] | None:
@@ -79,7 +118,10 @@ def _pressure(settings: Settings, stream: Stream, partition: int) -> dict[str, A
 
 
 def _views(stream: Stream, projection: Any) -> list[dict[str, Any]]:
-    return [_row(stream, projection.name, partition, cursor) for partition, cursor in View(stream, projection).cursors().items()]
+    view = View(stream, projection)
+    cursors = view.cursors()
+    group = generation_group(projection.name, view.generation)
+    return [_row(stream, group, partition, cursor) for partition, cursor in cursors.items()]
 
 
 def _effects(stream: Stream, name: str) -> list[dict[str, Any]]:
@@ -155,6 +197,14 @@ def _show(content: dict[str, Any]) -> None:
                 ]
             )
     table("Groups", ["stream~", "group~", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead"], rows)
+    generations = [
+        [name, view, item["generation"], item["state"], f"{item['read']:,} of {item['entries']:,}", item["kept_until"]]
+        for name, stream in streams.items()
+        for view, items in stream["generations"].items()
+        for item in items
+    ]
+    if generations:
+        table("Generations", ["stream~", "view~", "generation", "state", "read", "kept until"], generations)
     broken = [
         f"{name}/{part['partition']} ({group})"
         for name, stream in streams.items()

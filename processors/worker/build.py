@@ -3,7 +3,8 @@ Build the worker's Faust app: a topic per stream, an agent per projection and st
 
     make_app(options) -> App        `aurastream run` starts it; aurastream.processors.app holds the default one for `faust -A`
 
-Streams are looked for at the start and every LOOK_EVERY_S, so one created later is taken up. The embedded server is acquired when
+Streams are looked for at the start and every LOOK_EVERY_S, so one created later is taken up; so are the generations of the views, so
+that a swap is followed and what was kept long enough is retired. The embedded server is acquired when
 the app starts, never on import.
 """
 
@@ -29,7 +30,9 @@ from aurastream.processors.worker.errands import Errands
 from aurastream.processors.worker.lanes import Lane, Lanes, Wires
 from aurastream.processors.worker.measures import Measures
 from aurastream.processors.worker.pages import serve_pages
-from aurastream.projections import Projection, View
+from aurastream.projections import Projection, ProjectionError, View
+from aurastream.projections.generations import Record, field_of, now_ms, read_records
+from aurastream.projections.retirement import retire_due
 from aurastream.streams import Settings, Stream, StreamError, UnknownOutcome, list_streams, open_stream
 from aurastream.streams.connection import is_passing
 from aurastream.streams.embedded import EmbeddedServer, home_directory
@@ -99,7 +102,8 @@ class App(faust.App):
         """Faust's, for tables on disk: we have none."""
 
     async def look(self) -> None:
-        """Take up streams that are new; of Kafka, the topics of the settings."""
+        """Take up streams and generations that are new; of Kafka, the topics of the settings."""
+        await self._look_at_generations()
         if self.kafka_topics:
             for name in self.kafka_topics:
                 if name not in self.taken_up:
@@ -109,6 +113,25 @@ class App(faust.App):
         for name in await asyncio.to_thread(list_streams, self.server):
             if name not in self.taken_up and (not wanted or name in wanted):
                 await self._take_up(name)
+
+    async def _look_at_generations(self) -> None:
+        """Keep up what the records say, and retire what was kept long enough."""
+        records, at_ms = await asyncio.to_thread(lambda: (read_records(self.server), now_ms(self.server)))
+        await self.lanes.follow(records, STOP_S)
+        await asyncio.to_thread(self._retire, records, at_ms)
+
+    def _retire(self, records: dict[str, Record], at_ms: int) -> None:
+        for stream in list(self.streams.values()):
+            for projection in self.chosen:
+                record = records.get(field_of(stream.name, projection.name))
+                if record is None or not (record.due(at_ms) or record.outbox):
+                    continue
+                try:
+                    numbers = retire_due(stream, projection.name, GROUP)
+                except ProjectionError as error:  # somebody made it live again meanwhile
+                    log.warning("retirement_refused", projection=projection.name, stream=stream.name, reason=str(error))
+                else:
+                    log.info("generations_retired", projection=projection.name, stream=stream.name, generations=numbers)
 
     async def _take_up_topic(self, name: str) -> None:
         """Of Kafka: how many partitions it has is known once it is assigned."""

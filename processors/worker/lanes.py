@@ -6,6 +6,9 @@ Lanes: one projection's way through one partition, in an event loop.
 
 A lane starts when its partition is assigned and ends when it is revoked, after the commit that is under way. A lost connection, a
 fail-over or a restart of the server costs a pause and a settle; an error that a person must mend is kept for /health and tried again.
+
+Every generation of a view that is this process's to keep up has lanes of its own: the live one, and one that is kept for a rollback,
+where they were folded by the same definition. ``follow`` is told the records, and starts and ends lanes by them.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 import structlog
 
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.apply import Applier, Fenced, is_commit
+from aurastream.projections.apply import Applier, Fenced, Retired, is_commit
+from aurastream.projections.generations import NEVER_REBUILT, Record, field_of
 from aurastream.streams import InvariantBroken, Server, Stream, StreamError
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.codec import RawEntry
@@ -154,6 +158,10 @@ class Lane:
             except Fenced as error:
                 log.warning("lane_fenced", where=self.applier.keys.where, projection=self.applier.projection.name, reason=str(error))
                 return
+            except Retired as error:
+                log.info("lane_retired", where=self.applier.keys.where, projection=self.applier.projection.name, reason=str(error))
+                self._is_well()
+                return
             except Exception as error:
                 self._pause_s = self._troubled(error)
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -239,36 +247,58 @@ async def _cannot_rewind(offset: int) -> None:
 
 
 class Lanes:
-    """All lanes of this process."""
+    """All lanes of this process, by projection, place and generation."""
 
     def __init__(self, wires: Wires, projections: Iterable[Projection[Any]], group: str, batch_max: int) -> None:
         self.projections = list(projections)
         self._wires, self._group, self._batch_max = wires, group, batch_max
-        self.lanes: dict[tuple[str, Place], Lane] = {}
+        self.lanes: dict[tuple[str, Place, int], Lane] = {}
         self.owned: dict[Place, int | None] = {}  # place -> epoch
+        self.records: Mapping[str, Record] = {}
         self.on_lane: Callable[[Lane], None] = lambda lane: None
+        self._streams: dict[str, Stream] = {}
 
     def assign(self, stream: Stream, partition: int, epoch: int | None) -> None:
         """The partition is ours, under this epoch: start its lanes."""
         place = (stream.name, partition)
-        self.owned[place] = epoch
-        for projection in self.projections:
-            if projection.folds(stream.name):
-                lane = self.lanes.get((projection.name, place))
-                if lane is None:
-                    lane = self.lanes[projection.name, place] = self._lane(projection, stream, partition)
-                lane.start(epoch)
+        self.owned[place], self._streams[stream.name] = epoch, stream
+        for name in self._wanted(place):
+            lane = self.lanes.get(name)
+            if lane is None:
+                lane = self.lanes[name] = self._lane(name)
+            lane.start(epoch)
 
-    def _lane(self, projection: Projection[Any], stream: Stream, partition: int) -> Lane:
-        applier = Applier(projection, stream, partition, group=self._group, batch_max=self._batch_max, is_log_here=stream.is_log_here)
+    async def follow(self, records: Mapping[str, Record], patience_s: float = 1.0) -> None:
+        """The views have these generations now: start the lanes of what is new, end those of what is ours no longer."""
+        self.records = records
+        wanted = {name for place in self.owned for name in self._wanted(place)}
+        for name in sorted(wanted.difference(self.lanes)):
+            lane = self.lanes[name] = self._lane(name)
+            lane.start(self.owned[name[1]])
+        await self._end([name for name in self.lanes if name not in wanted and name[1] in self.owned], patience_s)
+
+    def _wanted(self, place: Place) -> list[tuple[str, Place, int]]:
+        wanted = []
+        for projection in self.projections:
+            if projection.folds(place[0]):
+                record = self.records.get(field_of(place[0], projection.name), NEVER_REBUILT)
+                wanted += [(projection.name, place, number) for number in record.followed(projection.fingerprint)]
+        return wanted
+
+    def _lane(self, name: tuple[str, Place, int]) -> Lane:
+        projection = next(item for item in self.projections if item.name == name[0])
+        stream, (_, partition), generation = self._streams[name[1][0]], name[1], name[2]
+        applier = Applier(
+            projection, stream, partition, group=self._group, generation=generation, batch_max=self._batch_max,
+            is_log_here=stream.is_log_here,
+        )  # fmt: skip
         lane = Lane(applier, self._wires)
         self.on_lane(lane)
         return lane
 
     async def feed(self, projection: str, place: Place, entries: list[RawEntry]) -> None:
-        """Hand a batch to a lane; ignored where the partition is not ours."""
-        lane = self.lanes.get((projection, place))
-        if lane is not None:
+        """Hand a batch to the lanes of a projection; ignored where the partition is not ours."""
+        for lane in [lane for name, lane in self.lanes.items() if name[:2] == (projection, place)]:
             await lane.put(entries)
 
     async def revoke(self, places: Iterable[Place], patience_s: float = 1.0) -> None:
@@ -276,12 +306,16 @@ class Lanes:
         gone = set(places)
         for place in gone:
             self.owned.pop(place, None)
-        leaving = {name: lane for name, lane in self.lanes.items() if name[1] in gone}
+        await self._end([name for name in self.lanes if name[1] in gone], patience_s)
+
+    async def _end(self, names: list[tuple[str, Place, int]], patience_s: float) -> None:
+        leaving = {name: self.lanes[name] for name in names}
         await asyncio.gather(*[lane.stop(patience_s) for lane in leaving.values()])
-        for name in leaving:
-            del self.lanes[name]
+        for name, lane in leaving.items():
+            if self.lanes.get(name) is lane:
+                del self.lanes[name]
 
     async def close(self) -> None:
         """End all lanes."""
-        await self.revoke({place for _, place in self.lanes})
+        await self.revoke({place for _, place, _ in self.lanes})
         await self._wires.close()

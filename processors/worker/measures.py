@@ -3,7 +3,8 @@ What the worker tells of itself: Prometheus metrics, and whether it is healthy.
 
 Healthy means: the cursor advances while there is lag. A lane is sick when an error keeps it from advancing, or when events have
 waited and nothing was committed for STALL_S. Counters count what this process did since it started; lag is asked of the server
-when somebody asks us. Names follow Prometheus' conventions: base units but for commit_milliseconds, which is what readers compare.
+when somebody asks us. A series of a view's later generation has its group's name, as in clips@2, so that it and the kept one before it
+are not added up. Names follow Prometheus' conventions: base units but for commit_milliseconds, which is what readers compare.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aurastream.projections.apply import Answer, Progress
 from aurastream.streams import Server
 from aurastream.streams.connection import is_passing
 from aurastream.streams.groups import Lag
+from aurastream.streams.keys import generation_group
 
 STALL_S = 15.0
 BUCKETS_MS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -39,6 +41,7 @@ class LaneHealth(msgspec.Struct, frozen=True):
     lag_events: int
     lag_seconds: float
     trouble: str
+    generation: int = 1
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -76,7 +79,7 @@ class Measures:
 
     def watch(self, lane: Lane) -> None:
         """Count what this lane does."""
-        labels = (lane.applier.projection.name, lane.applier.stream.name, str(lane.applier.partition))
+        labels = (lane.applier.view_group, lane.applier.stream.name, str(lane.applier.partition))
         applied, duplicates, dead = (counter.labels(*labels) for counter in (self._applied, self._duplicates, self._dead))
         commits = self._commits.labels(*labels)
 
@@ -104,7 +107,7 @@ class Measures:
         self._lag_events.clear()
         self._lag_seconds.clear()
         for lane in health.lanes:
-            labels = (lane.projection, lane.stream, str(lane.partition))
+            labels = (generation_group(lane.projection, lane.generation), lane.stream, str(lane.partition))
             self._lag_events.labels(*labels).set(lane.lag_events)
             self._lag_seconds.labels(*labels).set(lane.lag_seconds)
         return generate_latest(self.registry)
@@ -139,5 +142,6 @@ def _judged(lane: Lane, lag: Lag, now: float) -> LaneHealth:
     if not trouble and min(lag.seconds, now - lane.moved_at) > STALL_S:
         trouble = f"{lag.events} events wait and the cursor has not moved for {now - lane.moved_at:.0f} s"
     return LaneHealth(
-        applier.projection.name, applier.stream.name, applier.partition, applier.cursor.position, lag.events, lag.seconds, trouble
-    )
+        applier.projection.name, applier.stream.name, applier.partition, applier.cursor.position, lag.events, lag.seconds, trouble,
+        applier.generation,
+    )  # fmt: skip

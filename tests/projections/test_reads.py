@@ -312,11 +312,11 @@ def test_a_partition_that_moves_between_two_looks_hides_no_other_partitions_rows
     class Interrupted(View[Any]):
         looks = 0
 
-        def _ask(self, requests: Any) -> Any:
+        def _ask(self, requests: Any, **options: Any) -> Any:
             if self.looks == 1:
                 store(stream, [*crowd, *others], dict.fromkeys(range(16), 9))
             self.looks += 1
-            return super()._ask(requests)
+            return super()._ask(requests, **options)
 
     answer = Interrupted(stream, Board()).ranking("fading", 10)
 
