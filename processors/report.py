@@ -19,6 +19,7 @@ from aurastream.processors.formats import FORMATS
 from aurastream.projections import ProjectionError, View
 from aurastream.projections.clips import Clip, Clips, Pair
 from aurastream.projections.imports import Import, Imports
+from aurastream.projections.past.view import PastView
 from aurastream.projections.reads import Positions
 from aurastream.streams import Stream
 
@@ -36,11 +37,20 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def report(stream: Stream, clips: Clips, imports: Stream | None) -> Report:
-    """The report of one stream. imports: the stream of import events, for what only the importer knows (rejected rows, digest).
+    """The report of one stream as of now. imports: the stream of import events: what only the importer knows.
 
     Raises ProjectionError when the stream's view has no observation yet.
     """
-    found = View(stream, clips).tables(*_TABLES)
+    return report_of(View(stream, clips), None if imports is None else View(imports, Imports()))
+
+
+def report_of(view: View[Clip], imports: View[Import] | None) -> Report:
+    """The report of what these readers say: of now, or as of a past time. An import that a past time comes before is no part of it,
+    but for its rejected rows, which have no event time.
+
+    Raises ProjectionError when the view has no observation.
+    """
+    found = view.tables(*_TABLES)
     states: dict[str, Clip] = {}
     tables: dict[str, list[Rows]] = {name: [] for name in _TABLES}
     for _, values in found.values():
@@ -48,12 +58,14 @@ def report(stream: Stream, clips: Clips, imports: Stream | None) -> Report:
             tables[name].append(table)
         states |= {key: _decode_clip(raw) for key, raw in values[0].items()}
     if not states:
-        raise ProjectionError(f"the view clips of {stream.name!r} holds nothing yet. Import, then `aurastream run --until-idle`.")
+        if isinstance(view, PastView):
+            raise ProjectionError(f"nothing of {view.stream.name!r} was observed as of {view.as_of}. Ask for a later time.")
+        raise ProjectionError(f"the view clips of {view.stream.name!r} holds nothing yet. Import, then `aurastream run --until-idle`.")
     content = _counts(states) | _top_lists(states, tables)
     content["categories"] = _categories(tables["categories"])
     content["days"] = _days(tables["days"])
     content["final_state"] = content["final_state_first_row_wins"] = final_state(states)
-    content |= _of_import(stream, imports, content["rows"])
+    content |= _of_import(view.stream, imports, content["rows"])
     return Report(dict(sorted(content.items())), {number: cursor.position for number, (cursor, _) in found.items()})
 
 
@@ -166,11 +178,11 @@ def _days(tables: list[Rows]) -> list[Rows]:
     return [dict(sorted(sums[day].items())) for day in sorted(sums)]
 
 
-def _of_import(stream: Stream, imports: Stream | None, observed: int) -> Rows:
+def _of_import(stream: Stream, imports: View[Import] | None, observed: int) -> Rows:
     """What the imports view says of the files in this stream: name, digest, rejected rows."""
     files: dict[str, Import] = {}
     if imports is not None:
-        states: dict[str, Import] = View(imports, Imports()).states().rows
+        states: dict[str, Import] = imports.states().rows
         prefix = f"{stream.name}:"
         files = {name.removeprefix(prefix): state for name, state in states.items() if state.stream == stream.name}
     names = sorted(files)

@@ -1,4 +1,4 @@
-"""aurastream report: the numbers of a stream's clips, from the views alone."""
+"""aurastream report: the numbers of a stream's clips, from the views alone, of now or as of a past time."""
 
 from __future__ import annotations
 
@@ -6,38 +6,43 @@ import click
 
 from aurastream.processors.commands.common import json_option, session, stream_option
 from aurastream.processors.importer import IMPORTS
-from aurastream.processors.report import Report
-from aurastream.processors.report import report as build
+from aurastream.processors.past import as_of, at_options, positions_told, reader, title_of, told_of
+from aurastream.processors.report import Report, report_of
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import ProjectionError
 from aurastream.projections.clips import Clips
+from aurastream.projections.imports import Imports
+from aurastream.projections.past.as_of import AsOf
 from aurastream.streams import list_streams
 
 
 @click.command()
+@at_options
 @stream_option
 @json_option
 @click.pass_context
-def report(context: click.Context, stream_name: str | None, as_json: bool) -> None:
-    """Sums, top lists, categories and days of a stream's clips."""
+def report(context: click.Context, at: str | None, by: str, stream_name: str | None, as_json: bool) -> None:
+    """Sums, top lists, categories and days of a stream's clips; with --at as of a past time."""
+    when, apps = as_of(at, by), tuple(context.obj or ())
     with session(context) as found:
         clips = found.installed.projection("clips")
         if not isinstance(clips, Clips):
             raise ProjectionError("the projection 'clips' was replaced by another; the report is of ours.")
         stream = found.holding(clips, stream_name)
         imports = found.open(IMPORTS) if IMPORTS in list_streams(found.server) else None
-        made = build(stream, clips, imports)
+        of_imports = None if imports is None else reader(imports, Imports(), when, apps)
+        made = report_of(reader(stream, clips, when, apps), of_imports)
     if as_json:
-        print_json(made.content)
+        print_json({**made.content, **told_of(when)})
     else:
-        _show(made)
+        _show(made, when)
 
 
-def _show(made: Report) -> None:
+def _show(made: Report, when: AsOf | None) -> None:
     content = made.content
     plain = {name: value for name, value in content.items() if not isinstance(value, list | dict)}
-    line("\nReport", "bold")
+    line(f"\n{title_of('Report', when)}", "bold")
     for name, value in plain.items():
         line(f"{name:<31} {f'{value:,}' if isinstance(value, int) else harmless(str(value or '-'))}")
     for name in ("top20_max_velocity", "top20_last_velocity"):
@@ -46,4 +51,4 @@ def _show(made: Report) -> None:
     table("Categories", ["category~", "clips", "latest views"], [
         [row["category"] or "(none)", row["subjects"], row["latest_views_sum"]] for row in content["categories"]
     ])  # fmt: skip
-    line(f"at {', '.join(f'{number}: {position or 0}' for number, position in made.positions.items())}", "dim")
+    line(positions_told(made.positions), "dim")

@@ -1,4 +1,4 @@
-"""aurastream view: a leaderboard, a state, or any table of a view."""
+"""aurastream view: a leaderboard, a state, or any table of a view, of now or as of a past time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import click
 import msgspec
 
 from aurastream.processors.commands.common import json_option, session, stream_option
+from aurastream.processors.past import as_of, at_options, positions_told, reader, title_of, told_of
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import Projection, ProjectionError, Ranked, View
 from aurastream.projections.clips import Clip, Clips, ClipSettings, merged
+from aurastream.projections.past.as_of import AsOf
+from aurastream.projections.past.view import PastView
 from aurastream.projections.reads import Positions
 
 
@@ -22,6 +25,7 @@ from aurastream.projections.reads import Positions
 @click.option("--ranking", metavar="R", help="Which ranking; default: viral for clips, else the first.")
 @click.option("--part", metavar="P", help="Only this part of a split ranking (a category).")
 @click.option("--table", "table_name", metavar="T", help="A table of totals, roll-ups, states or lists instead.")
+@at_options
 @stream_option
 @json_option
 @click.pass_context
@@ -33,21 +37,24 @@ def view(
     ranking: str | None,
     part: str | None,
     table_name: str | None,
+    at: str | None,
+    by: str,
     stream_name: str | None,
     as_json: bool,
 ) -> int:
-    """Read a view: a key's state, a ranking, a table.
+    """Read a view: a key's state, a ranking, a table; with --at as of a past time.
 
-    Every partition is read at one instant; --json says which position that was.
+    Every partition is read at one instant; --json says which position that was. As of a time it is the fold of the log cut there:
+    of what had occurred by then, or with --by appended of what had been appended.
     """
+    when = as_of(at, by)
     with session(context) as found:
         projection = found.installed.projection(name)
-        stream = found.holding(projection, stream_name)
-        reader = View(stream, projection)
+        view = reader(found.holding(projection, stream_name), projection, when, tuple(context.obj or ()))
         if key is not None:
-            return _state(reader, key, as_json)
+            return _state(view, key, when, as_json)
         if table_name is not None or not projection.rankings:
-            _table(reader, projection, table_name, top, as_json)
+            _table(view, projection, table_name, top, when, as_json)
             return 0
         chosen = ranking or ("viral" if isinstance(projection, Clips) else projection.rankings[0].name)
         known = {spec.name: spec for spec in projection.rankings}
@@ -56,33 +63,45 @@ def view(
         if part is not None and known[chosen].by is None:
             split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
             raise click.UsageError(f"the ranking {chosen!r} of {name!r} has no parts (those that have: {split})")
-        answer = reader.ranking(chosen, top, part)
+        answer = view.ranking(chosen, top, part)
         if as_json:
-            print_json({"ranking": chosen, "part": part, "rows": answer.rows, "positions": answer.positions})
+            print_json({"ranking": chosen, "part": part, **told_of(when), "rows": answer.rows, "positions": answer.positions})
         else:
             title = f"{name}: {chosen}" + (f" in {part}" if part else "")
-            show_ranking(title, answer.rows, projection)
+            show_ranking(title_of(title, when), answer.rows, projection)
+            _foot(answer.positions, when)
         return 0
 
 
-def _state(reader: View[Any], key: str, as_json: bool) -> int:
+def _foot(positions: Positions, when: AsOf | None) -> None:
+    """A past answer says what it reflects; one of now would name positions that are old when they are read."""
+    if when is not None:
+        line(positions_told(positions), "dim")
+
+
+def _state(reader: View[Any], key: str, when: AsOf | None, as_json: bool) -> int:
     state = reader.state(key)
     if state is None:
-        raise ProjectionError(f"the view {reader.projection.name!r} of {reader.stream.name!r} has no {key!r}. Is it consumed (status)?")
+        what = f"the view {reader.projection.name!r} of {reader.stream.name!r}"
+        if when is not None:
+            raise ProjectionError(f"{what} had no {key!r} as of {when}. Nothing of it had happened by then, or it is spelt otherwise.")
+        raise ProjectionError(f"{what} has no {key!r}. Is it consumed (status)?")
+    positions = {number: past.position for number, past in reader.pasts.items()} if isinstance(reader, PastView) else {}
     if as_json:
-        print_json({"key": key, "state": state})
+        print_json({"key": key, **told_of(when), "state": state, **({"positions": positions} if positions else {})})
     else:
-        line(harmless(key), "bold")
+        line(title_of(harmless(key), when), "bold")
         for field, value in msgspec.to_builtins(state).items():
             line(f"  {field:<20} {harmless(str(value))}")
+        _foot(positions, when)
     return 0
 
 
-def _table(reader: View[Any], projection: Projection[Any], name: str | None, top: int, as_json: bool) -> None:
+def _table(reader: View[Any], projection: Projection[Any], name: str | None, top: int, when: AsOf | None, as_json: bool) -> None:
     chosen = name or projection.table
     rows, positions = _rows(reader, projection, chosen)
     if as_json:
-        print_json({"table": chosen, "rows": rows, "positions": positions})
+        print_json({"table": chosen, **told_of(when), "rows": rows, "positions": positions})
         return
     listed = list(rows.items())[:top]
     first = msgspec.to_builtins(listed[0][1]) if listed else {}
@@ -91,7 +110,8 @@ def _table(reader: View[Any], projection: Projection[Any], name: str | None, top
     for key, row in listed:
         plain = msgspec.to_builtins(row)
         shown.append([key, *(plain.get(column) for column in columns)] if isinstance(plain, dict) else [key, str(plain)])
-    table(f"{projection.name}: {chosen} ({len(rows):,} rows)", ["key", *columns], shown)
+    table(title_of(f"{projection.name}: {chosen} ({len(rows):,} rows)", when), ["key", *columns], shown)
+    _foot(positions, when)
 
 
 def _rows(reader: View[Any], projection: Projection[Any], name: str) -> tuple[dict[str, Any], Positions]:
