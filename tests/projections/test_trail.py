@@ -13,7 +13,7 @@ from aurastream.projections import MemoryView, View
 from aurastream.projections.clips import Clips
 from aurastream.projections.fold import LISTING_CHUNK
 from aurastream.projections.imports import Import, Imports
-from aurastream.projections.trail import Subject, Trail
+from aurastream.projections.trail import Known, Subject, Trail, known_of_stories, known_of_subject
 from aurastream.streams import ClipViewsObserved, Codec, Event, ImportFinished, ImportRowRejected, Server, Settings, Stream, open_stream
 from tests.facts import NOON, consume, dump, findings, observation, raw_append
 
@@ -150,6 +150,56 @@ def test_a_rebuilt_trail_is_the_same_byte_for_byte(server: Server, stream: Strea
         for name in ("subjects", "positions")
     }
     assert findings(stream, Trail()) == []
+
+
+# Stories.
+
+
+def test_an_event_without_a_cause_costs_the_stories_nothing(server: Server, stream: Stream) -> None:
+    """Most events are observations: no row, no key."""
+    stream.append([observation(n, minute=n) for n in range(50)])
+    consume(server, stream, Trail())
+    assert View(stream, Trail()).tables("stories")[0][1][0] == {}
+
+
+def test_a_story_lists_its_events_by_correlation_or_else_by_causation(server: Server, stream: Stream) -> None:
+    """Whatever their subjects; what the trail has not read yet is for the caller to look at."""
+    placed = stream.append([
+        observation(1, minute=1, clip="a", correlation_id="root", causation_id="root"),
+        observation(2, minute=2, clip="b", correlation_id="root", causation_id="other"),
+        observation(3, minute=3, clip="c", causation_id="root"),
+        observation(4, minute=4, clip="d", correlation_id="else", causation_id="root"),
+    ])  # fmt: skip
+    consume(server, stream, Trail())
+    stream.append([observation(5, minute=5, correlation_id="root")])
+    positions = [item.position for item in placed]
+
+    assert known_of_stories(stream, ["root"]) == {0: Known(positions[:3], positions[3])}
+    assert known_of_stories(stream, ["root", "else", "nothing"]) == {0: Known(positions, positions[3])}
+    assert known_of_stories(stream, ["nothing"]) == {0: Known([], positions[3])}
+    assert known_of_subject(stream, "b") == Known([positions[1]], positions[3])
+    assert findings(stream, Trail()) == []
+
+
+@pytest.mark.parametrize("count", [1, LISTING_CHUNK, 3 * LISTING_CHUNK + 2])
+def test_a_story_of_any_length_is_whole_whatever_it_is_called(server: Server, stream: Stream, count: int) -> None:
+    """A correlation_id may read like a row of another list."""
+    names = ["long", "long|0", "x" * 900]
+    placed = stream.append(
+        [observation(n, event_id=f"{n}-{number}", correlation_id=name) for n in range(count) for number, name in enumerate(names)]
+    )
+    consume(server, stream, Trail(), batch_max=7)
+    for number, name in enumerate(names):
+        assert known_of_stories(stream, [name])[0].positions == [item.position for item in placed[number :: len(names)]]
+
+
+def test_a_trail_that_was_not_read_or_was_folded_otherwise_knows_nothing(server: Server, stream: Stream) -> None:
+    stream.append([observation(correlation_id="root")])
+    assert known_of_subject(stream, "clip-1") == Known([], "")
+    consume(server, stream, Trail())
+    server.client.hset(stream.keys[0].cursor("trail"), "fingerprint", "another")
+    assert known_of_subject(stream, "clip-1") == Known([], "")
+    assert known_of_stories(stream, ["root"]) == {0: Known([], "")}
 
 
 # Imports.
