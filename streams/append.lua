@@ -2,9 +2,10 @@
 -- KEYS[1] log       stream  the partition's events: fields event, crc32        all share one {partition} hash tag
 -- KEYS[2] ids       hash    digest of event_id -> packed position (index.py)
 -- KEYS[3] meta      hash    appended, bytes (of JSON), duplicates, clear: "budget events bytes", how far all groups allow
--- KEYS[4] versions  hash    subject -> number of its events; used only where ARGV[3] is not empty
--- KEYS[5] groups    hash    group -> "events bytes ..": the log when it joined (join.lua); only where ARGV[5] is not empty
--- KEYS[6..] cursors hashes  read, read_bytes: of the groups named in ARGV[6], in that order
+-- KEYS[4] versions  hash    subject -> number of its events; used only where ARGV[3] is not empty, as is
+-- KEYS[5] entities  hash    subject|chunk -> packed positions of its events (entities.py)
+-- KEYS[6] groups    hash    group -> "events bytes ..": the log when it joined (join.lua); only where ARGV[5] is not empty
+-- KEYS[7..] cursors hashes  read, read_bytes: of the groups named in ARGV[6], in that order
 -- ARGV    [1] digests, 8 bytes each  [2] lines "crc32 JSON\n", one per event, at most 500
 --         [3] lines "subject\n", one per event, or '' in a stream without versions
 --         [4] lines "subject expected\n": the version each named subject must have
@@ -52,10 +53,10 @@ local function over_budget(new, size)
 
   local names = {}
   for name in string.gmatch(ARGV[6], '([^\n]+)\n') do names[#names + 1] = name end
-  local joined = #names > 0 and redis.call('HMGET', KEYS[5], unpack(names)) or {}
-  local known = redis.call('HLEN', KEYS[5])
+  local joined = #names > 0 and redis.call('HMGET', KEYS[6], unpack(names)) or {}
+  local known = redis.call('HLEN', KEYS[6])
   for i = 1, #names do known = known - (joined[i] and 1 or -1) end
-  if known ~= 0 then return {4, unpack(redis.call('HKEYS', KEYS[5]))} end
+  if known ~= 0 then return {4, unpack(redis.call('HKEYS', KEYS[6]))} end
 
   local most_events, most_bytes = string.match(ARGV[5], '(%d+) (%d+)')
   most_events = tonumber(most_events) > 0 and tonumber(most_events) or 2 ^ 53
@@ -63,7 +64,7 @@ local function over_budget(new, size)
   local least, least_weight, worst = held, weight, nil
   for i = 1, #names do
     local from, from_bytes = string.match(joined[i], '^(%d+) (%d+)')
-    local at = redis.call('HMGET', KEYS[5 + i], 'read', 'read_bytes')
+    local at = redis.call('HMGET', KEYS[6 + i], 'read', 'read_bytes')
     from = math.min(held, math.max(at[1] or 0, from))
     from_bytes = math.min(weight, math.max(at[2] or 0, from_bytes) + from * OVERHEAD)
     -- What alone exceeds a budget is let in when nothing is ahead, or it could never be appended.
@@ -75,10 +76,41 @@ local function over_budget(new, size)
   return nil, string.format('%s %.0f %.0f', ARGV[5], least + most_events, least_weight + most_bytes)
 end
 
+local CHUNK, NOWHERE = 16, string.rep('\0', 10) -- places a row of entities has; a place whose position is longer than packed ones are
+-- Give the new events' places to their subjects, whose events they are next. order: subjects; versions: how many events each has;
+-- places: subject -> packed positions. All rows are read by one command and written by one: each costs more than what is in it.
+local function index_entities(order, versions, places)
+  local fields, counts, rows = {}, {}, {}
+  for i = 1, #order do
+    local slot = versions[i] % CHUNK
+    fields[i] = string.format('%s|%.0f', order[i], (versions[i] - slot) / CHUNK)
+  end
+  local held = redis.call('HMGET', KEYS[5], unpack(fields))
+  for i = 1, #order do
+    local number, field = versions[i], fields[i]
+    local row = string.sub(held[i] or '', 1, number % CHUNK * 10)
+    row = row .. string.rep(NOWHERE, number % CHUNK - #row / 10) -- events from before there was an index
+    for _, place in ipairs(places[order[i]]) do
+      local slot = number % CHUNK
+      if slot == 0 and row ~= '' then
+        rows[#rows + 1], rows[#rows + 2] = field, row
+        row, field = '', string.format('%s|%.0f', order[i], number / CHUNK)
+      end
+      if #place ~= 10 then rows[#rows + 1], rows[#rows + 2] = string.format('%s|%.0f', field, slot), place end
+      row, number = row .. (#place == 10 and place or NOWHERE), number + 1
+    end
+    rows[#rows + 1], rows[#rows + 2] = field, row
+    counts[2 * i - 1], counts[2 * i] = order[i], string.format('%.0f', number)
+  end
+  redis.call('HSET', KEYS[4], unpack(counts))
+  redis.call('HSET', KEYS[5], unpack(rows))
+end
+
 redis.call('XLEN', KEYS[1])
 redis.call('HLEN', KEYS[2])
 redis.call('HLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
+redis.call('HLEN', KEYS[5])
 
 -- Plan: which events are new, and where the known ones are.
 local crcs, events, n = {}, {}, 0
@@ -112,21 +144,25 @@ for i = 1, n do
   end
   if twin or known then duplicates[#duplicates + 1] = i end
 end
-local new, size, subjects = n - #duplicates, 0, {}
+local new, size = n - #duplicates, 0
+local subjects, order, places, versions = {}, {}, {}, {} -- of the new events, in a stream with versions
 for i = 1, n do
   if not positions[i] and not duplicate_of[i] then size = size + #events[i] end
 end
 if ARGV[3] ~= '' then
-  local fresh, at = {}, 0
+  local at = 0
   for subject in string.gmatch(ARGV[3], '([^\n]+)\n') do
     at = at + 1
     if not positions[at] and not duplicate_of[at] then
-      subjects[#subjects + 1], fresh[subject] = subject, true
+      subjects[#subjects + 1] = subject
+      if not places[subject] then order[#order + 1], places[subject] = subject, {} end
     end
   end
+  if #order > 0 then versions = redis.call('HMGET', KEYS[4], unpack(order)) end
+  for i = 1, #order do versions[i] = tonumber(versions[i] or 0) + 0 end -- raises where it is no number
   for subject, expected in string.gmatch(ARGV[4], '(%S+) (%d+)\n') do
     local version = redis.call('HGET', KEYS[4], subject) or '0'
-    if fresh[subject] and version ~= expected then return {1, subject, version} end
+    if places[subject] and version ~= expected then return {1, subject, version} end
   end
 end
 local refused, clear
@@ -147,7 +183,10 @@ for i = 1, n do
 end
 for i, twin in pairs(duplicate_of) do positions[i] = positions[twin] end
 if #rows > 0 then redis.call('HSET', KEYS[2], unpack(rows)) end
-for i = 1, #subjects do redis.call('HINCRBY', KEYS[4], subjects[i], 1) end
+if #order > 0 then
+  for i = 1, #subjects do table.insert(places[subjects[i]], rows[2 * i]) end
+  index_entities(order, versions, places)
+end
 if new > 0 then
   redis.call('HINCRBY', KEYS[3], 'appended', new)
   redis.call('HINCRBY', KEYS[3], 'bytes', size)
