@@ -1,4 +1,4 @@
-"""Rows 12 to 17: kill -9 of the server, slow and full disks, a cut and a flipped AOF, rewrites."""
+"""Rows 12 to 14, 16 and 17: kill -9 of the server, slow and full disks, a cut AOF, rewrites. Flipped bits are in bits.py."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ import redis
 from aurastream.projections import apply
 from aurastream.projections.consumer import Flow
 from aurastream.streams import Stream
-from tests.faults.harness import STREAM, Producer, Run, Skipped, client_of, consume_all, kill_server
+from tests.faults.harness import STREAM, Producer, Run, Skipped, consume_all, kill_server
 from tests.faults.operators import fill
 from tests.faults.rows import row
-from tests.invariants import Ack as Told
-from tests.invariants import Held, check, check_acks, check_prefix, every_partition, held_by
+from tests.invariants import check_prefix, held_by
 from tests.projections.counting import Counting
 from tests.servers import ServerProcess, until
 
@@ -163,84 +162,6 @@ def a_cut_commit_is_there_or_not_and_never_in_part(run: Run) -> None:
             run.tell(cuts=1)
         finally:
             restored.stop()
-
-
-def truth(held: Held) -> Any:
-    """What must not change unnoticed: log, index, cursor, view, dead list. Counters and leases are hints."""
-    hashes = {name: rows for name, rows in held.hashes.items() if name.startswith(("ids", "cursor", "view", "dead"))}
-    return held.log, hashes, held.rankings
-
-
-@row(15, "a bit flipped in a stored event, and anywhere in the AOF", bound_s=90)
-def a_flipped_bit_is_refused_or_named(run: Run) -> None:
-    process = run.server(*ALWAYS)
-    stream = run.stream(process.url, 1)
-    fill(stream, 0, 150)
-    consume_all(process.url)
-    fill(stream, 150, 10)
-    last_commit(stream)
-    acks = [Told(f"f{n}", "disk", "acked") for n in range(160)]
-    original = truth(held_by(run.client(process.url), STREAM, 0))
-    process.kill()
-    source = Path(process.directory) / "appendonlydir"
-    content = increment_of(source).read_bytes()
-    in_event = content.index(b'"event_id":"f77"') + 14
-    places = [in_event * 8, *(run.dice.randrange(len(content) * 8) for _ in range(150 if run.is_long else 12))]
-    for place in places:
-        restored = Restored(run.binary, source, lambda path, place=place: _flip(path, place))
-        try:
-            if not restored.is_up:
-                run.tell(refused=1)
-                _fix_and_look(run, restored)
-                continue
-            what, named = _look(restored.url, acks, original)
-            run.tell(**{what: 1})
-            if what == "changed" and not named:
-                run.find(f"bit {place % 8} of byte {place // 8} changed what is stored, and nothing says so")
-            if place == in_event * 8 and not any("damaged" in sentence or "lists" in sentence for sentence in named):
-                run.find(f"a bit flipped in a stored event is not named by its checksum: {what} {named}")
-        finally:
-            restored.stop()
-
-
-def _flip(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place // 8] ^= 1 << place % 8
-    path.write_bytes(content)
-
-
-def _look(url: str, acks: list[Told], original: Any) -> tuple[str, list[str]]:
-    """Whether what is stored has changed, and who says so: the checker, and `aurastream check`."""
-    named: list[str] = []
-    with client_of(url) as client:
-        try:
-            helds = every_partition(client)
-            if len(helds) == 1 and truth(helds[0]) == original:
-                return "unchanged", []
-            for held in helds:
-                named += check(held, group=None)
-            named += check_acks(helds, acks)
-            named += [] if helds else ["the stream is not registered"]
-        except (ValueError, redis.RedisError, KeyError) as error:
-            named.append(f"unreadable: {error}")
-    return "changed", named
-
-
-def _fix_and_look(run: Run, restored: Restored) -> None:
-    """redis-check-aof --fix cuts the file at the damage; what is left is a prefix."""
-    if (tool := shutil.which("redis-check-aof")) is None:
-        return
-    path = increment_of(Path(restored.directory) / "appendonlydir")
-    subprocess.run([tool, "--fix", str(path)], input=b"y\n", capture_output=True, timeout=30, check=False)
-    restored.start()
-    if not restored.is_up:
-        run.tell(not_fixed=1)
-        return
-    with redis.Redis.from_url(restored.url) as client:
-        held = held_by(client, STREAM, 0)
-        told = check_prefix(held) if held.log else []
-    run.tell(fixed=1)
-    run.find(*[f"after --fix: {sentence}" for sentence in told if "damaged" not in sentence])
 
 
 class OnSmallDisk(ServerProcess):

@@ -34,7 +34,7 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from aurastream.projections import Consumer
-from aurastream.streams import Ack, ClipViewsObserved, Server, Settings, Stream, StreamError, connection, open_stream
+from aurastream.streams import Ack, ClipViewsObserved, Codec, Event, Server, Settings, Stream, StreamError, connection, open_stream
 from tests.invariants import Held, check, check_acks, check_keys, check_prefix, check_rebuilt, every_partition, lost, read_acks
 from tests.projections.counting import Counting
 from tests.servers import ServerProcess, binaries, until
@@ -91,6 +91,7 @@ class Worker:
 
     def __init__(self, pid: int, report: Path, process: subprocess.Popen[bytes] | None) -> None:
         self.pid, self._report, self._process = pid, report, process
+        self.troubles = report.with_suffix(".troubles")  # what it ran into so far
 
     def signal(self, number: int) -> None:
         if self.is_alive():
@@ -130,18 +131,20 @@ class Producer:
         self._level = Ack(options.pop("level", "memory"))
         self._batch_max, self._pace_s = options.pop("batch_max", 12), options.pop("pace_s", 0.002)
         self._events_max = options.pop("events_max", 1_000_000)
+        self._made: Callable[..., Event] = options.pop("made", ClipViewsObserved)
+        codec = Codec((self._made,)) if isinstance(self._made, type) else options.pop("codec")
         self._settings = Settings(ack=self._level, **options)
         self._over = threading.Event()
         self.sent = self.acked = 0
         self.acked_at: list[float] = [time.monotonic()]
         self.refused: Counter[str] = Counter()
         self.error: BaseException | None = None
-        self._stream = open_stream(Server(url), STREAM, settings=self._settings)
+        self._stream = open_stream(Server(url), STREAM, codec=codec, settings=self._settings)
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
     def _live(self) -> None:
-        batches: list[list[ClipViewsObserved]] = []
+        batches: list[list[Event]] = []
         try:
             with self.path.open("w") as file:
                 while not self._over.is_set() and self.sent < self._events_max:
@@ -155,7 +158,7 @@ class Producer:
         except BaseException as error:
             self.error = error
 
-    def _append(self, batch: list[ClipViewsObserved], file: Any) -> None:
+    def _append(self, batch: list[Event], file: Any) -> None:
         try:
             self._stream.append(batch)
             outcome = "acked"
@@ -169,10 +172,10 @@ class Producer:
             file.write(json.dumps({"event_id": event.event_id, "level": self._level.value, "outcome": outcome}) + "\n")
         file.flush()
 
-    def _event(self) -> ClipViewsObserved:
+    def _event(self) -> Event:
         self.sent += 1
         dice = self._dice
-        return ClipViewsObserved(
+        return self._made(
             event_id=f"{self.name}:{self.sent}",
             subject=f"clip-{dice.randrange(40)}",
             occurred_at=NOON + timedelta(seconds=dice.randrange(86_400)),

@@ -7,6 +7,9 @@ A worker as a process of its own: folds the Counting view of one stream until SI
 owner    streams.leases.Leases and projections.apply.Applier over blocking wires: claims, commits under its epoch, drops what is fenced
 reader   projections.Consumer, by consumer group, without a lease
 
+--projection MODULE:CLASS is another build's: its own event types, upcasters and fold. What a worker runs into is written at once to
+FILE's .troubles.
+
 --break WHERE:N:HOW ends (KILL) or stops (STOP) an owner at its Nth commit: before it is sent, in it (sent, not answered), after its
 answer. The report, a JSON object, is written at the end: commits, refusals by kind, takeovers, and what it ran into on the way.
 """
@@ -14,6 +17,7 @@ answer. The report, a JSON object, is written at the end: commits, refusals by k
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -25,12 +29,11 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from aurastream.projections import Consumer, apply
+from aurastream.projections import Consumer, Projection, apply
 from aurastream.projections.apply import Applier, Fenced
 from aurastream.streams import Server, Stream, StreamError, connection, open_stream
 from aurastream.streams.connection import LOST, Wire, is_passing
 from aurastream.streams.leases import Claim, Leases
-from tests.projections.counting import Counting
 
 IDLE_S = 0.004  # between looks at the logs: a worker with an event loop is woken up instead
 START_S = 20.0  # how long a server may stay away when the worker starts
@@ -39,7 +42,8 @@ START_S = 20.0  # how long a server may stay away when the worker starts
 class Report:
     """What is told at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self.commits = 0
         self.refused: dict[str, int] = {}
         self.fenced = self.takeovers = 0
@@ -71,6 +75,11 @@ class Report:
     def ran_into(self, error: Exception) -> None:
         word = str(error).split(" ", maxsplit=1)[0] if isinstance(error, ResponseError) else type(error).__name__
         self.troubles[word] = self.troubles.get(word, 0) + 1
+        if self.troubles[word] == 1:
+            self._path.with_suffix(".troubles").write_text(" ".join(sorted(self.troubles)))
+
+    def told(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class Owner:
@@ -80,8 +89,11 @@ class Owner:
         self.options, self.report = options, report
         self.server, self.stream = patient_stream(options.url, options.stream)
         self.leases = Leases(lease_ms=options.lease_ms)
-        self.claims = [Claim(Counting.name, options.stream, partition) for partition in range(self.stream.partitions)]
-        self.appliers = {claim: Applier(Counting(), self.stream, claim.partition, batch_max=options.batch_max) for claim in self.claims}
+        self.projection = named(options.projection)
+        self.claims = [Claim(self.projection.name, options.stream, partition) for partition in range(self.stream.partitions)]
+        self.appliers = {
+            claim: Applier(self.projection, self.stream, claim.partition, batch_max=options.batch_max) for claim in self.claims
+        }
         self.wires: dict[str, Wire] = {}
         self.read_to: dict[Claim, str] = {}
         self.sent = 0
@@ -101,7 +113,7 @@ class Owner:
                 if not is_passing(error):
                     time.sleep(0.05)
         try:
-            self.routed(self.leases.leave([Counting.name]))
+            self.routed(self.leases.leave([self.projection.name]))
         except (*LOST, ResponseError) as error:
             self.report.ran_into(error)
 
@@ -189,6 +201,13 @@ class Owner:
             self.report.ran_into(error)
 
 
+def named(place: str) -> Projection[Any]:
+    """MODULE:CLASS, made."""
+    module, _, name = place.partition(":")
+    projection: Projection[Any] = getattr(importlib.import_module(module), name)()
+    return projection
+
+
 def patient_stream(url: str, name: str) -> tuple[Server, Stream]:
     end = time.monotonic() + START_S
     while True:
@@ -206,7 +225,7 @@ def read(options: argparse.Namespace, report: Report, is_over: Any) -> None:
     while not is_over():
         try:
             server, stream = patient_stream(options.url, options.stream)
-            consumer = Consumer(server, [Counting()], lambda stream=stream: [stream], batch_max=options.batch_max)  # type: ignore[misc]
+            consumer = Consumer(server, [named(options.projection)], lambda stream=stream: [stream], batch_max=options.batch_max)  # type: ignore[misc]
             consumer.run(is_over)
         except (*LOST, ResponseError, StreamError) as error:
             report.ran_into(error)
@@ -222,13 +241,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lease-ms", type=int, default=500)
     parser.add_argument("--batch-max", type=int, default=50)
     parser.add_argument("--answer-timeout-s", type=float, default=connection.ANSWER_TIMEOUT_S)
+    parser.add_argument("--projection", default="tests.projections.counting:Counting")
     parser.add_argument("--break", dest="break_at")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     connection.ANSWER_TIMEOUT_S = options.answer_timeout_s
     over: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: over.append(number))
-    report = Report()
+    report = Report(options.report)
     report.watch_commits()
     if options.kind == "owner":
         owner = Owner(options, report)
@@ -237,7 +257,7 @@ def main(arguments: list[str]) -> int:
     else:
         read(options, report, lambda: bool(over))
     part = options.report.with_suffix(".part")
-    part.write_text(json.dumps(vars(report)))
+    part.write_text(json.dumps(report.told()))
     part.rename(options.report)
     return 0
 
