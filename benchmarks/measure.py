@@ -53,6 +53,10 @@ class Plan(msgspec.Struct, frozen=True):
     kills: int = 50
     lease_ms: int = 3_000  # of the workers that are killed
     starts: int = 5
+    history: int = 1_000_000  # archived, looked at as of a past time
+    rebuild: int = 1_000_000
+    rebuild_long: int = 10_000_000  # for its memory; 0: not measured
+    swaps: int = 20
 
 
 FULL = Plan()
@@ -68,6 +72,10 @@ QUICK = Plan(
     workers=60_000,
     kills=5,
     lease_ms=600,
+    history=100_000,
+    rebuild=200_000,
+    rebuild_long=0,
+    swaps=5,
 )
 
 

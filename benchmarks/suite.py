@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from benchmarks import append, apply, delivery, latency, lifecycle, memory, scale, takeover, top, workers
+from benchmarks import append, apply, audit, delivery, latency, lifecycle, memory, past, rebuild, scale, takeover, top, workers
 from benchmarks.measure import Plan, Report, Work, apart, has_faststream
 
-WORKLOADS = ("append", "apply", "delivery", "latency", "memory", "top", "workers", "lifecycle", "takeover", "scale")
+WORKLOADS = (
+    "append",
+    "apply",
+    "delivery",
+    "latency",
+    "memory",
+    "top",
+    "workers",
+    "lifecycle",
+    "takeover",
+    "audit",
+    "past",
+    "rebuild",
+    "scale",
+)
 
 
 def work_of(workload: str, plan: Plan) -> tuple[Work, ...]:
@@ -26,8 +40,11 @@ def work_of(workload: str, plan: Plan) -> tuple[Work, ...]:
         "workers": workers.WORK,
         "lifecycle": lifecycle.WORK,
         "takeover": takeover.WORK,
+        "audit": audit.WORK,
+        "past": past.WORK,
     }
-    return scale.work(plan) if workload == "scale" else fixed[workload]
+    sized = {"scale": scale.work, "rebuild": rebuild.work}
+    return sized[workload](plan) if workload in sized else fixed[workload]
 
 
 def run(plan: Plan, workloads: Iterable[str], tell: Callable[[str], None], measured: Callable[[Work, Plan], Report] = apart) -> Report:

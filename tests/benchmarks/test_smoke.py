@@ -38,6 +38,10 @@ TINY = Plan(
     kills=2,
     lease_ms=600,
     starts=1,
+    history=4_000,
+    rebuild=2_000,
+    rebuild_long=2_000,
+    swaps=1,
 )
 
 
@@ -64,10 +68,12 @@ def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path
     write(path, facts_of(server.url, TINY, load=0.0), report)
 
     written = msgspec.json.decode(path.read_bytes())
-    assert {row["workload"] for row in written["rows"]} == {"append", "apply", "delivery", "latency", "workers", "scale"}
+    assert {row["workload"] for row in written["rows"]} == {
+        "append", "apply", "archive", "audit", "delivery", "latency", "rebuild", "workers", "scale",
+    }  # fmt: skip
     assert all(row["events_per_s"] > 0 and row["client_us"] > 0 for row in written["rows"])
     assert all(row["server_us"] > 0 for row in written["rows"] if "consumer" not in row["variant"])
-    assert len(written["targets"]) == 18
+    assert len(written["targets"]) == 27
     assert all(target["measured"] is not None for target in written["targets"])
     assert written["seed"] == written["facts"]["plan"]["seed"] == 7
     assert {"commit", "server", "python"} <= written["facts"].keys()
