@@ -23,17 +23,26 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from aurastream.processors.commands.append import append
+from aurastream.processors.commands.archive import archive
 from aurastream.processors.commands.audit import audit
 from aurastream.processors.commands.check import check
+from aurastream.processors.commands.checkpoint import checkpoint
 from aurastream.processors.commands.dead import dead
 from aurastream.processors.commands.demo import demo
+from aurastream.processors.commands.erase import erase
 from aurastream.processors.commands.groups import groups
 from aurastream.processors.commands.imports import import_
+from aurastream.processors.commands.rebuild import rebuild
+from aurastream.processors.commands.replay import replay_
 from aurastream.processors.commands.report import report
+from aurastream.processors.commands.rollback import rollback
 from aurastream.processors.commands.run import run
+from aurastream.processors.commands.schema import schema
 from aurastream.processors.commands.serve import serve_redis
 from aurastream.processors.commands.status import status
+from aurastream.processors.commands.trim import trim
 from aurastream.processors.commands.view import view
+from aurastream.processors.commands.why import why
 from aurastream.processors.formats import FormatError
 from aurastream.processors.logs import configure_logs
 from aurastream.processors.plugins import PluginError
@@ -41,6 +50,7 @@ from aurastream.processors.show import harmless
 from aurastream.projections import ProjectionError, ProjectionUnknown
 from aurastream.streams import InvalidEvent, PartitionMismatch, ServerUnfit, StreamError, StreamUnknown, UnknownOutcome
 from aurastream.streams.embedded import EmbeddedServerError
+from aurastream.streams.schema.evolution import BaselineUnfit
 
 NO, BAD_INPUT, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 BAD_INPUTS = (
@@ -52,6 +62,7 @@ BAD_INPUTS = (
     PartitionMismatch,
     ProjectionUnknown,
     PluginError,
+    BaselineUnfit,
     OSError,
 )
 
@@ -65,7 +76,11 @@ def cli(context: click.Context, apps: tuple[str, ...]) -> None:
     context.obj = apps
 
 
-for command in (demo, serve_redis, append, import_, run, view, report, audit, status, check, dead, groups):
+VERBS: tuple[click.Command, ...] = (
+    demo, serve_redis, append, import_, run, view, report, why, audit, replay_, status, check,
+    rebuild, rollback, archive, checkpoint, trim, erase, schema, dead, groups,
+)  # fmt: skip
+for command in VERBS:
     cli.add_command(command)
 
 

@@ -22,10 +22,11 @@ class _Console(Console):
     """A console whose reader may go away."""
 
     def on_broken_pipe(self) -> None:
-        _into_nothing(self.file.fileno())
+        into_nothing(self.file.fileno())
 
 
-def _into_nothing(descriptor: int) -> None:
+def into_nothing(descriptor: int) -> None:
+    """What is still written there is dropped: its reader has gone away."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)
     os.close(nothing)
@@ -107,4 +108,4 @@ def as_json(value: Any) -> None:
     try:
         click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
     except BrokenPipeError:
-        _into_nothing(sys.stdout.fileno())
+        into_nothing(sys.stdout.fileno())

@@ -1,8 +1,9 @@
 """
-The log: event types, append, read, partitions, groups. Imports nothing of ours.
+The log: event types, append, read, partitions, groups; and what becomes of it: archive/, history.py, retention/, personal/, schema/.
+Imports nothing of ours.
 
 Promise: an event ID is in the live log once, however often it is appended; an append is whole or absent; what was read is what
-was written, or a DamagedEntry.
+was written, or a DamagedEntry. What leaves the log is in the archive, and is read from there as if it had not left.
 
 Decision (2026-11): entries have two fields, ``event`` (JSON) and ``crc32``. Refused: the event ID as a field of its own, which
 would cost 30 bytes an event only to be looked at when an ID is appended twice, where it is found in the JSON.
@@ -15,9 +16,11 @@ from aurastream.streams.codec import EVENT_BYTES_MAX, Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.errors import (
     BacklogFull,
+    CreatorUnknown,
     DamagedEntry,
     InvalidEvent,
     InvariantBroken,
+    KeysLocked,
     NotReplicated,
     PartitionMismatch,
     ServerUnfit,
@@ -44,8 +47,10 @@ from aurastream.streams.events import (
     LogArchived,
     LogReplayed,
     LogTrimmed,
+    PersonalText,
     RebuildCompared,
     RebuildStarted,
+    ShortText,
     SubjectRebuilt,
     ViewRolledBack,
     ViewSwapped,
@@ -69,6 +74,7 @@ __all__ = [
     "Codec",
     "Count",
     "CreatorErased",
+    "CreatorUnknown",
     "DamagedEntry",
     "EffectDiscarded",
     "EffectParked",
@@ -83,18 +89,21 @@ __all__ = [
     "Instant",
     "InvalidEvent",
     "InvariantBroken",
+    "KeysLocked",
     "LogArchived",
     "LogReplayed",
     "LogTrimmed",
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
+    "PersonalText",
     "Pressure",
     "RebuildCompared",
     "RebuildStarted",
     "Server",
     "ServerUnfit",
     "Settings",
+    "ShortText",
     "Stream",
     "StreamError",
     "StreamFacts",

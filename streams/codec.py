@@ -11,15 +11,16 @@ Invariant: what ``encode`` accepts, ``decode`` returns equal. Nothing here does 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any, TypeVar, Union
 from zlib import crc32
 
 import msgspec
 
 from aurastream.streams.errors import DamagedEntry, InvalidEvent, StreamError, UnknownEventVersion
-from aurastream.streams.events import BUILT_IN, IDENTIFIER, Event, Instant
+from aurastream.streams.events import BUILT_IN, IDENTIFIER, SEALED_MAX, TEXT_MAX, Event, Instant
+from aurastream.streams.personal.sealing import RESERVED, is_reserved
 
 EVENT_BYTES_MAX = 256 * 1024  # before sending and before decoding: an oversized value resets the connection on old servers
 
@@ -41,7 +42,8 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_ALL_IDENTIFIERS = re.compile(rf"{IDENTIFIER.pattern}(?:\n{IDENTIFIER.pattern})*")
+_IDENTIFIER_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
+IDENTIFIER_MAX = 128
 N = TypeVar("N", Event, Envelope)
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 
@@ -66,7 +68,15 @@ def entry_json(where: str, fields: list[bytes]) -> bytes:
 
 
 def entries_json(entries: list[list[bytes]]) -> list[bytes] | None:
-    """``entry_json`` of many entries; None when one is damaged, so that they must be looked at one by one."""
+    """``entry_json`` of many entries; None when one is damaged, so that they must be looked at one by one.
+
+    The usual ones are checked together: a third of the time of one by one, with the same verdict.
+    """
+    if entries and {len(fields) for fields in entries} == {4}:
+        first, jsons, second, stated = zip(*entries, strict=True)
+        if set(first) == {b"event"} and set(second) == {b"crc32"} and max(map(len, jsons)) <= EVENT_BYTES_MAX:
+            # As many numbers as entries, so a stated one with a blank in it cannot pass for two.
+            return list(jsons) if " ".join(map(str, map(crc32, jsons))).encode() == b" ".join(stated) else None
     try:
         return [entry_json("", fields) for fields in entries]
     except DamagedEntry:
@@ -102,15 +112,19 @@ def read_envelopes(raws: list[bytes]) -> list[Envelope | None]:
 
 
 def are_identifiers(values: list[str]) -> bool:
-    """Whether every one is an identifier. One match for all costs a tenth of one for each."""
+    """Whether every one is an identifier (``events.IDENTIFIER``). All together cost a fiftieth of one match for each."""
+    if not values:
+        return True
     text = "\n".join(values)
-    # The breaks are counted, or a value with one in it would pass for two.
-    return not values or (text.count("\n") == len(values) - 1 and _ALL_IDENTIFIERS.fullmatch(text) is not None)
+    # What is left without the characters allowed are the breaks, as many as were put in: a value with one in it would be one more.
+    is_spelled = text.isascii() and text.encode().translate(None, _IDENTIFIER_CHARACTERS) == b"\n" * (len(values) - 1)
+    return is_spelled and min(map(len, values)) >= 1 and max(map(len, values)) <= IDENTIFIER_MAX
 
 
 def _named_well(found: list[N | None]) -> list[N | None]:
     """The same with None in the place of what has a bad event_id or subject."""
-    if are_identifiers([name for item in found if item is not None for name in (item.event_id, item.subject)]):
+    named = found if None not in found else [item for item in found if item is not None]
+    if are_identifiers([item.event_id for item in named]) and are_identifiers([item.subject for item in named]):  # type: ignore[union-attr]
         return found
     return [item if item is not None and are_identifiers([item.event_id, item.subject]) else None for item in found]
 
@@ -125,12 +139,59 @@ def check_identifiers(events: list[Event]) -> None:
                 raise InvalidEvent(event.event_id[:80], f"{field} {value[:80]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -", index)
 
 
+def check_personal(event: Any) -> None:
+    """Raise InvalidEvent for a personal text that is too long, or that looks sealed and has no creator whose key could open it."""
+    for field in event.personal:
+        text: str = getattr(event, field)
+        if not is_reserved(text):
+            if len(text) > TEXT_MAX:
+                raise InvalidEvent(event.event_id, f"Expected `str` of length <= {TEXT_MAX} - at `$.{field}`")  # as of other texts
+        elif not event.creator:
+            raise InvalidEvent(event.event_id, f"{field} begins as a sealed text does ({text[:12]}..), and no creator is named")
+
+
+def check_declared(kind: type[Event]) -> None:
+    """Raise StreamError when a class declares personal fields that cannot be sealed."""
+    if not kind.personal:
+        return
+    described: Any = msgspec.inspect.type_info(kind)
+    fields = {field.name: field.type for field in described.fields if field.name not in Event.__struct_fields__}
+    for name in (*kind.personal, "creator"):
+        found = fields.get(name)
+        if not isinstance(found, msgspec.inspect.StrType):
+            raise StreamError(
+                f"{kind.__name__} has personal fields and no text field {name!r} of its own. "
+                'Declare each of them as PersonalText, and `creator: ShortText = ""`, which says whose they are.'
+            )
+        if name != "creator" and (found.pattern or found.min_length or (found.max_length or SEALED_MAX) < SEALED_MAX):
+            raise StreamError(f"a sealed text does not fit the bounds of {kind.__name__}.{name}. Declare it as PersonalText.")
+
+
+def _are_texts_fit(events: list[Any], longest: int) -> bool:
+    """``check_personal`` of those without a creator; of others the keyring made the texts. Usually nothing needs to be looked at.
+
+    longest: bytes of the longest one encoded.
+    """
+    kinds: set[Any] = set(map(type, events))
+    for kind in [kind for kind in kinds if kind.personal]:
+        own: list[Any] = events if len(kinds) == 1 else [event for event in events if type(event) is kind]
+        if longest <= TEXT_MAX and not any(RESERVED in "".join(map(attrgetter(field), own)) for field in kind.personal):
+            continue
+        try:
+            for event in own:
+                if not event.creator:
+                    check_personal(event)
+        except InvalidEvent:
+            return False
+    return True
+
+
 class Codec:
     """Encodes and decodes a set of event types.
 
     types: the event classes, one per tag. upcasters: (tag, version) -> a pure function from the decoded JSON of that
     version to the JSON of the next; applied one after the other until the class's ``schema_version``.
-    Raises StreamError when two classes share a tag or an upcaster is missing in a class's history.
+    Raises StreamError when two classes share a tag, an upcaster is missing in a class's history, or personal fields cannot be sealed.
     """
 
     def __init__(
@@ -143,6 +204,7 @@ class Codec:
             tag = str(kind.__struct_config__.tag)
             if self.types.setdefault(tag, kind) is not kind:
                 raise StreamError(f"two event classes share the tag {tag!r}: {self.types[tag]} and {kind}. Rename one tag.")
+            check_declared(kind)
         self.upcasters = dict(upcasters or {})
         for tag, kind in self.types.items():
             missing = [v for v in range(1, kind.schema_version) if (tag, v) not in self.upcasters]
@@ -164,6 +226,7 @@ class Codec:
             back = self._decoder.decode(raw)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidEvent(str(event.event_id)[:128], str(error) or type(error).__name__) from error
+        check_personal(back)
         # NaN and infinity become null: the one silent change JSON makes, so only then is equality worth its price.
         if b":null" in raw and back != event:
             raise InvalidEvent(event.event_id, "a value changes when encoded (NaN or infinity)")
@@ -178,10 +241,10 @@ class Codec:
                 decode(raw)
         except (*UNDECODABLE, TypeError, ValueError, OverflowError):
             return None
-        are_of_today = all(event.version == event.schema_version for event in events)
-        if are_of_today and all(len(raw) <= EVENT_BYTES_MAX and b":null" not in raw for raw in encoded):
-            return encoded
-        return None
+        longest, joined = max(map(len, encoded), default=0), b"".join(encoded)
+        if longest > EVENT_BYTES_MAX or b":null" in joined or not all(event.version == event.schema_version for event in events):
+            return None
+        return encoded if _are_texts_fit(events, longest) else None
 
     def decode(self, raw: bytes, where: str = "") -> Event | None:
         """The event in today's form, or None when its type is not among this codec's.
@@ -199,16 +262,20 @@ class Codec:
 
     def decode_each(self, raws: list[bytes]) -> list[Event | None]:
         """Many events; None where one needs a closer look, by ``decode``: another type, another version, damage."""
-        events: list[Event | None] = []
         decode = self._decoder.decode
-        for raw in raws:
-            try:
-                event = decode(raw)
-            except UNDECODABLE:
-                events.append(None)
-            else:
-                events.append(event if event.version == event.schema_version else None)
+        try:
+            events: list[Event | None] = [decode(raw) for raw in raws]
+        except UNDECODABLE:  # one of them is odd: find out which
+            events = [self._decoded(raw) for raw in raws]
+        if not all([event is not None and event.version == event.schema_version for event in events]):  # noqa: C419 - faster so
+            events = [event if event is not None and event.version == event.schema_version else None for event in events]
         return _named_well(events)
+
+    def _decoded(self, raw: bytes) -> Event | None:
+        try:
+            return self._decoder.decode(raw)
+        except UNDECODABLE:
+            return None
 
     def _decode_old(self, raw: bytes, where: str, cause: Exception | None) -> Event | None:
         """The slow path: another type, an older version (upcast), a newer one, or damage."""

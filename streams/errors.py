@@ -92,6 +92,27 @@ class UnknownOutcome(StreamError):
         self.what, self.attempts = what, attempts
 
 
+class KeysLocked(StreamError):
+    """The creators' keys are wrapped with a master key that this process does not have."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the creators' keys on this server are wrapped with a master key, and this process {what}. "
+            "Set AURASTREAM_MASTER_KEY to the key of the processes that append; without it no personal field can be read."
+        )
+
+
+class CreatorUnknown(StreamError):
+    """There is nothing of this creator to erase."""
+
+    def __init__(self, creator: str) -> None:
+        super().__init__(
+            f"no key belongs to the creator {creator!r}: nothing was ever sealed for it, or it is erased already. "
+            "Name the creator by the platform's id, as its events had it when they were appended."
+        )
+        self.creator = creator
+
+
 class ServerUnfit(StreamError):
     """The server's settings would lose or change data; the process refuses to start."""
 
@@ -119,3 +140,73 @@ class PartitionMismatch(StreamError):
 
 class InvariantBroken(StreamError):
     """Something that must never happen did; whoever meets it stops; its events stay in the log, after the cursor."""
+
+
+class ArchiveUnusable(StreamError):
+    """The place of the archive does not answer as it should."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(
+            f"the archive at {place} cannot be used ({reason}). See that AURASTREAM_ARCHIVE and AURASTREAM_ARCHIVE_OPTIONS are right, "
+            "that the place may be written to, and that what the URL needs is installed (s3://: pip install 'aurastream[s3]')."
+        )
+        self.place, self.reason = place, reason
+
+
+class ArchiveNeeded(StreamError):
+    """Entries were trimmed from the log, and this process is not told where their archive is."""
+
+    def __init__(self, where: str, trimmed_to: str, url: str = "") -> None:
+        super().__init__(
+            f"the log of {where} was trimmed up to {trimmed_to}, and no archive is set: the entries before that cannot be read. "
+            f"Set AURASTREAM_ARCHIVE to {url or 'where they were archived'}."
+        )
+        self.where, self.trimmed_to, self.url = where, trimmed_to, url
+
+
+class ArchiveDamaged(StreamError):
+    """A file of the archive is missing, or is not what was written."""
+
+    def __init__(self, where: str, file: str, reason: str) -> None:
+        super().__init__(
+            f"{where} cannot be read from {file}: {reason}. `aurastream audit verify` names all that is wrong; "
+            "restore the file from a copy."
+        )
+        self.where, self.file, self.reason = where, file, reason
+
+
+class RegistryDamaged(StreamError):
+    """A stream's row in the registry is none that AuraStream wrote."""
+
+    def __init__(self, stream: str, row: str, reason: str) -> None:
+        super().__init__(
+            f"the row of stream {stream[:80]!r} in aura:streams cannot be used ({reason}): {row[:200]}. It was changed by hand or "
+            "damaged; restore it from a copy, as its number of partitions decides where every subject is."
+        )
+        self.stream, self.row = stream, row
+
+
+class CountsDamaged(StreamError):
+    """A cursor or the counts of a partition hold what is no number or no position."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"the counts of {where} cannot be read: {reason}. They were changed by hand or damaged; restore the partition from a copy, "
+            "or rebuild the view (`aurastream rebuild`) where it is a view's cursor."
+        )
+        self.where, self.reason = where, reason
+
+
+class ArchiveUnseen(StreamError):
+    """What is to leave the log is in an archive that this process cannot look at."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"nothing of {stream!r} was trimmed: the archive is to be the only one to have it, and is looked at before. "
+            "Set AURASTREAM_ARCHIVE to where it is."
+        )
+        self.stream = stream
+
+
+class ArchiveRefused(StreamError):
+    """The log and the archive do not belong together as they are; nothing was archived or removed."""

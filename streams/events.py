@@ -22,7 +22,10 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")  # no braces (hash tags), no 
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-ShortText = Annotated[str, msgspec.Meta(max_length=1_000)]
+TEXT_MAX = 1_000  # characters
+SEALED_MAX = 5_500  # characters of a sealed text: 1,000 of four bytes each, 16 for its seal, in base64, and what names its key
+ShortText = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+PersonalText = Annotated[str, msgspec.Meta(max_length=SEALED_MAX)]  # at most TEXT_MAX when appended; sealed where there is a creator
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag=""):
@@ -34,9 +37,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: the worker and instance that saw it. correlation_id: the story it belongs to. causation_id: the event that led
     to it. traceparent: W3C Trace Context.
     version: the schema version the entry was written in; set by the codec from ``schema_version``.
+
+    personal: of a class with personal data, the names of those fields, each a PersonalText. Such a class has a field ``creator`` too,
+    a ShortText: the platform's id of the person they are about. They are sealed under the creator's key when the event is appended
+    (personal/keyring.py), and the stored creator is a pseudonym. creator "": nothing is sealed.
     """
 
     schema_version: ClassVar[int] = 1
+    personal: ClassVar[tuple[str, ...]] = ()
 
     event_id: str
     subject: str
@@ -53,13 +61,17 @@ class ClipViewsObserved(Event, frozen=True, kw_only=True, tag="clip.views_observ
 
     views: running total since publication, not a delta: a lost poll costs detail, not truth.
     category: the platform's category or game, any text. created_at: publication; absent where the platform does not say.
+    creator: the platform's id of who published it, under whose key title and channel are sealed; in the log, a pseudonym.
     """
+
+    personal = ("title", "channel")
 
     views: Count
     category: ShortText = ""
-    title: ShortText = ""
-    channel: ShortText = ""
+    title: PersonalText = ""
+    channel: PersonalText = ""
     created_at: Instant | None = None
+    creator: ShortText = ""
 
 
 class ImportRowRejected(Event, frozen=True, kw_only=True, tag="import.row_rejected"):

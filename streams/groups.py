@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from aurastream.streams.connection import Server
+from aurastream.streams.errors import CountsDamaged
 from aurastream.streams.keys import Keys
 
 CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no second one to progress
@@ -24,7 +25,8 @@ class Cursor(msgspec.Struct, frozen=True):
     position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead + quarantined.
     skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every entry read.
     fingerprint: of the projection's definition and settings. watermark: latest event time applied, microseconds since 1970.
-    read_bytes: of the JSON of the entries read.
+    read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that whoever keeps states in
+    memory reads them anew.
     """
 
     position: str = ""
@@ -38,6 +40,7 @@ class Cursor(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     watermark: int = 0
     read_bytes: int = 0
+    repairs: int = 0
 
     def fields(self) -> list[str | int]:
         """field, value, .. as HSET takes them."""
@@ -45,10 +48,20 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def cursor_of(reply: list[bytes]) -> Cursor:
-    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Unknown fields (newer builds) are kept out."""
-    pairs = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
+    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Unknown fields (newer builds) are kept out.
+
+    Raises CountsDamaged.
+    """
+    pairs = {
+        reply[i].decode(errors="backslashreplace"): reply[i + 1].decode(errors="backslashreplace") for i in range(0, len(reply), 2)
+    }
     known = {name: pairs[name] for name in Cursor.__struct_fields__ if name in pairs}
-    return msgspec.convert(known, Cursor, strict=False)
+    try:
+        cursor = msgspec.convert(known, Cursor, strict=False)
+        as_pair(cursor.position)
+    except ValueError as error:  # msgspec's among them
+        raise CountsDamaged("a cursor", str(error)) from error
+    return cursor
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -66,10 +79,10 @@ class Lag(msgspec.Struct, frozen=True):
 
 
 def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
-    """O(1) on the counts, plus one look at the first entry after the cursor."""
+    """O(1) on the counts, plus one look at the first entry after the cursor. Raises CountsDamaged."""
     with server.client.pipeline(transaction=True) as pipeline:  # one snapshot, or the counts would not add up
         pipeline.xlen(keys.log)
-        pipeline.hmget(keys.meta, "trimmed", "appended")
+        pipeline.hmget(keys.meta, "trimmed", "appended", "trimmed_to")
         pipeline.execute_command("XRANGE", keys.log, f"({cursor.position or '0-0'}", "+", "COUNT", 1)
         pipeline.execute_command("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
         pipeline.execute_command("XINFO", "STREAM", keys.log)
@@ -77,13 +90,18 @@ def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    length, (trimmed, appended), following, last = answers
+    length, (trimmed_raw, appended_raw, trimmed_to), following, last = answers
     seconds, microseconds = server.client.time()
-    held = length + int(trimmed or 0)
+    try:
+        trimmed, appended = int(trimmed_raw or 0), int(appended_raw or 0)
+        as_pair((trimmed_to or b"").decode())
+    except ValueError as error:
+        raise CountsDamaged(keys.where, str(error)) from error
+    held = length + trimmed
     events = max(0, held - cursor.read)
-    rewound = bool(cursor.position) and (not last or as_pair(_position(last)) < as_pair(cursor.position)) and length == 0
-    rewound = rewound or (bool(last) and as_pair(_position(last)) < as_pair(cursor.position or "0-0"))
-    missing = max(0, max(cursor.read, int(appended or 0), _entries_added(facts)) - held)
+    end = _position(last) if last else (trimmed_to or b"").decode()
+    rewound = as_pair(end) < as_pair(cursor.position)
+    missing = max(0, max(cursor.read, appended, _entries_added(facts)) - held)
     if not following:
         return Lag(0 if missing or rewound else events, 0.0, missing, rewound)
     waiting_s = seconds + microseconds / 1e6 - as_pair(_position(following))[0] / 1000

@@ -17,8 +17,10 @@ from aurastream.streams.errors import StreamError
 
 STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
 VIEWS = "aura:views"  # hash: stream/projection -> JSON of its generations: which is live (projections/generations.py)
-CREATORS = "aura:{creators}:keys"  # hash: creator -> pseudonym and key of its personal fields (keyring.py)
+CREATORS = "aura:{creators}:names"  # hash: creator -> pseudonym (personal/keyring.py)
+CREATOR_KEYS = "aura:{creators}:keys"  # hash: pseudonym -> key of its personal fields; "" once it is erased
 ERASURES = "aura:{creators}:erased"  # hash: pseudonym -> JSON of the erasure's event until that is in the log
+REPLAYS = "aura:replays"  # hash: name of an unfinished replay -> JSON of how far it is (processors/replay_sinks.py)
 PARTITIONS_MAX = 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from aurastream.streams.connection import Script
+from aurastream.streams.connection import Script, Server
 from aurastream.streams.errors import StreamError
 from aurastream.streams.keys import Keys, members_key
 
@@ -181,6 +181,12 @@ class Leases:
         for pairs, answer in zip(calls.values(), answers, strict=True):
             found |= {claim: tuple(state) for (claim, _), state in zip(pairs, _sound(answer), strict=True)}
         return found
+
+
+def ask_lease(server: Server, keys: Keys, group: str, worker: str, lease_ms: int, verb: str) -> tuple[int, int, str]:
+    """One lease outside of a group that shares: look, claim, keep or release. Returns epoch (0: not ours), ms left, and its owner."""
+    epoch, left_ms, owner = server.run(_LEASE, (keys.lease(group),), (worker, lease_ms, verb))[0]
+    return int(epoch), int(left_ms), owner.decode()
 
 
 def _sound(answer: Any) -> Any:

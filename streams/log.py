@@ -26,8 +26,8 @@ from aurastream.streams.connection import Script, Server, Wire, retried
 from aurastream.streams.errors import BacklogFull, InvalidEvent, InvariantBroken, NotReplicated, StreamError, VersionConflict
 from aurastream.streams.events import Event
 from aurastream.streams.index import field_of
-from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.personal.keyring import Keyring
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
 
@@ -91,7 +91,7 @@ class Stream:
     ) -> None:  # fmt: skip
         self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
         self.codec, self.settings, self.is_log_here, self.is_replay = codec, settings, is_log_here, is_replay
-        self.keyring = Keyring(server)
+        self.keyring = Keyring(server, settings)
         self.keys = tuple(Keys(name, partition) for partition in range(partitions))
         self._wires: dict[str, Wire] = {}
         self._gate, self._open_gate = Gate(settings), Gate(settings.model_copy(update={"budget_events": 0, "budget_bytes": 0}))
@@ -117,6 +117,7 @@ class Stream:
             return []
         if expected and not self.versioned:
             raise StreamError(f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one.")
+        batch = self.keyring.sealed(batch, level)
         chunks = self._chunks(batch, self._encode(batch), expected or {})
         what = f"append of {len(batch)} events to {self.name}"
         placed: list[Appended | None] = [None] * len(batch)
@@ -140,6 +141,7 @@ class Stream:
         batch = list(events)
         if not batch:
             return []
+        batch = yield from self.keyring.sealing(batch)
         chunks = self._chunks(batch, self._encode(batch), {})
         wait = [("WAIT", self.settings.replicas, self.settings.wait_ms)] if self.settings.ack is Ack.REPLICA else []
         answers = yield [
@@ -186,10 +188,14 @@ class Stream:
         for wire in self._wires.values():
             wire.close()
         self._wires.clear()
+        self.keyring.close()
 
     def wire(self, partition: int) -> Wire:
         """This stream's own connection to the partition's node."""
-        key = self.keys[partition].log
+        return self.wire_to(self.keys[partition].log)
+
+    def wire_to(self, key: str) -> Wire:
+        """The same to the node of any key."""
         node = self.server.node_of(key)
         if node not in self._wires:
             self._wires[node] = self.server.wire(key)
@@ -250,7 +256,7 @@ class Stream:
     def _command(self, chunk: _Chunk, gate: Gate) -> tuple[Any, ...]:
         keys = self.keys[chunk.partition]
         asked_keys, asked = gate.question(keys, chunk.after)
-        return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions, *asked_keys), (*chunk.args, *asked))
+        return _APPEND.call((keys.log, keys.ids, keys.meta, keys.versions, keys.entities, *asked_keys), (*chunk.args, *asked))
 
     def _send(self, chunks: Sequence[_Chunk], ack: Ack) -> list[Any]:
         """All chunks out, then all answers in; WAIT follows each in its own connection, where alone it means something."""

@@ -7,16 +7,18 @@ wins, the other learns what was recorded). ``open_stream`` is the only way to a 
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from aurastream.streams.codec import Codec
 from aurastream.streams.connection import VERSION_MIN, Server, retried
-from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
+from aurastream.streams.errors import PartitionMismatch, RegistryDamaged, ServerUnfit, StreamUnknown
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.log import Stream
 from aurastream.streams.settings import Settings
 
-HERE = "here"
+HERE: Literal["here"] = "here"
 EVICTION_FIT = ("noeviction", "")
 
 
@@ -24,16 +26,27 @@ class StreamFacts(msgspec.Struct, frozen=True):
     """What is fixed for a stream's life. log: where its entries are: "here", or "kafka". is_replay: its events were replayed from
     another stream, so that processors that are silent in a replay leave it alone."""
 
-    partitions: int
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
     versioned: bool = False
-    log: str = HERE
+    log: Literal["here", "kafka"] = "here"
     is_replay: bool = False
 
 
 def list_streams(server: Server) -> dict[str, StreamFacts]:
-    """All registered streams by name, sorted."""
+    """All registered streams by name, sorted. Raises RegistryDamaged."""
     rows: dict[bytes, bytes] = server.client.hgetall(STREAMS)  # type: ignore[assignment]
-    return {name.decode(): msgspec.json.decode(rows[name], type=StreamFacts) for name in sorted(rows)}
+    return {_shown(name): _facts(_shown(name), rows[name]) for name in sorted(rows)}
+
+
+def _facts(name: str, row: bytes) -> StreamFacts:
+    try:
+        return msgspec.json.decode(row, type=StreamFacts)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RegistryDamaged(name, row.decode(errors="backslashreplace"), str(error)) from error
+
+
+def _shown(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 def open_stream(
@@ -45,7 +58,7 @@ def open_stream(
     create: bool = False,
     partitions: int | None = None,
     versioned: bool = False,
-    log: str = HERE,
+    log: Literal["here", "kafka"] = "here",
     is_replay: bool = False,
 ) -> Stream:
     """The stream, after the start-up checks.
@@ -68,7 +81,7 @@ def open_stream(
         recorded: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
         if recorded is None:
             raise StreamUnknown(name, list(list_streams(server)))
-        return msgspec.json.decode(recorded, type=StreamFacts)
+        return _facts(name, recorded)
 
     facts = retried(f"opening the stream {name}", chosen.attempts_max, register, server.refresh)
     if partitions is not None and partitions != facts.partitions:

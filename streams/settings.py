@@ -6,9 +6,11 @@ Every field can be set as AURASTREAM_<FIELD>. AURASTREAM_HOME (the embedded serv
 
 from __future__ import annotations
 
+from base64 import b64decode
 from enum import StrEnum
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -47,3 +49,15 @@ class Settings(BaseSettings):
     batch_max: int = Field(2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over")
     archive: str = Field("", description="where closed segments of the log go: a directory or an fsspec URL (s3://bucket/prefix)")
+    archive_options: dict[str, Any] = Field(default_factory=dict, repr=False, description="of the fsspec file system, as JSON")
+    archive_signing_key: str = Field("", description="path of an ed25519 private key in PEM: the archive's heads are signed with it")
+    archive_verify_key: str = Field("", description="path of the public key in PEM: `audit verify` wants each head signed by it")
+    segment_events: int = Field(100_000, ge=1, le=1_000_000, description="most entries of a segment of the archive")
+    master_key: SecretStr | None = Field(None, description="32 bytes in base64; wraps the creators' keys (streams/personal/keyring.py)")
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(b64decode(value.get_secret_value(), validate=True)) != 32:
+            raise ValueError("it must be 32 random bytes in base64, as `openssl rand -base64 32` makes them")
+        return value

@@ -31,7 +31,9 @@ from xxhash import xxh3_64_digest
 
 GROUP = "counting"
 VIEW = f"view:{GROUP}:1:"
-TAILS = re.compile(r"log|ids|meta|versions|groups|(cursor|lease|dead):[a-z0-9_.-]+|view:[a-z0-9_.-]+:\d+:.+", re.DOTALL)
+TAILS = re.compile(
+    r"log|ids|meta|versions|entities|groups|archive|(cursor|lease|dead|snapshots):[a-z0-9_.@-]+|view:[a-z0-9_.-]+:\d+:.+", re.DOTALL
+)
 GLOBALS = re.compile(r"aura:streams|aura:members:[a-z0-9_.-]+")
 NAMED_MAX = 5  # of one kind of finding; the others are counted
 COUNT_MAX = 2**53 - 1

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aurastream.processors.main import cli
@@ -49,11 +50,16 @@ def test_every_snippet_is_one_of_those_run_here() -> None:
     known = [
         "make demo",
         "aurastream import",
+        "AURASTREAM_ARCHIVE=",
+        "import duckdb",
         "stream.append",
         "class Peaks",
         "entry-points",
         "MemoryView",
         "class Notices",
+        "class Jobs",
+        "schema export",
+        "aurastream erase",
         "streams/  ",
     ]
 
@@ -108,6 +114,67 @@ def test_the_console_commands_do_what_is_said(home: Home, tmp_path: Path) -> Non
     assert "14787895" in told["view"]
     assert "14787895: " in told["audit"]
     assert "view == fold(log)" in told["check"]
+
+
+@pytest.fixture
+def imported(home: Home, tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell in which the first console block was worked through, in tmp_path."""
+    header, *rows = gzip.decompress((SLICE / "chzzk_vod_views.csv.gz").read_bytes()).splitlines(keepends=True)
+    (tmp_path / "views.csv.gz").write_bytes(gzip.compress(b"".join([header, *rows[-3_000:]])))
+    (tmp_path / "vods.csv.gz").symlink_to(SLICE / "chzzk_vods.csv.gz")
+    home.hold()
+    environ = environment(home.path) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    shell(commands("aurastream import")[1:3], environ, tmp_path)
+    return environ
+
+
+def shell(lines: list[str], environ: dict[str, str], directory: Path) -> str:
+    """The lines as one script; all must succeed."""
+    done = subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=directory, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_looking_back_works_as_printed_and_the_segments_are_read_by_others(imported: dict[str, str], tmp_path: Path) -> None:
+    """In the order of the page: views of the past, why, audit, replay, rebuild, rollback, archive, trim, verify."""
+    told = shell(commands("AURASTREAM_ARCHIVE="), imported, tmp_path)
+
+    assert "as of 2026-08-20" in told
+    assert "84,510" in told or "84510" in told, "why shows what each observation changed"
+    assert len((tmp_path / "clip.jsonl").read_text().splitlines()) == 2
+    read = subprocess.run(
+        [sys.executable, "-c", block("python", "import duckdb")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert read.returncode == 0, read.stderr
+    assert "3000" in read.stdout
+    assert "clip.views_observed" in read.stdout
+
+
+def test_an_erasure_and_schemas_work_as_printed(imported: dict[str, str], tmp_path: Path) -> None:
+    """The title is there before, and nowhere after."""
+    title = ["aurastream view clips 14787895 --json"]
+    before = shell(title, imported, tmp_path)
+    shell(commands("schema export"), imported, tmp_path)
+    creator = msgspec.json.decode(before)["state"]["channel"]
+    line = commands("aurastream erase")[0]
+    assert creator
+
+    shell([line.replace("aokumo_rin", creator)], imported, tmp_path)
+
+    after = msgspec.json.decode(shell(title, imported, tmp_path))["state"]
+    assert (after.get("title", ""), after.get("channel", "")) == ("", "")
+    assert after["views"] == 126319
+
+
+def test_one_of_two_deciders_claims_the_job(home: Home, tmp_path: Path) -> None:
+    home.hold()
+
+    first = python(home, block("python", "class Jobs"), tmp_path)
+    second = python(home, block("python", "class Jobs"), tmp_path)
+
+    assert "APPENDED" in first
+    assert second.startswith("[]")
+    assert "Job(owner='worker-1')" in second
 
 
 def test_the_worker_appends_one_entry_and_says_the_second_is_a_duplicate(home: Home, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from aurastream.processors.connect import Connection, connected
 from aurastream.processors.importer import IMPORTS
 from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.projections import Projection, ProjectionError, View
-from aurastream.streams import Server, Settings, Stream, list_streams, open_stream
+from aurastream.streams import History, Server, Settings, Stream, list_streams, open_stream
+from aurastream.streams.history import history_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")
@@ -42,6 +43,10 @@ class Session(msgspec.Struct, frozen=True):
         """A stream with the codec of all installed event types."""
         return open_stream(self.server, name, codec=self.installed.codec(), settings=self.settings, create=create)
 
+    def history(self, stream: Stream) -> History:
+        """The stream's whole past: the archive that the settings name, then the log."""
+        return history_of(stream, self.settings)
+
     def streams(self, names: tuple[str, ...] = ()) -> list[Stream]:
         """The named streams, or all there are."""
         return [self.open(name) for name in names or list_streams(self.server)]
@@ -56,7 +61,7 @@ class Session(msgspec.Struct, frozen=True):
         every = [stream for stream in self.streams() if projection.folds(stream.name)]
         found = [s for s in every if any(cursor.applied for cursor in View(s, projection).cursors().values())]
         if len(found) > 1:
-            found = [stream for stream in found if stream.name != IMPORTS]
+            found = [stream for stream in found if stream.name != IMPORTS and not stream.is_replay]
         if len(found) == 1:
             return found[0]
         if not found:

@@ -118,12 +118,12 @@ def _parsed(found: Session, place: str) -> tuple[Stream, int, str]:
 
 
 def _event(stream: Stream, partition: int, position: str) -> Any:
-    """The entry's event as it is in the log, or what is there instead."""
+    """The entry's event as it is in the log, opened, or what is there instead."""
     entries = stream.wire(partition).ask(("XRANGE", stream.keys[partition].log, position, position))[0]
     if not entries:
         return None
     try:
-        return msgspec.json.decode(entry_json(f"{stream.name}/{partition}/{position}", entries[0][1]))
+        return msgspec.json.decode(stream.keyring.open_json(entry_json(f"{stream.name}/{partition}/{position}", entries[0][1])))
     except (DamagedEntry, msgspec.MsgspecError):
         return {"fields": [field.decode(errors="replace")[:1_000] for field in entries[0][1]]}
 

@@ -46,14 +46,20 @@ from aurastream.streams.codec import EVENT_BYTES_MAX, entry_json
 from aurastream.streams.events import COUNT_MAX
 from aurastream.streams.index import pack_position, pack_positions, unpack_position
 from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.personal.sealing import KEY_BYTES, Cipher
 
 GOLDEN = Path(__file__).parent / "golden"
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
+SEALED = Cipher("5f2b1c0d9e8a7f6b", bytes(range(KEY_BYTES)))  # deterministic: its tokens are golden too
 SAMPLES: dict[str, Event] = {
     "clip.views_observed.v1": ClipViewsObserved(
         event_id="twitch:clip-1:20260415T120000.000000Z", subject="clip-1", occurred_at=NOON, source="clip-radar-1",
         correlation_id="poll-7", causation_id="tick-7", traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         views=1200, category="Just Chatting", title="Überraschung 생일", channel="somebody", created_at=datetime(2026, 4, 15, 11, tzinfo=UTC),
+    ),
+    "clip.views_observed.v1.sealed": ClipViewsObserved(
+        event_id="twitch:clip-1:20260415T120000.000000Z", subject="clip-1", occurred_at=NOON, source="clip-radar-1", views=1200,
+        category="Just Chatting", title=SEALED.seal("Überraschung 생일"), channel=SEALED.seal("somebody"), creator="5f2b1c0d9e8a7f6b",
     ),
     "import.row_rejected.v1": ImportRowRejected(
         event_id="views.csv:7", subject="views.csv", occurred_at=NOON, source="import", stream="chzzk", row=7, columns=("date",), reason="no day"
@@ -162,6 +168,13 @@ def test_every_released_version_has_a_golden_entry_that_still_decodes(kind: type
     for version in range(1, kind.schema_version + 1):
         name = f"{kind.__struct_config__.tag}.v{version}"
         assert Codec().decode((GOLDEN / f"{name}.json").read_bytes()) == SAMPLES[name]
+
+
+def test_a_sealed_event_decodes_and_its_tokens_never_change() -> None:
+    """A token that another build made must open, and be made alike, or a repeat of a poll would change the view."""
+    raw = (GOLDEN / "clip.views_observed.v1.sealed.json").read_bytes()
+    assert Codec().decode(raw) == SAMPLES["clip.views_observed.v1.sealed"]
+    assert Codec().encode(SAMPLES["clip.views_observed.v1.sealed"]) == raw
 
 
 class Third(Event, frozen=True, kw_only=True, tag="test.renamed"):
