@@ -64,6 +64,11 @@ def cursor_of(reply: list[bytes]) -> Cursor:
     return cursor
 
 
+def flat(reply: Any) -> list[bytes]:
+    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction it does not."""
+    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+
+
 class Lag(msgspec.Struct, frozen=True):
     """What a group has not yet read of a partition.
 

@@ -26,7 +26,7 @@ import msgspec
 
 from aurastream.streams.connection import Script, Server
 from aurastream.streams.errors import BacklogFull
-from aurastream.streams.groups import cursor_of
+from aurastream.streams.groups import cursor_of, flat
 from aurastream.streams.keys import Keys
 from aurastream.streams.settings import Pressure, Settings
 
@@ -62,7 +62,7 @@ def backlogs(server: Server, keys: Keys) -> list[Backlog]:
         length, (trimmed, written), *cursors = pipeline.execute()
     found = []
     for name, reply in zip(names, cursors, strict=True):
-        at = cursor_of(_flat(reply))
+        at = cursor_of(flat(reply))
         events, size, since = (int(part) for part in joined[name.encode()].split())
         ahead = max(0, length + int(trimmed or 0) - max(at.read, events))
         found.append(Backlog(name, ahead, max(0, int(written or 0) - max(at.read_bytes, size)) + ahead * OVERHEAD_BYTES, since))
@@ -113,8 +113,3 @@ class Patience:
             raise why
         time.sleep(min(left_s, self._pause_s * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter, so that producers do not return in step
         self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
-
-
-def _flat(reply: Any) -> list[bytes]:
-    """HGETALL as the server answers it, whether or not redis-py made a dict of it."""
-    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from aurastream.streams.codec import entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.entities import CHUNK, PLACE_BYTES
 from aurastream.streams.errors import DamagedEntry
+from aurastream.streams.groups import flat
 from aurastream.streams.history import History, Span
 from aurastream.streams.index import unpack_position
 from aurastream.streams.keys import Keys, partition_of
@@ -132,7 +133,8 @@ class _Audit:
             pipeline.hmget(self._keys.meta, "appended", "trimmed")
             pipeline.xlen(self._keys.log)
             versions, (appended, trimmed), length = pipeline.execute()
-        stated = {name.decode(errors="backslashreplace"): _number(count) for name, count in versions.items()}
+        told = flat(versions)
+        stated = {name.decode(errors="backslashreplace"): _number(count) for name, count in zip(told[::2], told[1::2], strict=True)}
         return stated, int(appended or 0) == length + int(trimmed or 0)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from aurastream.projections import Consumer, LogTrimmed, ProjectionError, View
+from aurastream.projections import Consumer, LogTrimmed, ProjectionError, View, check
 from aurastream.projections.apply import Answer, Applier, Retired
+from aurastream.projections.errors import RecordDamaged
 from aurastream.projections.generations import (
     NEVER_REBUILT,
     Generation,
@@ -21,6 +23,7 @@ from aurastream.projections.generations import (
     begun,
     change,
     cleared,
+    field_of,
     read_record,
     read_records,
     retired,
@@ -471,3 +474,26 @@ def test_a_consumer_that_is_never_idle_takes_the_new_generation_up_as_well(
     )
 
     assert View(stream, Counting(), generation=1).cursor(0).read < 400
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: raw.replace(b'"live":1', b'"live":3'),  # of which nothing is there: readers would see nothing
+        lambda raw: raw.replace(b'"state":"live"', b'"state":"live'),
+        lambda raw: raw.replace(b'"state":"live"', b'"state":"kept"'),
+        lambda raw: b"\xff" + raw[1:],
+    ],
+)
+def test_a_damaged_record_is_refused_by_reader_and_check_alike(server: Server, spoil: Callable[[bytes], bytes]) -> None:
+    """A flipped bit in it must not make a view empty."""
+    stream = open_stream(server, "clips-test", create=True, partitions=1)
+    good = msgspec.json.encode(NEVER_REBUILT)
+    server.client.hset(VIEWS, field_of("clips-test", "counting"), good)
+    assert View(stream, Counting()).states().rows == {}
+
+    server.client.hset(VIEWS, field_of("clips-test", "counting"), spoil(good))
+
+    for ask in (View(stream, Counting()).states, lambda: list(check(stream, [Counting()]))):
+        with pytest.raises(RecordDamaged, match=r"aura:views|counting"):
+            ask()

@@ -17,8 +17,9 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from aurastream.projections import MemoryView, Projection, ProjectionError, View, checkpoints
+from aurastream.projections import MemoryView, Projection, ProjectionError, View
 from aurastream.projections.clips import Clips
+from aurastream.projections.past import checkpoints
 from aurastream.projections.past.as_of import AsOf, By, Past, fold_past
 from aurastream.projections.past.checkpoints import Checkpoints
 from aurastream.projections.past.view import PastView

@@ -49,9 +49,9 @@ def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -
     line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1","occurred_at":"2026-04-15T12:00:00Z","views":7}\n'
 
     def aurastream(*words: str, stdin: str = "") -> str:
-        return subprocess.run(
-            [program, *words], env=environ, input=stdin, capture_output=True, text=True, check=True, cwd=tmp_path
-        ).stdout
+        done = subprocess.run([program, *words], env=environ, input=stdin, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     aurastream("append", "--stream", "typed", stdin=line)
     aurastream("run", "--until-idle", "--projection", "clips", "--stream", "typed")

@@ -24,10 +24,8 @@ from aurastream.streams import (
     Settings,
     Stream,
     StreamError,
-    holders,
     log,
     open_stream,
-    retention,
 )
 from aurastream.streams.archive import open_archive
 from aurastream.streams.archive.archiver import Archiver
@@ -35,6 +33,7 @@ from aurastream.streams.groups import cursor_of, lag_of
 from aurastream.streams.history import history_of
 from aurastream.streams.index import collided_field_of, field_of, pack_position
 from aurastream.streams.pressure import backlogs, join
+from aurastream.streams.retention import holders, trimmer
 from aurastream.streams.retention.trimmer import Goal, Trimmed, Trimmer
 from tests.cluster import Cluster
 from tests.facts import consume, dump, observation, raw_append
@@ -303,7 +302,7 @@ def test_the_row_of_a_canonical_entry_that_stays_stays(server: Server, stream: S
 def test_rows_of_ids_that_share_a_digest_go_with_their_own_entries(
     server: Server, stream: Stream, operations: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (log, retention, holders):
+    for module in (log, trimmer, holders):
         monkeypatch.setattr(module, "field_of", lambda event_id: b"12345678")
     fill(stream, 3)
     archive(stream)
@@ -351,8 +350,8 @@ def test_a_key_of_another_type_fails_before_anything_is_removed(server: Server, 
     fill(stream, 10)
     consume(server, stream, Counting())
     archive(stream)
-    trimmer = Trimmer(stream, operations, ALL)
-    call = trimmer._command(0, trimmer._looker.look(0), stream.read_raw(0))
+    ours = Trimmer(stream, operations, ALL)
+    call = ours._command(0, ours._looker.look(0), stream.read_raw(0))
     key = getattr(keys, which)("counting") if which in {"cursor", "dead"} else getattr(keys, which)
     server.client.delete(key)
     server.client.set(key, "mine")
@@ -473,8 +472,8 @@ def test_a_log_that_has_other_entries_at_these_positions_is_left_alone(server: S
     """Restored from a copy, and gone on in the same milliseconds: the rows worked out would not be its entries'."""
     positions = fill(stream, 10)
     archive(stream)
-    trimmer = Trimmer(stream, operations, ALL)
-    call = trimmer._command(0, trimmer._looker.look(0), stream.read_raw(0))
+    ours = Trimmer(stream, operations, ALL)
+    call = ours._command(0, ours._looker.look(0), stream.read_raw(0))
     server.client.delete(stream.keys[0].log)
     for n, position in enumerate(positions):
         raw_append(server, stream, observation(event_id=f"other{n}"), position)
