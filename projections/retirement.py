@@ -33,6 +33,7 @@ from aurastream.streams import Stream, named_id
 from aurastream.streams.connection import Script
 from aurastream.streams.events import GenerationRetired
 from aurastream.streams.keys import Keys, generation_group
+from aurastream.streams.leases import LEASE_MS, ask_lease
 from aurastream.streams.pressure import forget
 
 SCAN_COUNT = 1_000
@@ -65,14 +66,25 @@ def retire(stream: Stream, projection: str, number: int, by: str, why: str = "")
 
 
 def retire_due(stream: Stream, projection: str, by: str) -> list[int]:
-    """Retire what is to go by now, append the events that were left waiting. Returns the numbers retired."""
+    """Retire what is to go by now, append the events that were left waiting, let go of a dead rebuild. Returns the numbers retired."""
     record = read_record(stream.server, stream.name, projection)
     due: list[Generation] = record.due(now_ms(stream.server))
     for item in due:
         retire(stream, projection, item.number, by, WHY_KEPT if item.state is State.KEPT else "")
     if record.outbox:
         announce(stream, projection)
+    if record.building is not None:
+        _let_go_of_dead(stream, generation_group(projection, record.building.number))
     return [item.number for item in due]
+
+
+def _let_go_of_dead(stream: Stream, group: str) -> None:
+    """A rebuild that was killed moves no more: producers and the trimmer wait for it no longer, or it would stop a platform days later.
+    When it goes on it joins again, and reads from the archive what was trimmed meanwhile."""
+    client = stream.server.client
+    joined = [keys for keys in stream.keys if client.hexists(keys.groups, group)]
+    if joined and all(ask_lease(stream.server, keys, group, "", LEASE_MS, "look")[1] <= 0 for keys in stream.keys):
+        forget(stream.server, joined, group)
 
 
 def _clear(stream: Stream, keys: Keys, projection: str, number: int, at_ms: int) -> None:

@@ -124,14 +124,15 @@ class App(faust.App):
         for stream in list(self.streams.values()):
             for projection in self.chosen:
                 record = records.get(field_of(stream.name, projection.name))
-                if record is None or not (record.due(at_ms) or record.outbox):
+                if record is None or not (record.due(at_ms) or record.outbox or record.building):
                     continue
                 try:
                     numbers = retire_due(stream, projection.name, GROUP)
                 except ProjectionError as error:  # somebody made it live again meanwhile
                     log.warning("retirement_refused", projection=projection.name, stream=stream.name, reason=str(error))
                 else:
-                    log.info("generations_retired", projection=projection.name, stream=stream.name, generations=numbers)
+                    if numbers:
+                        log.info("generations_retired", projection=projection.name, stream=stream.name, generations=numbers)
 
     async def _take_up_topic(self, name: str) -> None:
         """Of Kafka: how many partitions it has is known once it is assigned."""

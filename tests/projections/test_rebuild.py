@@ -17,6 +17,7 @@ from aurastream.projections.imports import Imports
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.rebuild import Rebuild, RebuildRunning, abandon
 from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.retirement import retire_due
 from aurastream.projections.trail import Trail
 from aurastream.streams import ImportRowRejected, Server, Settings, Stream, open_stream
 from aurastream.streams.errors import ArchiveNeeded
@@ -24,6 +25,7 @@ from aurastream.streams.history import History
 from tests.facts import consume, findings, observation, raw_append
 from tests.projections.counting import Count, Counting
 from tests.projections.test_generations import operations, states
+from tests.servers import until
 
 DAY_MS = 86_400_000
 
@@ -394,3 +396,30 @@ def test_a_pause_frees_the_producers_and_the_next_goes_on(server: Server, parted
 
     assert not any(server.client.hexists(keys.groups, "counting@2") for keys in parted.keys)
     assert [one.differing for one in rebuilt(parted, Counting())] == [0, 0, 0]
+
+
+def test_a_rebuild_that_died_holds_nobody_up(server: Server, parted: Stream) -> None:
+    """Forgotten after a kill, its cursor would stop the producers at their budget, days later; while it lives it counts."""
+    parted.append(crowd(200))
+    consume(server, parted, Counting())
+    joined = [keys.groups for keys in parted.keys]
+    job = rebuild(parted, Counting(), lease_ms=300)
+    job.begin()
+
+    retire_due(parted, "counting", "worker")
+    while_it_lives = [server.client.hexists(groups, "counting@2") for groups in joined]
+    assert job._lease is not None
+    job._lease._ends.set()  # as a kill ends it: nothing is renewed, nothing given back
+
+    def is_let_go() -> bool:
+        retire_due(parted, "counting", "worker")
+        return not any(server.client.hexists(groups, "counting@2") for groups in joined)
+
+    until(is_let_go, "the dead rebuild to be let go of")
+    with rebuild(parted, Counting()) as again:
+        again.begin()
+        assert all(server.client.hexists(groups, "counting@2") for groups in joined)
+        again.build()
+
+    assert while_it_lives == [True] * len(joined)
+    assert tables(parted, Counting(), 2) == tables(parted, Counting(), 1)
