@@ -31,11 +31,12 @@ class Span(msgspec.Struct, frozen=True):
     """Consecutive entries, undecoded, as the log has or had them.
 
     duplicates: of archived entries, the positions whose event ID another entry is canonical for; None for entries of the live log,
-    where the ids index says so.
+    where the ids index says so. is_sound: every checksum was found right when they were archived, and the segment's hash just now.
     """
 
     raw: list[RawEntry]
     duplicates: frozenset[bytes] | None = None
+    is_sound: bool = False
 
     @property
     def is_archived(self) -> bool:

@@ -104,8 +104,8 @@ class StreamArchive:
         for manifest in self.segments(partition):
             if as_pair(manifest.last) > low and as_pair(manifest.first) <= high:
                 for group in _groups(manifest, low, high):
-                    raw, duplicates = self._read(manifest, group)
-                    yield from _cut(_bounded(raw, low, high), duplicates, count)
+                    raw, duplicates, is_sound = self._read(manifest, group)
+                    yield from _cut(_bounded(raw, low, high), duplicates, count, is_sound=is_sound)
 
     def entries(self, partition: int, positions: Iterable[str]) -> dict[str, RawEntry]:
         """The entries at these positions, as far as they are archived."""
@@ -115,7 +115,7 @@ class StreamArchive:
         for manifest in self.segments(partition) if wanted else ():
             start, end = bisect_left(pairs, as_pair(manifest.first)), bisect_right(pairs, as_pair(manifest.last))
             for group, names in _by_group(manifest, wanted[start:end], pairs[start:end]).items():
-                raw, _ = self._read(manifest, group, names)
+                raw, _, _ = self._read(manifest, group, names)
                 found |= {position.decode(): (position, fields) for position, fields in raw}
         return found
 
@@ -221,8 +221,10 @@ class StreamArchive:
             file.close()
         self._files.clear()
 
-    def _read(self, manifest: Manifest, group: int, positions: list[str] | None = None) -> tuple[list[RawEntry], frozenset[bytes]]:
-        """A row group's entries, or those at these positions of it."""
+    def _read(
+        self, manifest: Manifest, group: int, positions: list[str] | None = None
+    ) -> tuple[list[RawEntry], frozenset[bytes], bool]:
+        """A row group's entries, or those at these positions of it; which are duplicates; whether all checksums are right."""
         file = self.file_of(manifest)
         try:
             if file.metadata.num_rows != manifest.entries:
@@ -230,7 +232,7 @@ class StreamArchive:
             table = file.read_row_group(group, columns=list(NEEDED), use_threads=False)
             if positions is not None:
                 table = table.filter(pc.is_in(table["position"], texts_of([position.encode() for position in positions], pa.string())))
-            return entries_of(table)
+            return *entries_of(table), table["raw"].null_count == table.num_rows  # what is damaged is kept raw
         except UNREADABLE as error:
             raise self._damaged(manifest, error) from error
 
@@ -280,11 +282,11 @@ def _bounded(raw: list[RawEntry], low: Pair, high: Pair) -> list[RawEntry]:
     return raw
 
 
-def _cut(raw: list[RawEntry], duplicates: frozenset[bytes], count: int) -> Iterator[Span]:
+def _cut(raw: list[RawEntry], duplicates: frozenset[bytes], count: int, *, is_sound: bool = False) -> Iterator[Span]:
     for start in range(0, len(raw), count):
         part = raw[start : start + count]
         marked = frozenset(position for position, _ in part if position in duplicates) if duplicates else duplicates
-        yield Span(part, marked)
+        yield Span(part, marked, is_sound)
 
 
 def _pair(entry: RawEntry) -> Pair:

@@ -212,6 +212,19 @@ def test_pandas_reads_the_segments_as_they_are(kept: Kept) -> None:
     assert [text.encode() for text in frame["position"]] == [position for position, _ in kept.log()]
 
 
+def test_a_span_is_sound_only_where_every_checksum_was_right(kept: Kept) -> None:
+    """A rebuild does not compute them again there; what is damaged must still be found damaged."""
+    append(kept, 20)
+    kept.close_segments()
+    kept.server.client.xadd(kept.keys.log, {"event": b'{"type":"clip.views_observed"}', "crc32": "7"})
+    append(kept, 20, start=20)
+    kept.close_segments()
+
+    spans = list(kept.archive().spans(0))
+
+    assert [(len(span.raw), span.is_sound) for span in spans] == [(20, True), (21, False)]
+
+
 READING = """
 import sys
 from datetime import UTC, datetime
