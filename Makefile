@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -x --quick
+	$(BIN)/python -m pytest -q -x --quick -n 2 --dist loadfile
 
 chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60: the whole fault matrix at full length, then some minutes of simulation
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))

@@ -91,7 +91,7 @@ def show(console: Console, facts: Facts, report: Report) -> None:
     console.print(_rows_table(report.rows))
     console.print(_targets_table(report.targets))
     for note in report.notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
     console.print(headline(report.targets), highlight=False)
 
 

@@ -18,7 +18,8 @@ SHARED = ROOT.parent / "shared" / "data"
 # What `make check` leaves to `make test`: a second server, processes that start and die, and long random searches.
 NOT_QUICK = (
     "benchmarks", "faults", "simulation", "test_readme", "test_cluster", "test_embedded", "processors/worker", "processors/transport",
-    "processors/effects", "processors/test_", "test_reads", "test_fold", "test_pressure",
+    "processors/effects", "processors/test_", "test_reads", "test_fold", "test_pressure", "test_past", "test_rebuild_crash",
+    "test_rebuild_cluster", "test_evolution", "test_entity", "archive/test_archive",
 )  # fmt: skip
 
 
