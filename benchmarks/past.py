@@ -29,10 +29,10 @@ from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.why import why
 from aurastream.projections.trail import Trail
 from aurastream.streams import OPERATIONS, InvariantBroken, Server, Stream, open_stream
+from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.reading import StreamArchive
 from aurastream.streams.codec import entry_json
-from aurastream.streams.history import history_of
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from benchmarks.apply import consume
 from benchmarks.feed import FIRST_POLL, fill, opened

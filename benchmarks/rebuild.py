@@ -23,7 +23,7 @@ from aurastream.projections import Projection, View
 from aurastream.projections.clips import Clips
 from aurastream.projections.rebuild.rebuild import Rebuild, abandon
 from aurastream.streams import InvariantBroken, Server, Stream
-from aurastream.streams.history import history_of
+from aurastream.streams.archive import history_of
 from benchmarks import peers
 from benchmarks.apply import consume, expect_states, forget_views
 from benchmarks.feed import CLIPS, opened

@@ -18,7 +18,7 @@ from aurastream.processors.plugins import find_plugins
 from aurastream.projections import Checked, Projection
 from aurastream.projections.check import check_partition, checked_generations
 from aurastream.streams import Server, Stream, open_stream
-from aurastream.streams.history import history_of
+from aurastream.streams.archive import history_of
 
 SMALL = 100_000  # entries, below which other processes would cost more than they save
 

@@ -27,8 +27,8 @@ from aurastream.projections.past.checkpoints import Checkpoints, Keeper
 from aurastream.projections.past.view import PastView
 from aurastream.projections.reads import Positions
 from aurastream.streams import History, Stream, StreamError
+from aurastream.streams.archive import history_of
 from aurastream.streams.groups import Cursor
-from aurastream.streams.history import history_of
 
 SMALL = 100_000  # entries to read, below which other processes would cost more than they save
 SHOWN_FROM = 20_000  # entries to read, from which a progress bar is worth its place

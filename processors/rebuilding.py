@@ -27,7 +27,8 @@ from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.apply import Fenced
 from aurastream.projections.rebuild.tasks import Alone, Done, Task, perform
 from aurastream.streams import Server, Stream, StreamError, open_stream
-from aurastream.streams.history import History, history_of
+from aurastream.streams.archive import history_of
+from aurastream.streams.history import History
 
 SMALL = 100_000  # entries, below which other processes would cost more than they save
 TICK_S = 0.1

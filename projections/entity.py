@@ -36,11 +36,11 @@ from aurastream.projections.generations import read_record
 from aurastream.projections.memory import MemoryView
 from aurastream.projections.projection import Projection
 from aurastream.streams import BATCH_MAX, Ack, Appended, Event, History, Stream, VersionConflict
+from aurastream.streams.archive import history_of
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import Script, retried
 from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.groups import as_pair
-from aurastream.streams.history import history_of
 from aurastream.streams.index import pack_position
 from aurastream.streams.keys import generation_group
 

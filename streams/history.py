@@ -1,7 +1,7 @@
 """
 The whole past of a stream: from the archive, then from the live log, without a seam.
 
-    history = History(stream, archive)     archive: None where nothing is archived; history_of(stream) takes the settings' one
+    history = History(stream, archive)     archive: None where nothing is archived; archive.history_of takes the settings' one
     for span in history.spans(partition, after, until): ...
 
     archive up to its end -> log after that -> has the trimmer passed us meanwhile? -> archive again, which has grown
@@ -22,7 +22,6 @@ from aurastream.streams.connection import retried
 from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
 from aurastream.streams.groups import as_pair
 from aurastream.streams.log import READ_MAX, Stream
-from aurastream.streams.settings import Settings
 
 LAST = 2**64 - 1  # the greatest number in a position
 
@@ -145,13 +144,6 @@ class History:
             "asking where the archive is", attempts, lambda: self.stream.wire(partition).ask(command)[0], self.stream.reconnect
         )
         return ArchiveNeeded(f"{self.stream.name}/{partition}", _text(trimmed_to), (url or b"").decode())
-
-
-def history_of(stream: Stream, settings: Settings | None = None) -> History:
-    """The stream's past with the archive that the settings name (default: the stream's own settings)."""
-    from aurastream.streams.archive import open_archive
-
-    return History(stream, open_archive(settings or stream.settings, stream))
 
 
 def end_of(until: str) -> tuple[int, int]:

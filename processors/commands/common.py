@@ -15,7 +15,7 @@ from aurastream.processors.importer import IMPORTS
 from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.streams import History, Server, Settings, Stream, list_streams, open_stream
-from aurastream.streams.history import history_of
+from aurastream.streams.archive import history_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")

@@ -14,7 +14,7 @@ from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, notes
 from aurastream.streams import list_streams
-from aurastream.streams.history import history_of
+from aurastream.streams.archive import history_of
 from aurastream.streams.schema.evolution import Change, compare, read_baseline
 from aurastream.streams.schema.json_schema import as_bytes, json_schema
 from aurastream.streams.schema.survey import Survey, survey

@@ -32,13 +32,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurastream.streams.history import History
 from aurastream.streams.log import Stream
 from aurastream.streams.settings import Settings
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive.reading import StreamArchive
 
-__all__ = ["open_archive"]
+__all__ = ["history_of", "open_archive"]
 
 
 def open_archive(settings: Settings, stream: Stream) -> StreamArchive | None:
@@ -49,3 +50,8 @@ def open_archive(settings: Settings, stream: Stream) -> StreamArchive | None:
     from aurastream.streams.archive.store import Store
 
     return StreamArchive(stream, Store(settings.archive, settings.archive_options))
+
+
+def history_of(stream: Stream, settings: Settings | None = None) -> History:
+    """The stream's past with the archive that the settings name (default: the stream's own settings)."""
+    return History(stream, open_archive(settings or stream.settings, stream))

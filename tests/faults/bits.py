@@ -23,10 +23,9 @@ import redis
 
 from aurastream.projections import check as check_views
 from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, open_stream
-from aurastream.streams.archive import open_archive
+from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.verify import told_by, verify_partition
-from aurastream.streams.history import history_of
 from aurastream.streams.keys import STREAMS
 from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.registry import StreamFacts

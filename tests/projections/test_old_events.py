@@ -29,10 +29,9 @@ from aurastream.projections.past.view import PastView
 from aurastream.projections.past.why import why
 from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.streams import OPERATIONS, Codec, DamagedEntry, Event, Server, Settings, Stream, from_cloudevent, open_stream
-from aurastream.streams.archive import open_archive
+from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.codec import Upcaster, entry_json
-from aurastream.streams.history import history_of
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.facts import NOON, consume
 from tests.invariants import held_by

@@ -16,9 +16,9 @@ from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.projections.rebuild.subject import rebuild_subject
 from aurastream.projections.trail import Trail
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, open_stream
+from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.reading import StreamArchive
-from aurastream.streams.history import history_of
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.facts import consume, raw_append
 from tests.projections.counting import Counting

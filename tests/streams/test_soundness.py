@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, open_stream
-from aurastream.streams.archive import open_archive
+from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.errors import RegistryDamaged
-from aurastream.streams.history import history_of
 from aurastream.streams.keys import STREAMS
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from aurastream.streams.soundness import NAMED_MAX, unsound

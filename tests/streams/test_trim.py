@@ -27,10 +27,9 @@ from aurastream.streams import (
     log,
     open_stream,
 )
-from aurastream.streams.archive import open_archive
+from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.groups import cursor_of, lag_of
-from aurastream.streams.history import history_of
 from aurastream.streams.index import collided_field_of, field_of, pack_position
 from aurastream.streams.pressure import backlogs, join
 from aurastream.streams.retention import holders, trimmer

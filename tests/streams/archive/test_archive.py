@@ -229,7 +229,7 @@ READING = """
 import sys
 from datetime import UTC, datetime
 from aurastream.streams import Server, Settings, open_stream
-from aurastream.streams.history import history_of
+from aurastream.streams.archive import history_of
 settings = Settings(archive=sys.argv[2])
 history = history_of(open_stream(Server(sys.argv[1]), "clips-test", settings=settings), settings)
 (position, _), *_ = [entry for span in history.spans(0) for entry in span.raw]

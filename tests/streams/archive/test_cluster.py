@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from aurastream.streams import OPERATIONS, Server, Settings, open_stream
-from aurastream.streams.archive import open_archive
+from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.verify import told_by, verify_partition
-from aurastream.streams.history import history_of
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.cluster import Cluster
 from tests.facts import observation

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from aurastream.streams import History, Server, Settings
+from aurastream.streams.archive import history_of
 from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
 from aurastream.streams.groups import as_pair
-from aurastream.streams.history import history_of
 from tests.processors.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain
 

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from aurastream.streams import Server, StreamError
+from aurastream.streams.archive import history_of
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.manifest import Manifest
 from aurastream.streams.archive.segment import SCHEMA, entries_of, identify, table_of, to_parquet
 from aurastream.streams.archive.verify import Verified, told_by, verify_partition
 from aurastream.streams.groups import as_pair
-from aurastream.streams.history import history_of
 from tests.processors.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 from tests.streams.archive.places import Place, bucket, directory, s3_server
