@@ -82,6 +82,14 @@ def valkey() -> str:
     return binaries()["valkey"]
 
 
+@pytest.fixture(scope="module")
+def one_server(valkey: str) -> Iterator[ServerProcess]:
+    """For tests that are long, or of what is the same on every server."""
+    process = ServerProcess(valkey)
+    yield process
+    process.stop()
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     nursery = Nursery()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,29 @@ def until(condition: Callable[[], object], what: str, patience_s: float = PATIEN
         if time.monotonic() > end:
             raise AssertionError(f"waited {patience_s} s for {what}")
         time.sleep(0.005)
+
+
+def forked(life: Callable[[], object], what: str) -> int:
+    """Run in a process of its own, to its end; its exit code, -9 where it was killed. A tenth of what a new interpreter costs."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            life()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        ended.extend([status] if found else [])
+        return bool(found)
+
+    until(has_ended, f"{what} to end")
+    return os.waitstatus_to_exitcode(ended[0])
 
 
 class ServerProcess:

@@ -10,8 +10,7 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,15 +69,6 @@ class Shell:
 
     def close(self) -> None:
         self._home.close()
-
-
-@contextmanager
-def nursery_of_commands() -> Iterator[Nursery]:
-    nursery = Nursery()
-    try:
-        yield nursery
-    finally:
-        nursery.close()
 
 
 def streams_of(server: Server, name: str, partitions: int = 4) -> tuple[Stream, Stream]:

@@ -29,16 +29,10 @@ from aurastream.streams import EVENT_BYTES_MAX, Server, to_cloudevent
 from aurastream.streams.events import COUNT_MAX
 from tests.commands import Done
 from tests.facts import dump, observation
-from tests.processors.imports import CHZZK, YOUTUBE, Shell, assert_answers, nursery_of_commands, parsed, slice_answers
+from tests.processors.imports import CHZZK, YOUTUBE, Shell, assert_answers, parsed, slice_answers
 from tests.processors.imports import SLICE_FILE as SLICE
 
 GOOD = b"2026-04-15T00:00:00Z,1,5,talk\n"
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Any]:
-    with nursery_of_commands() as nursery:
-        yield nursery
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from aurastream.streams.keys import CREATOR_KEYS, CREATORS, ERASURES
 from aurastream.streams.personal.erasure import erase, forget_on_disk, settle
 from tests.commands import Done, Home
 from tests.facts import observation
-from tests.servers import ServerProcess, binaries, until
+from tests.servers import ServerProcess, binaries, forked, until
 
 Command = Callable[..., Done]
 ADA, BOB = "Ada Zwölfender", "bob-the-4711th"
@@ -336,16 +336,14 @@ def facts(server: Server) -> list[CreatorErased]:
 
 def killed_at(step: str, url: str) -> int:
     """An erasure in a process of its own that ends at a step; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            erase(
-                operations_of(Server(url)), "ada", why="asked", who="tests",
-                on_step=lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None,
-            )  # fmt: skip
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def live() -> None:
+        erase(
+            operations_of(Server(url)), "ada", why="asked", who="tests",
+            on_step=lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == step else None,
+        )  # fmt: skip
+
+    return forked(live, "the erasure")
 
 
 @pytest.mark.parametrize(("step", "facts_then"), [("dropped", 0), ("appended", 1)])

@@ -41,19 +41,12 @@ from tests.processors.imports import (
     Shell,
     assert_answers,
     import_here,
-    nursery_of_commands,
     parsed,
     seed_of_this_run,
     slice_answers,
     streams_of,
 )
 from tests.servers import until
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Any]:
-    with nursery_of_commands() as nursery:
-        yield nursery
 
 
 @pytest.fixture

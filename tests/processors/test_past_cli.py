@@ -28,24 +28,9 @@ from tests.processors.imports import (
     Shell,
     computed_answers,
     lines_of,
-    nursery_of_commands,
     slice_answers,
 )
 from tests.servers import ServerProcess
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Any]:
-    with nursery_of_commands() as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
-def one_server(valkey: str) -> Iterator[ServerProcess]:
-    """These tests are long, and of the commands; which server is tested elsewhere."""
-    process = ServerProcess(valkey)
-    yield process
-    process.stop()
 
 
 @pytest.fixture

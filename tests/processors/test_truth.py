@@ -36,7 +36,6 @@ from tests.processors.imports import (
     computed_answers,
     import_here,
     lines_of,
-    nursery_of_commands,
     report_here,
     seed_of_this_run,
     slice_answers,
@@ -45,20 +44,6 @@ from tests.processors.imports import (
     youtube_file,
 )
 from tests.servers import ServerProcess, until
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Any]:
-    with nursery_of_commands() as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
-def one_server(valkey: str) -> Iterator[ServerProcess]:
-    """These tests are long and of the importer and the views; which server is tested elsewhere."""
-    process = ServerProcess(valkey)
-    yield process
-    process.stop()
 
 
 @pytest.fixture

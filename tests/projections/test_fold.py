@@ -589,13 +589,6 @@ def test_everything_declared_says_what_plain_python_says(projection: type[Visits
 # What a real server holds.
 
 
-@pytest.fixture(scope="module")
-def one_server(valkey: str) -> Iterator[ServerProcess]:
-    process = ServerProcess(valkey)
-    yield process
-    process.stop()
-
-
 def held(server: Server, prefix: str) -> Tables:
     """The tables under a prefix, in MemoryView's form."""
     tables: Tables = {}

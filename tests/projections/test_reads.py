@@ -31,13 +31,6 @@ from tests.servers import ServerProcess, until
 READS = 2_500  # of each of the two readers
 
 
-@pytest.fixture(scope="module")
-def one_server(valkey: str) -> Iterator[ServerProcess]:
-    process = ServerProcess(valkey)
-    yield process
-    process.stop()
-
-
 # One instant, beside a writer at full speed.
 
 WRITER = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from aurastream.processors.effects import Attempt, EffectWorker, Processor
 from aurastream.processors.effects.items import Item
 from aurastream.streams import BUILT_IN, ClipViewsObserved, Codec, Event, Server, Settings, Stream, open_stream
-from tests.servers import until
+from tests.servers import forked
 
 STREAM = "clips-test"
 PATIENCE_S = 30.0
@@ -129,27 +128,13 @@ def assert_balanced(server: Server, stream: Stream, group: str = "noting") -> No
 
 
 def process(url: str, file: Path, crash: str = "", deadly: str = "") -> int:
-    """A worker in a process of its own, to its end; its exit code. Forked, which costs a tenth of a new interpreter."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            _opened.clear()  # its connections are the parent's
-            _live(url, file, crash, deadly)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    ended: list[int] = []
+    """A worker in a process of its own, to its end; its exit code."""
 
-    def has_ended() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        ended.extend([status] if found else [])
-        return bool(found)
+    def live() -> None:
+        _opened.clear()  # its connections are the parent's
+        _live(url, file, crash, deadly)
 
-    until(has_ended, "the worker to end")
-    return os.waitstatus_to_exitcode(ended[0])
+    return forked(live, "the worker")
 
 
 def _live(url: str, file: Path, crash: str, deadly: str) -> None:

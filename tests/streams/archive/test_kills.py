@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
 from pathlib import Path
 
 import duckdb
@@ -13,7 +12,7 @@ import pytest
 from aurastream.streams import Server
 from aurastream.streams.archive import archiver, store
 from aurastream.streams.archive.archiver import STEPS
-from tests.servers import until
+from tests.servers import forked
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 
 pytestmark = pytest.mark.slow
@@ -28,35 +27,21 @@ def kept(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kep
 
 def archive_and_die(kept: Kept, step: str, count: int) -> int:
     """An archiver in a process of its own that kills itself when it passes the step for the count-th time; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            own = Kept(Server(kept.server.url), kept.settings.archive, segment_events=400)
-            left = [count]
 
-            def on_step(at: str) -> None:
-                left[0] -= at == step
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+    def live() -> None:
+        own = Kept(Server(kept.server.url), kept.settings.archive, segment_events=400)
+        left = [count]
 
-            if step == "half a file":
-                store.os.fsync = lambda descriptor: on_step("half a file")  # type: ignore[attr-defined]
-            own.close_segments(on_step)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    ended: list[int] = []
+        def on_step(at: str) -> None:
+            left[0] -= at == step
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    def has_ended() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        ended.extend([status] if found else [])
-        return bool(found)
+        if step == "half a file":
+            store.os.fsync = lambda descriptor: on_step("half a file")  # type: ignore[attr-defined]
+        own.close_segments(on_step)
 
-    until(has_ended, "the archiver to end")
-    return os.waitstatus_to_exitcode(ended[0])
+    return forked(live, "the archiver")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
