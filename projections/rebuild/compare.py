@@ -12,14 +12,12 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.check import DIFFERENCES_MAX, LOOKS_MAX, Difference, compare, stored_tables, table_names
+from aurastream.projections.check import COUNTED, DIFFERENCES_MAX, LOOKS_MAX, Difference, compare, stored_tables, table_names
 from aurastream.projections.projection import Projection
 from aurastream.projections.reads import View
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.streams import InvariantBroken, Stream
 from aurastream.streams.groups import Cursor, as_pair
-
-COUNTS = ("read", "applied", "duplicates", "skipped", "dead", "quarantined", "checksum", "watermark")
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -61,7 +59,7 @@ def compare_partition(builder: Builder, projection: Projection[Any], live: int) 
 
 def _counts(old: Cursor, new: Cursor) -> list[Difference]:
     """The cursors' counts that are not equal."""
-    pairs = [(name, str(getattr(old, name)), str(getattr(new, name))) for name in COUNTS]
+    pairs = [(name, str(getattr(old, name)), str(getattr(new, name))) for name in COUNTED]
     return [Difference("cursor", name, ours, theirs) for name, ours, theirs in pairs if ours != theirs]
 
 
