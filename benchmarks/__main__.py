@@ -1,8 +1,10 @@
 """
 `make bench`: measure, print the tables, write the file.
 
-    python -m benchmarks                   everything, up to 10^7 events: about half an hour and 4.5 GB of memory
-    python -m benchmarks --quick           the same up to 10^5 events: four to five minutes (also BENCH_FAST=1)
+    python -m benchmarks                   everything, up to 10^7 events: about half an hour and 4.5 GB of
+                                           memory
+    python -m benchmarks --quick           the same up to 10^5 events: four to five minutes (also
+                                           BENCH_FAST=1)
     python -m benchmarks --only apply      one workload, as often as it takes to improve it
 """
 
@@ -24,11 +26,27 @@ from benchmarks.suite import WORKLOADS, run
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, envvar="BENCH_FAST", help="Logs of up to 100,000 events instead of 10,000,000.")
-@click.option("--only", type=click.Choice(WORKLOADS), multiple=True, help="Measure only this; may be repeated.")
+@click.option(
+    "--quick", is_flag=True, envvar="BENCH_FAST", help="Logs of up to 100,000 events instead of 10,000,000."
+)
+@click.option(
+    "--only", type=click.Choice(WORKLOADS), multiple=True, help="Measure only this; may be repeated."
+)
 @click.option("--seed", type=int, default=FULL.seed, show_default=True, help="Of the events.")
-@click.option("--server", type=click.Choice(KINDS), default="valkey", show_default=True, help="The embedded one, or redis-server.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), default=Path("bench-results.json"), show_default=True)
+@click.option(
+    "--server",
+    type=click.Choice(KINDS),
+    default="valkey",
+    show_default=True,
+    help="The embedded one, or redis-server.",
+)
+@click.option(
+    "--json",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("bench-results.json"),
+    show_default=True,
+)
 def main(quick: bool, only: tuple[str, ...], seed: int, server: str, path: Path) -> None:
     """Measure the targets of DESIGN.md section 13 on servers of its own."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped

@@ -1,8 +1,10 @@
 """
 Append: events into four partitions, 500 a call.
 
-    ours          Stream.append: every check, the index of event IDs, one script per partition and call (of about 125 events)
-    ours, filled  the same with 2,000 a call, so that a script has about 500; for comparison, the target is held to the former
+    ours          Stream.append: every check, the index of event IDs, one script per partition and call (of
+                  about 125 events)
+    ours, filled  the same with 2,000 a call, so that a script has about 500; for comparison, the target is
+                  held to the former
     bare limit    the same EVALSHA bytes, prepared
     peers         XADD by redis-py pipelines of 500; FastStream publish, in pipelines of 500 and one by one
 """
@@ -77,7 +79,9 @@ def plain(url: str, plan: Plan) -> Report:
         with meter:
             for batch in block:
                 peers.plain_append(client, stream, batch)
-    return Report([meter.row(NAME, "redis-py, pipelined", AT_LEAST_ONCE, plan.append, "a repeat is a second entry")])
+    return Report(
+        [meter.row(NAME, "redis-py, pipelined", AT_LEAST_ONCE, plan.append, "a repeat is a second entry")]
+    )
 
 
 def faststream_batch(url: str, plan: Plan) -> Report:

@@ -1,9 +1,11 @@
 """
 Apply: a backlog in four partitions into a view, one consumer process, from an empty view each round.
 
-    ours          Consumer, exactly once: Pulse (the work the target names) and Clips (the product's whole view)
+    ours          Consumer, exactly once: Pulse (the work the target names) and Clips (the product's whole
+                  view)
     bare limit    the same bytes, prepared: group reads, loads of states, commit scripts
-    peers         Pulse's fold and writes by a plain redis-py loop and by FastStream, in batches and message by message
+    peers         Pulse's fold and writes by a plain redis-py loop and by FastStream, in batches and message
+                  by message
 """
 
 from __future__ import annotations
@@ -12,12 +14,23 @@ import asyncio
 from typing import Any
 
 from aurastream.projections import Consumer, Projection
-from aurastream.projections.clips import Clips
+from aurastream.projections.built_in.clips import Clips
 from aurastream.streams import InvariantBroken, Server, Stream
 from aurastream.streams.groups import cursor_of
 from benchmarks import peers
 from benchmarks.feed import CLIPS, batches, fill, observations, opened
-from benchmarks.measure import AT_LEAST_ONCE, EXACT, NONE, Meter, Plan, Report, Row, Target, client_of, median_row
+from benchmarks.measure import (
+    AT_LEAST_ONCE,
+    EXACT,
+    NONE,
+    Meter,
+    Plan,
+    Report,
+    Row,
+    Target,
+    client_of,
+    median_row,
+)
 from benchmarks.plain import make_groups
 from benchmarks.reference import Pulse
 from benchmarks.replay import Bare, recorded
@@ -38,7 +51,9 @@ def ours(url: str, plan: Plan) -> Report:
 
 
 def clips(url: str, plan: Plan) -> Report:
-    """The product's consumer on the product's view: four rankings, three tables of totals, the recap, the late list."""
+    """The product's consumer on the product's view: four rankings, three tables of totals, the recap, the
+    late list.
+    """
     return Report([_applied(url, plan, Clips())])
 
 
@@ -99,7 +114,9 @@ def forget_views(server: Server, stream: Stream) -> None:
 
 
 def expect_read(server: Server, stream: Stream, projection: Projection[Any], events: int) -> None:
-    """Raise InvariantBroken unless the cursors have counted every event: a benchmark of refused commits would look fast."""
+    """Raise InvariantBroken unless the cursors have counted every event: a benchmark of refused commits would
+    look fast.
+    """
     read = 0
     for keys in stream.keys:
         pairs = server.client.hgetall(keys.cursor(projection.name))
@@ -110,7 +127,9 @@ def expect_read(server: Server, stream: Stream, projection: Projection[Any], eve
 
 def expect_states(server: Server, stream: Stream, projection: Projection[Any], events: int) -> None:
     """The same for a view without cursors: every subject has a state and nothing is pending."""
-    states = sum(int(server.client.hlen(keys.view(projection.name, 1, projection.table))) for keys in stream.keys)
+    states = sum(
+        int(server.client.hlen(keys.view(projection.name, 1, projection.table))) for keys in stream.keys
+    )
     pending = sum(int(server.client.xpending(keys.log, projection.name)["pending"]) for keys in stream.keys)
     wanted = min(events, CLIPS)  # the first poll sees every clip once
     if states != wanted or pending:

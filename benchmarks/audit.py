@@ -1,7 +1,8 @@
 """
 Audit: what the trail costs an event, and how long a question takes by it in a short log and in a long one.
 
-The question is the same in both logs: a subject of 40 events, and a story of 40 events over as many subjects and all partitions.
+The question is the same in both logs: a subject of 40 events, and a story of 40 events over as many subjects
+and all partitions.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
-from aurastream.processors.selection import Selection
-from aurastream.processors.trails import Row, Trails
-from aurastream.projections.trail import Trail
+from aurastream.processors.history.selection import Selection
+from aurastream.processors.history.trails import Row, Trails
+from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import ClipViewsObserved, History, InvariantBroken, Stream
 from benchmarks.apply import consume
 from benchmarks.feed import FIRST_POLL, batches, fill, observations, opened
@@ -54,9 +55,18 @@ def questions(url: str, plan: Plan) -> Report:
 
 
 def _rare() -> list[ClipViewsObserved]:
-    subject = [ClipViewsObserved(event_id=f"rare-{n}", subject="rare", occurred_at=FIRST_POLL, views=n) for n in range(ASKED)]
+    subject = [
+        ClipViewsObserved(event_id=f"rare-{n}", subject="rare", occurred_at=FIRST_POLL, views=n)
+        for n in range(ASKED)
+    ]
     story = [
-        ClipViewsObserved(event_id=f"told-{n}", subject=f"told-{n}", occurred_at=FIRST_POLL, views=n, correlation_id="a-story")
+        ClipViewsObserved(
+            event_id=f"told-{n}",
+            subject=f"told-{n}",
+            occurred_at=FIRST_POLL,
+            views=n,
+            correlation_id="a-story",
+        )
         for n in range(ASKED)
     ]
     return [*subject, *story]
@@ -64,7 +74,10 @@ def _rare() -> list[ClipViewsObserved]:
 
 def _indexed(url: str, plan: Plan, variant: str, story_of: Callable[[int], str]) -> Report:
     server, stream = opened(url)
-    told = (replace(event, correlation_id=story_of(number)) for number, event in enumerate(observations(plan.seed)))
+    told = (
+        replace(event, correlation_id=story_of(number))
+        for number, event in enumerate(observations(plan.seed))
+    )
     for batch in batches(told, plan.apply):
         stream.append(batch)
     before = int(server.client.info("memory")["used_memory"])

@@ -1,8 +1,8 @@
 """
 What exactly once costs: the same log folded by the product and by plain.py, which promises at least once.
 
-One process, one server, one log; the two sides alternate, each round from an empty view, and the order turns every round. The ratio
-is the median of the rounds' ratios: two neighbouring runs share the machine's mood.
+One process, one server, one log; the two sides alternate, each round from an empty view, and the order turns
+every round. The ratio is the median of the rounds' ratios: two neighbouring runs share the machine's mood.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ WORK = (ratio,)
 
 
 def _measured(
-    server: Server, stream: Stream, run: Callable[[Server, Stream, Projection[Any]], None], guarantee: str, events: int
+    server: Server,
+    stream: Stream,
+    run: Callable[[Server, Stream, Projection[Any]], None],
+    guarantee: str,
+    events: int,
 ) -> Row:
     forget_views(server, stream)
     meter = Meter(server.client)

@@ -1,8 +1,9 @@
 """
 The events: polls of a fixed set of clips, one poll a minute, as a clip radar delivers them.
 
-Deterministic: the same seed gives the same events, IDs included, however many are taken. Streamed: 10^7 of them need no more
-memory than the clips. Popularity is skewed (log-normal), so that a few clips are viral and most hardly move.
+Deterministic: the same seed gives the same events, IDs included, however many are taken. Streamed: 10^7 of
+them need no more memory than the clips. Popularity is skewed (log-normal), so that a few clips are viral and
+most hardly move.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def observations(seed: int, clips: int = CLIPS) -> Iterator[ClipViewsObserved]:
     names = [f"clip-{number:07d}" for number in range(clips)]
     per_minute = [random.lognormvariate(-1.0, 1.8) for _ in names]
     created = [FIRST_POLL - timedelta(minutes=random.uniform(1, 720)) for _ in names]
-    views = [int(rate * (FIRST_POLL - born) / timedelta(minutes=1)) for rate, born in zip(per_minute, created, strict=True)]
+    views = [
+        int(rate * (FIRST_POLL - born) / timedelta(minutes=1))
+        for rate, born in zip(per_minute, created, strict=True)
+    ]
     categories = [f"category {min(int(random.expovariate(0.15)), CATEGORIES - 1)}" for _ in names]
     channels = [f"channel-{random.randrange(CHANNELS)}" for _ in names]
     order = list(range(clips))

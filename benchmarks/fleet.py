@@ -1,10 +1,14 @@
 """
-Worker processes as a person starts them, and what a reader outside of them can see: the cursors, the leases, their CPU.
+Worker processes as a person starts them, and what a reader outside of them can see: the cursors, the leases,
+their CPU.
 
-    with fleet(url, lease_ms) as workers: workers.start(); await_shares(..); until(lambda: progress.applied() == total, "all")
+    with fleet(url, lease_ms) as workers: workers.start(); await_shares(..); until(lambda: progress.applied()
+    == total, "all")
 
-Everything here watches; nothing is asked of a worker but signals. CPU is the kernel's account of the process, all its threads, user
-and system, in ticks of 10 ms: spans of seconds only. It needs /proc, so the workloads that use it run on Linux.
+Everything here watches; nothing is asked of a worker but signals. CPU is the kernel's account of the process,
+all its threads, user
+and system, in ticks of 10 ms: spans of seconds only. It needs /proc, so the workloads that use it run on
+Linux.
 """
 
 from __future__ import annotations
@@ -40,9 +44,15 @@ Sight = tuple[float, float, float, int]  # clock, CPU of the workers, CPU of the
 class Worker:
     """One process. started_at: monotonic, before it was forked."""
 
-    def __init__(self, url: str, directory: Path, lease_ms: int, words: tuple[str, ...], more: dict[str, str]) -> None:
+    def __init__(
+        self, url: str, directory: Path, lease_ms: int, words: tuple[str, ...], more: dict[str, str]
+    ) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AURASTREAM_")}
-        environ |= {"AURASTREAM_REDIS_URL": url, "AURASTREAM_LEASE_MS": str(lease_ms), "AURASTREAM_HOME": str(directory)}
+        environ |= {
+            "AURASTREAM_REDIS_URL": url,
+            "AURASTREAM_LEASE_MS": str(lease_ms),
+            "AURASTREAM_HOME": str(directory),
+        }
         environ |= {"PYTHONPATH": str(ROOT), **more}
         self._log = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - open as long as the process may write
         self.started_at = time.monotonic()
@@ -112,7 +122,10 @@ class Fleet:
             dead = next((worker for worker in self.workers if worker.process.poll() is not None), None)
             if dead is not None or time.monotonic() > end:
                 said = (dead or self.workers[0]).tail()
-                raise RuntimeError(f"{'a worker ended' if dead else f'waited {patience_s} s'} while waiting for {what}: {said}")
+                raise RuntimeError(
+                    f"{'a worker ended' if dead else f'waited {patience_s} s'} while waiting for {what}: "
+                    f"{said}"
+                )
             time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -172,7 +185,12 @@ class Cursors:
 
 def sight(server: Server, workers: Fleet, applied: int) -> Sight:
     """Everything that is counted, at one moment."""
-    return time.perf_counter(), sum(worker.cpu_s() for worker in workers.workers), server_cpu_s(server.client), applied
+    return (
+        time.perf_counter(),
+        sum(worker.cpu_s() for worker in workers.workers),
+        server_cpu_s(server.client),
+        applied,
+    )
 
 
 def watched(server: Server, workers: Fleet, cursors: Cursors, before: int, total: int) -> tuple[Sight, Sight]:

@@ -1,16 +1,20 @@
 """
-Append to visible: 1,000 events/s from one process, Pulse consumed elsewhere, milliseconds until the view has the event.
+Append to visible: 1,000 events/s from one process, Pulse consumed elsewhere, milliseconds until the view has
+the event.
 
     visible    the bare loop in another process                  of_workers    two `aurastream run` processes
 
     falls due -> (append begins -> script -> wake-up -> read -> fold -> commit answered) = visible
 
-The producer appends what has fallen due as soon as it has fallen due, one call for all of it. An event is visible when the consumer
-holds the answer of the commit that moved the cursor to or past it: a reader could have seen it a little earlier, never later.
-Workers tell nobody of their commits: there a third process polls all cursors in one pipeline, and an event is visible when that reader
-holds an answer at or past it. Nothing is subtracted for the poll, nor for the CPU the reader takes from the others. It rests 0.5 ms
-between two polls: without, it takes one of two cores and its share of the server, and p50 was 3.8 ms instead of 1.6.
-All processes read the same monotonic clock. The first second is not counted: it pays for imports and first connections.
+The producer appends what has fallen due as soon as it has fallen due, one call for all of it. An event is
+visible when the consumer holds the answer of the commit that moved the cursor to or past it: a reader could
+have seen it a little earlier, never later.
+Workers tell nobody of their commits: there a third process polls all cursors in one pipeline, and an event is
+visible when that reader holds an answer at or past it. Nothing is subtracted for the poll, nor for the CPU
+the reader takes from the others. It rests 0.5 ms
+between two polls: without, it takes one of two cores and its share of the server, and p50 was 3.8 ms instead
+of 1.6. All processes read the same monotonic clock. The first second is not counted: it pays for imports and
+first connections.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ DONE_EVERY = 16  # polls between two looks whether all is applied
 PATIENCE_S = 30.0  # of the consumer, beyond the feed's own duration
 
 Commit = tuple[int, tuple[int, int], float]  # partition, cursor, clock
-Sent = tuple[int, tuple[int, int], float, float]  # partition, position, clock when due, clock when its append began
+Sent = tuple[
+    int, tuple[int, int], float, float
+]  # partition, position, clock when due, clock when its append began
 
 
 def visible(url: str, plan: Plan) -> Report:
@@ -63,7 +69,12 @@ def visible(url: str, plan: Plan) -> Report:
     finally:
         consumer.join(PATIENCE_S)
         consumer.kill()
-    return _report(sent[WARM_UP_S * EVENTS_PER_S :], commits, meter.row(NAME, "producer, and server", IDEMPOTENT, total), consumer_us)
+    return _report(
+        sent[WARM_UP_S * EVENTS_PER_S :],
+        commits,
+        meter.row(NAME, "producer, and server", IDEMPOTENT, total),
+        consumer_us,
+    )
 
 
 def of_workers(url: str, plan: Plan) -> Report:
@@ -90,17 +101,31 @@ def of_workers(url: str, plan: Plan) -> Report:
         expect_read(server, stream, Pulse(), total)
         workers.stop()
     variant = f"consumers: {WORKERS} workers, pulse"
-    row = Row(NAME, variant, EXACT, total, total / (after[0] - before[0]), (after[1] - before[1]) * 1e6 / total, None)
-    late, targets, note = _judged(sent[WARM_UP_S * EVENTS_PER_S :], commits, f"append to visible, {WORKERS} workers, at 1,000 events/s")
+    row = Row(
+        NAME,
+        variant,
+        EXACT,
+        total,
+        total / (after[0] - before[0]),
+        (after[1] - before[1]) * 1e6 / total,
+        None,
+    )
+    late, targets, note = _judged(
+        sent[WARM_UP_S * EVENTS_PER_S :], commits, f"append to visible, {WORKERS} workers, at 1,000 events/s"
+    )
     mean_ms = (after[0] - before[0]) * 1e3 / polls
-    return Report([row], targets, [f"{note}; {late or 'all became visible'}; the reader polled every {mean_ms:.2f} ms"])
+    return Report(
+        [row], targets, [f"{note}; {late or 'all became visible'}; the reader polled every {mean_ms:.2f} ms"]
+    )
 
 
 WORK = (visible, of_workers)
 
 
 def _watch(pipe: Connection, url: str, total: int, patience_s: float) -> None:
-    """The reader's process: sends a sign of life; every move of a cursor, with the clock when it held the answer; its polls."""
+    """The reader's process: sends a sign of life; every move of a cursor, with the clock when it held the
+    answer; its polls.
+    """
     server, stream = opened(url)
     cursors = Cursors(server, stream)
     moves: list[Commit] = []
@@ -112,7 +137,11 @@ def _watch(pipe: Connection, url: str, total: int, patience_s: float) -> None:
         found = cursors.positions()
         clock = time.monotonic()
         polls += 1
-        changed = [(number, new) for number, (old, new) in enumerate(zip(held, found, strict=True)) if new is not None and new != old]
+        changed = [
+            (number, new)
+            for number, (old, new) in enumerate(zip(held, found, strict=True))
+            if new is not None and new != old
+        ]
         moves += [(number, position, clock) for number, position in changed]
         held = found
         if not changed and polls % DONE_EVERY == 0 and cursors.applied() >= total:
@@ -164,7 +193,9 @@ def _consume(pipe: Connection, url: str, total: int, patience_s: float) -> None:
 
 def _report(sent: list[Sent], commits: list[Commit], producer: Row, consumer_us: float) -> Report:
     _, targets, note = _judged(sent, commits, "append to visible at 1,000 events/s")
-    consumer = msgspec.structs.replace(producer, variant="consumer: pulse", guarantee=EXACT, client_us=consumer_us, server_us=None)
+    consumer = msgspec.structs.replace(
+        producer, variant="consumer: pulse", guarantee=EXACT, client_us=consumer_us, server_us=None
+    )
     rows = [producer, consumer]
     return Report(rows, targets, [note, f"batches committed: {len(commits)}"])
 
@@ -172,15 +203,28 @@ def _report(sent: list[Sent], commits: list[Commit], producer: Row, consumer_us:
 def _judged(sent: list[Sent], commits: list[Commit], what: str) -> tuple[str, list[Target], str]:
     """What never became visible, both targets, and a note of the latency from the instant due."""
     from_append, from_due = latencies_ms(sent, commits)
-    late = f"{len(sent) - len(from_append)} of {len(sent)} events never became visible" if len(from_append) < len(sent) else ""
+    late = (
+        f"{len(sent) - len(from_append)} of {len(sent)} events never became visible"
+        if len(from_append) < len(sent)
+        else ""
+    )
     bounds = ((0.5, "p50", P50_MS), (0.99, "p99", P99_MS))
-    targets = [Target(f"{what}, {name}", bound, "ms", percentile(from_append, share), note=late) for share, name, bound in bounds]
+    targets = [
+        Target(f"{what}, {name}", bound, "ms", percentile(from_append, share), note=late)
+        for share, name, bound in bounds
+    ]
     due = f"{percentile(from_due, 0.5):.2f}, {percentile(from_due, 0.99):.2f}"
-    return late, targets, f"{what}, p50 and p99 in ms, from the instant due, waiting for the producer included: {due}"
+    return (
+        late,
+        targets,
+        f"{what}, p50 and p99 in ms, from the instant due, waiting for the producer included: {due}",
+    )
 
 
 def latencies_ms(sent: list[Sent], commits: list[Commit]) -> tuple[list[float], list[float]]:
-    """Milliseconds to the first commit at or past each event: from the begin of its append, and from when it fell due. Pure."""
+    """Milliseconds to the first commit at or past each event: from the begin of its append, and from when it
+    fell due. Pure.
+    """
     cursors: dict[int, list[tuple[int, int]]] = {}
     clocks: dict[int, list[float]] = {}
     for partition, cursor, clock in commits:

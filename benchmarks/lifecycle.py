@@ -1,9 +1,12 @@
 """
-Start and stop of a worker: seconds from the process's start to the first event applied, and from SIGTERM in full work to its end.
+Start and stop of a worker: seconds from the process's start to the first event applied, and from SIGTERM in
+full work to its end.
 
-    a log that is there -> start -> the first commit a reader sees -> a tenth applied -> SIGTERM -> exit code 0
+    a log that is there -> start -> the first commit a reader sees -> a tenth applied -> SIGTERM -> exit code
+        0
 
-Each round begins with an empty view. A worker that had nothing left to do at the signal was not stopped in full work: refused.
+Each round begins with an empty view. A worker that had nothing left to do at the signal was not stopped in
+full work: refused.
 """
 
 from __future__ import annotations
@@ -38,9 +41,14 @@ def start_and_stop(url: str, plan: Plan) -> Report:
             worker.stop()
             stops.append(time.monotonic() - asked_at)
             if left <= 0:
-                raise InvariantBroken("everything was applied before the signal: the worker was not stopped in full work")
+                raise InvariantBroken(
+                    "everything was applied before the signal: the worker was not stopped in full work"
+                )
     return Report(
-        targets=[_target("worker, start to first event applied", START_S, starts), _target("worker, SIGTERM to exit", STOP_S, stops)]
+        targets=[
+            _target("worker, start to first event applied", START_S, starts),
+            _target("worker, SIGTERM to exit", STOP_S, stops),
+        ]
     )
 
 

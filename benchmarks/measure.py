@@ -80,7 +80,9 @@ QUICK = Plan(
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one variant of a workload cost. client_us, server_us: CPU per event; None where there is no such figure."""
+    """What one variant of a workload cost. client_us, server_us: CPU per event; None where there is no such
+    figure.
+    """
 
     workload: str
     variant: str
@@ -93,7 +95,9 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A figure of DESIGN.md section 13. measured: None where it could not be measured; `note` says why, or how."""
+    """A figure of DESIGN.md section 13. measured: None where it could not be measured; `note` says why, or
+    how.
+    """
 
     what: str
     bound: float
@@ -194,7 +198,9 @@ def has_faststream() -> bool:
 
 
 def apart(work: Work, plan: Plan) -> Report:
-    """The work's report, from a fresh process against a fresh server. Raises RuntimeError when the process dies."""
+    """The work's report, from a fresh process against a fresh server. Raises RuntimeError when the process
+    dies.
+    """
     context = multiprocessing.get_context("spawn")
     with running(plan.server) as url:
         ours, theirs = context.Pipe(duplex=False)

@@ -1,10 +1,11 @@
 """
 Memory: what Redis needs for a live event beyond the event itself.
 
-    (used_memory after - before - payload) / events       payload: the event's JSON and its CRC-32 as text, as stored
+    (used_memory after - before - payload) / events       payload: the event's JSON and its CRC-32 as text, as
+                                                          stored
 
-So it counts what we and the server add: the index of IDs, entry positions, the stream's tree and headers, the meta hash, and the
-allocator's rounding. Connections are closed before both looks.
+So it counts what we and the server add: the index of IDs, entry positions, the stream's tree and headers, the
+meta hash, and the allocator's rounding. Connections are closed before both looks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ def overhead(url: str, plan: Plan) -> Report:
     server.close()
     each = plan.memory
     note = f"at {each:,} events of {payload / each:.0f} bytes: log {(logs - payload) / each:.1f}, ids {ids / each:.1f}"
-    return Report(targets=[Target("memory per event beyond JSON and crc32", BYTES, "bytes", (added - payload) / each, note=note)])
+    return Report(
+        targets=[
+            Target(
+                "memory per event beyond JSON and crc32", BYTES, "bytes", (added - payload) / each, note=note
+            )
+        ]
+    )
 
 
 WORK = (overhead,)

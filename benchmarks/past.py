@@ -1,10 +1,13 @@
 """
-What the archive is for, in figures: closing segments, reading them back, bytes an event, views of the past, and why one says so.
+What the archive is for, in figures: closing segments, reading them back, bytes an event, views of the past,
+and why one says so.
 
-    fill -> [archive] -> [restore: all spans] -> trim -> [a view as of the middle, with and without checkpoints] -> [why]
+    fill -> [archive] -> [restore: all spans] -> trim -> [a view as of the middle, with and without
+        checkpoints] -> [why]
 
-The clips are few, so that a view is small beside its log and what is measured is the log's length. The peer writes and reads the same
-events as JSON lines through gzip, which is what a platform does that has no archive.
+The clips are few, so that a view is small beside its log and what is measured is the log's length. The peer
+writes and reads the same events as JSON lines through gzip, which is what a platform does that has no
+archive.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from pathlib import Path
 
 import msgspec
 
-from aurastream.processors.past import reader
+from aurastream.processors.history.as_of import reader
+from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.why import why
-from aurastream.projections.trail import Trail
 from aurastream.streams import OPERATIONS, InvariantBroken, Server, Stream, open_stream
 from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
@@ -56,7 +59,12 @@ def segments(url: str, plan: Plan) -> Report:
             archive_all(stream)
         history = history_of(stream)
         with reading:
-            _expect(sum(len(span.raw) for p in range(stream.partitions) for span in history.spans(p, count=10_000)), plan.history)
+            _expect(
+                sum(
+                    len(span.raw) for p in range(stream.partitions) for span in history.spans(p, count=10_000)
+                ),
+                plan.history,
+            )
         with bare:
             payload = _read_bare(stream)
         rows = [
@@ -69,7 +77,13 @@ def segments(url: str, plan: Plan) -> Report:
     each = (stored / plan.history, payload / plan.history, packed / plan.history)
     note = f"raw JSON {each[1]:.0f}, gzip's JSON lines {each[2]:.0f}; manifests included"
     targets = [
-        Target("archive, bytes an event against raw JSON", 0.25, "of it", each[0] / each[1], note=f"{each[0]:.1f} bytes; {note}")
+        Target(
+            "archive, bytes an event against raw JSON",
+            0.25,
+            "of it",
+            each[0] / each[1],
+            note=f"{each[0]:.1f} bytes; {note}",
+        )
     ]
     return Report([*rows, there, back], targets)
 
@@ -83,7 +97,8 @@ def as_of(url: str, plan: Plan) -> Report:
         again_s = statistics.median(_timed(lambda: _top(stream, at)) for _ in range(READS))
         command_s = statistics.median(_timed(lambda: _command(server.url, stream, at)) for _ in range(5))
         python_s = statistics.median(
-            _timed(lambda: _run([sys.executable, "-c", "import aurastream.processors.main"])) for _ in range(5)
+            _timed(lambda: _run([sys.executable, "-c", "import aurastream.processors.commands.main"]))
+            for _ in range(5)
         )
     note = f"{again_s:.2f} s of it the answer (without checkpoints {first_s:.1f} s), {python_s:.2f} s Python with its imports"
     what = f"view --at in the middle of {plan.history:,} events, the whole command"
@@ -91,20 +106,25 @@ def as_of(url: str, plan: Plan) -> Report:
 
 
 def behind(url: str, plan: Plan) -> Report:
-    """why of one clip, on logs of two lengths in which it has equally many events (audit's own questions: audit.py)."""
+    """why of one clip, on logs of two lengths in which it has equally many events (audit's own questions:
+    audit.py).
+    """
     short, long = plan.history // 10, plan.history
     took_s = {}
     for events in (short, long):
         client_of(url).flushall()
-        with archived_stream(url, plan.seed, events, clips=events // BEHIND, is_trimmed=False) as (server, stream):
+        with archived_stream(url, plan.seed, events, clips=events // BEHIND, is_trimmed=False) as (
+            server,
+            stream,
+        ):
             consume(server, stream, Trail())
             consume(server, stream, Pulse())
             took_s[events] = _answer_s(stream)
-    note = (
-        f"{took_s[short] * 1e3:.1f} ms in {short:,} events, {took_s[long] * 1e3:.1f} ms in {long:,}; {BEHIND} events behind the answer"
-    )
+    note = f"{took_s[short] * 1e3:.1f} ms in {short:,} events, {took_s[long] * 1e3:.1f} ms in {long:,}; {BEHIND} events behind the answer"
     growth = took_s[long] / took_s[short]
-    return Report(targets=[Target("why, time on a log ten times as long", GROWTH, "times", growth, note=note)])
+    return Report(
+        targets=[Target("why, time on a log ten times as long", GROWTH, "times", growth, note=note)]
+    )
 
 
 WORK = (segments, as_of, behind)
@@ -114,7 +134,9 @@ WORK = (segments, as_of, behind)
 def archived_stream(
     url: str, seed: int, events: int, *, clips: int = CLIPS, is_archived: bool = True, is_trimmed: bool = True
 ) -> Iterator[tuple[Server, Stream]]:
-    """The feed's first `events` in a stream with an archive in a directory of its own; archived, and gone from the log, where asked."""
+    """The feed's first `events` in a stream with an archive in a directory of its own; archived, and gone
+    from the log, where asked.
+    """
     directory = tempfile.mkdtemp(prefix="aura-bench-")
     os.environ["AURASTREAM_ARCHIVE"] = directory
     try:
@@ -177,17 +199,30 @@ def _gzip(stream: Stream, server: Server, events: int) -> tuple[Row, Row, int]:
         for partition in range(stream.partitions):
             after = "0-0"
             while raw := stream.read_raw(partition, after, count=10_000):
-                file.write(b"".join([b'{"position":"%b","event":%b}\n' % (place, entry_json("", fields)) for place, fields in raw]))
+                file.write(
+                    b"".join(
+                        [
+                            b'{"position":"%b","event":%b}\n' % (place, entry_json("", fields))
+                            for place, fields in raw
+                        ]
+                    )
+                )
                 after = raw[-1][0].decode()
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
     with reading, gzip.open(path, "rb") as file:
         _expect(sum(1 for line in file if decode(line)), events)
     peer = "JSON lines, gzip"
-    return writing.row(NAME, f"{peer}: write", NONE, events), reading.row(NAME, f"{peer}: read", NONE, events), path.stat().st_size
+    return (
+        writing.row(NAME, f"{peer}: write", NONE, events),
+        reading.row(NAME, f"{peer}: read", NONE, events),
+        path.stat().st_size,
+    )
 
 
 def _bytes_stored() -> int:
-    return sum(path.stat().st_size for path in Path(os.environ["AURASTREAM_ARCHIVE"]).rglob("*") if path.is_file())
+    return sum(
+        path.stat().st_size for path in Path(os.environ["AURASTREAM_ARCHIVE"]).rglob("*") if path.is_file()
+    )
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -202,7 +237,17 @@ def _top(stream: Stream, at: datetime) -> None:
 
 
 def _command(url: str, stream: Stream, at: datetime) -> None:
-    verb = ["--app", "benchmarks.reference", "view", "pulse", "--stream", stream.name, "--at", at.isoformat(), "--json"]
+    verb = [
+        "--app",
+        "benchmarks.reference",
+        "view",
+        "pulse",
+        "--stream",
+        stream.name,
+        "--at",
+        at.isoformat(),
+        "--json",
+    ]
     _run([sys.executable, "-m", "benchmarks.command", *verb], AURASTREAM_REDIS_URL=url)
 
 

@@ -1,11 +1,14 @@
 """
 The same work in other people's hands: FastStream and a plain redis-py loop.
 
-    append   plain_append     XADD in redis-py pipelines             apply   plain_apply   XREADGROUP, pipelined writes, XACK
-             publish          FastStream, in pipelines or one by one         subscribe     FastStream, batches or message by message
+    append   plain_append     XADD in redis-py pipelines             apply   plain_apply   XREADGROUP,
+             pipelined writes, XACK
+             publish          FastStream, in pipelines or one by one         subscribe     FastStream, batches
+                              or message by message
 
-None of them knows an event ID, so a repeat is a second entry and a second effect: not idempotent, at least once. The fold and
-the writes are plain.py's, the same as ours. FastStream runs without type conversion and with a msgspec decoder, its fast path.
+None of them knows an event ID, so a repeat is a second entry and a second effect: not idempotent, at least
+once. The fold and the writes are plain.py's, the same as ours. FastStream runs without type conversion and
+with a msgspec decoder, its fast path.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ def plain_append(client: redis.Redis, stream: Stream, batch: Sequence[Event]) ->
     with client.pipeline(transaction=False) as pipeline:
         for event in batch:
             raw = _encode(event)
-            pipeline.xadd(stream.keys[stream.partition_of(event.subject)].log, {"event": raw, "crc32": crc32(raw)})
+            pipeline.xadd(
+                stream.keys[stream.partition_of(event.subject)].log, {"event": raw, "crc32": crc32(raw)}
+            )
         pipeline.execute()
 
 
@@ -57,7 +62,10 @@ def _plain_batch(client: redis.Redis, view: PlainView) -> bool:
         while True:
             answers = _pipelined(client, steps.send(answers))
     except StopIteration as finished:
-        _pipelined(client, [*finished.value, ("XACK", view.keys.log, view.group, *[position for position, _ in entries])])
+        _pipelined(
+            client,
+            [*finished.value, ("XACK", view.keys.log, view.group, *[position for position, _ in entries])],
+        )
     return True
 
 
@@ -76,7 +84,9 @@ def broker_of(url: str) -> Any:
     return RedisBroker(url, logger=None, apply_types=False)
 
 
-async def publish(client: Any, broker: Any, stream: Stream, batch: Sequence[Event], *, pipelined: bool) -> None:
+async def publish(
+    client: Any, broker: Any, stream: Stream, batch: Sequence[Event], *, pipelined: bool
+) -> None:
     """Publish to the partitions' logs. pipelined: all in one pipeline, else one round trip each."""
     pipeline = client.pipeline(transaction=False) if pipelined else None
     for event in batch:
@@ -86,8 +96,12 @@ async def publish(client: Any, broker: Any, stream: Stream, batch: Sequence[Even
         await pipeline.execute()
 
 
-async def subscribe(url: str, stream: Stream, projection: Projection[Any], events: int, meter: Meter, *, batched: bool) -> None:
-    """Consume what ``publish`` left, a subscriber per partition, until `events` have been handled; start and end are metered."""
+async def subscribe(
+    url: str, stream: Stream, projection: Projection[Any], events: int, meter: Meter, *, batched: bool
+) -> None:
+    """Consume what ``publish`` left, a subscriber per partition, until `events` have been handled; start and
+    end are metered.
+    """
     broker = broker_of(url)
     client = await broker.connect()
     progress = _Progress(events)
@@ -132,9 +146,14 @@ def _subscribe(broker: Any, client: Any, view: PlainView, progress: _Progress, b
     async def decode(message: Any) -> Any:
         found = decoder.decode(message.body)
         events = found if batched else [found]
-        return [(position.decode(), event) for position, event in zip(message.raw_message["message_ids"], events, strict=True)]
+        return [
+            (position.decode(), event)
+            for position, event in zip(message.raw_message["message_ids"], events, strict=True)
+        ]
 
-    source = StreamSub(view.keys.log, group=view.group, consumer=CONSUMER, batch=batched, max_records=BATCH_MAX)
+    source = StreamSub(
+        view.keys.log, group=view.group, consumer=CONSUMER, batch=batched, max_records=BATCH_MAX
+    )
 
     @broker.subscriber(stream=source, decoder=decode, ack_policy=AckPolicy.NACK_ON_ERROR)
     async def handle(events: Any) -> None:

@@ -3,8 +3,10 @@ The same fold delivered at least once: what an apply costs where nothing keeps a
 
     read by group -> fold -> the view's writes, plainly, and XACK
 
-The fold, its states, the absolute writes, the checksum test and the decoding are the product's. Left out is what makes it exactly
-once: the cursor and its comparison, the check of the event IDs against the index, the checksum of the batch, one script for all.
+The fold, its states, the absolute writes, the checksum test and the decoding are the product's. Left out is
+what makes it exactly
+once: the cursor and its comparison, the check of the event IDs against the index, the checksum of the batch,
+one script for all.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 from aurastream.projections import Projection
-from aurastream.projections.fold import Change, Expired, Fold
+from aurastream.projections.engine.fold import Change, Expired, Fold
 from aurastream.streams import Codec, InvariantBroken, Server, Stream
 from aurastream.streams.codec import RawEntry, entries_json
 from aurastream.streams.groups import Cursor, ensure, read_new
@@ -50,7 +52,9 @@ class PlainView:
             while True:
                 need = steps.send(loaded)
                 if isinstance(need, Expired):
-                    (due,) = yield [("ZRANGEBYSCORE", self._table(f"{need.ranking}.expiry"), "-inf", need.until)]
+                    (due,) = yield [
+                        ("ZRANGEBYSCORE", self._table(f"{need.ranking}.expiry"), "-inf", need.until)
+                    ]
                     loaded = [member.decode() for member in due]
                 else:
                     answers = yield [("HMGET", self._table(table), *keys) for table, keys in need.items()]
@@ -69,7 +73,9 @@ class PlainView:
         if change.put and change.kind == "h":
             writes.append(("HSET", key, *[part for pair in change.put.items() for part in pair]))
         elif change.put:
-            writes.append(("ZADD", key, *[part for member, score in change.put.items() for part in (score, member)]))
+            writes.append(
+                ("ZADD", key, *[part for member, score in change.put.items() for part in (score, member)])
+            )
         return writes
 
 
@@ -80,7 +86,9 @@ def make_groups(server: Server, stream: Stream, group: str) -> None:
 
 
 def consume(server: Server, stream: Stream, projection: Projection[Any]) -> None:
-    """All there is, the partitions in turn over one connection: one folds while the server works for another, as in Consumer."""
+    """All there is, the partitions in turn over one connection: one folds while the server works for another,
+    as in Consumer.
+    """
     make_groups(server, stream, projection.name)
     wire = server.wire(stream.keys[0].log)
     running: deque[tuple[Generator[Commands, list[Any], None], int]] = deque()
@@ -116,4 +124,8 @@ def _flow(view: PlainView) -> Generator[Commands, list[Any], None]:
     while answers[-1]:
         raw = answers[-1][0][1]
         writes = yield from view.folded(view.events(raw))
-        answers = yield [*writes, ("XACK", view.keys.log, view.group, *[position for position, _ in raw]), read]
+        answers = yield [
+            *writes,
+            ("XACK", view.keys.log, view.group, *[position for position, _ in raw]),
+            read,
+        ]

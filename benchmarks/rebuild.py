@@ -3,9 +3,11 @@ Rebuild: a view folded anew beside the live one, one process, from the live log 
 
     ours          Rebuild's build step: Pulse from both sources, Clips from both
     bare limit    reading the same entries and nothing else: XRANGE; the archive's spans
-    peer          a redis-py loop that reads, folds and writes as the product does, at least once (the one of the apply workload)
+    peer          a redis-py loop that reads, folds and writes as the product does, at least once (the one of
+                  the apply workload)
 
-And the swap: milliseconds from the call to the record's change, with readers at a thousand reads a second, who must see no error.
+And the swap: milliseconds from the call to the record's change, with readers at a thousand reads a second,
+who must see no error.
 """
 
 from __future__ import annotations
@@ -20,14 +22,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from aurastream.projections import Projection, View
-from aurastream.projections.clips import Clips
+from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.rebuild.rebuild import Rebuild, abandon
 from aurastream.streams import InvariantBroken, Server, Stream
 from aurastream.streams.archive import history_of
 from benchmarks import peers
 from benchmarks.apply import consume, expect_states, forget_views
 from benchmarks.feed import CLIPS, opened
-from benchmarks.measure import AT_LEAST_ONCE, EXACT, NONE, Meter, Plan, Report, Row, Target, client_of, median_row
+from benchmarks.measure import (
+    AT_LEAST_ONCE,
+    EXACT,
+    NONE,
+    Meter,
+    Plan,
+    Report,
+    Row,
+    Target,
+    client_of,
+    median_row,
+)
 from benchmarks.past import archived_stream
 from benchmarks.plain import make_groups
 from benchmarks.reference import Pulse
@@ -74,7 +87,11 @@ def memory(url: str, plan: Plan) -> Report:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         server.client.ping()
     note = "this process's peak, the archiving of the events before included"
-    return Report(targets=[Target(f"rebuild of {plan.rebuild_long:,} events, memory", MEMORY_BYTES, "bytes", most, note=note)])
+    return Report(
+        targets=[
+            Target(f"rebuild of {plan.rebuild_long:,} events, memory", MEMORY_BYTES, "bytes", most, note=note)
+        ]
+    )
 
 
 def swap(url: str, plan: Plan) -> Report:
@@ -110,8 +127,17 @@ def work(plan: Plan) -> tuple[Any, ...]:
 
 
 def _target(row: Row, source: str) -> Target:
-    note = f"one process, {row.events_per_s:,.0f} events/s by the clock; server {row.server_us:.2f} us an event"
-    return Target(f"rebuild from {source}, pulse, a core", PER_CORE, "events/s", 1e6 / row.client_us, at_least=True, note=note)
+    note = (
+        f"one process, {row.events_per_s:,.0f} events/s by the clock; server {row.server_us:.2f} us an event"
+    )
+    return Target(
+        f"rebuild from {source}, pulse, a core",
+        PER_CORE,
+        "events/s",
+        1e6 / row.client_us,
+        at_least=True,
+        note=note,
+    )
 
 
 def _built(server: Server, stream: Stream, projection: Projection[Any], plan: Plan, source: str) -> Row:
@@ -138,7 +164,9 @@ def _build(stream: Stream, projection: Projection[Any]) -> None:
 def _read(server: Server, stream: Stream, plan: Plan, variant: str) -> Row:
     history, meter = history_of(stream), Meter(server.client)
     with _collector_off(), meter:
-        found = sum(len(span.raw) for p in range(stream.partitions) for span in history.spans(p, count=10_000))
+        found = sum(
+            len(span.raw) for p in range(stream.partitions) for span in history.spans(p, count=10_000)
+        )
     if found != plan.rebuild:
         raise InvariantBroken(f"{found} entries where {plan.rebuild} were expected")
     return meter.row(NAME, variant, NONE, plan.rebuild)
@@ -158,7 +186,9 @@ def _collector_off() -> Iterator[None]:
 
 @contextmanager
 def _readers(url: str, rows: int) -> Iterator[tuple[list[str], list[float]]]:
-    """Readers, together READS_PER_S reads a second, each of a ranking and a state. Yields what they saw amiss, and their latencies."""
+    """Readers, together READS_PER_S reads a second, each of a ranking and a state. Yields what they saw
+    amiss, and their latencies.
+    """
     seen: list[str] = []
     latencies: list[float] = []
     is_over = threading.Event()

@@ -1,5 +1,6 @@
 """
-Pulse: the work that the apply target names, viral and velocity rankings and hourly aggregates, and nothing else.
+Pulse: the work that the apply target names, viral and velocity rankings and hourly aggregates, and nothing
+else.
 
 The product's own view of clips (projections/clips.py) does this and more; it is measured beside it.
 """
@@ -18,7 +19,9 @@ VIRAL_PER_MINUTE, VIRAL_VIEWS = 1.0, 20
 
 
 class Beat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A clip so far. velocity: views/minute of the last pair; viral: the same while it is viral; hour_gained: this hour's rise."""
+    """A clip so far. velocity: views/minute of the last pair; viral: the same while it is viral; hour_gained:
+    this hour's rise.
+    """
 
     views: int
     at: datetime
@@ -36,7 +39,11 @@ class Pulse(Projection[Beat]):
     events = (ClipViewsObserved,)
     state = Beat
     rankings = (Ranking("velocity", score="velocity"), Ranking("viral", score="viral", by="category"))
-    totals = (Totals("hours", by="category", window="hour", of={"clips": 1, "views": "views", "gained": "hour_gained"}),)
+    totals = (
+        Totals(
+            "hours", by="category", window="hour", of={"clips": 1, "views": "views", "gained": "hour_gained"}
+        ),
+    )
 
     def apply(self, state: Beat | None, event: ClipViewsObserved) -> Beat:
         """The clip after one more observation; one that is not newer changes nothing."""
@@ -49,7 +56,15 @@ class Pulse(Projection[Beat]):
         velocity = gained * 60 / (at - state.at).total_seconds()
         viral = velocity if velocity >= VIRAL_PER_MINUTE and views >= VIRAL_VIEWS else None
         hour = _hour(at)
-        return Beat(views, at, event.category, hour, velocity, viral, gained + state.hour_gained if hour == state.hour else gained)
+        return Beat(
+            views,
+            at,
+            event.category,
+            hour,
+            velocity,
+            viral,
+            gained + state.hour_gained if hour == state.hour else gained,
+        )
 
 
 @lru_cache(64)

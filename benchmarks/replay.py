@@ -1,10 +1,11 @@
 """
 The bare server's limit: the bytes the product sent, sent again with nothing of ours in the way.
 
-    with recorded() as sent: the product works        replay(url, sent): the same bytes, as fast as the server takes them
+    with recorded() as sent: the product works        replay(url, sent): the same bytes, as fast as the server
+                                                      takes them
 
-The caller puts the server back into the state the recording began from, and compares the results: a replay whose scripts
-answered STALE would look fast.
+The caller puts the server back into the state the recording began from, and compares the results: a replay
+whose scripts answered STALE would look fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
 The table and the file: what was measured, on what, and which targets were missed by how much.
 
-The file names the commit, whether the tree had changes, server, Python, redis-py, CPUs and seed; no path and no host name.
+The file names the commit, whether the tree had changes, server, Python, redis-py, CPUs and seed; no path and
+no host name.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ WIDTH = 100
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the figures hold for. dirty: the tree differs from the commit; None outside git. load: of the machine, the average of
-    the last minute before the run; from about 1 up somebody else was at work, and only figures in CPU and memory mean much."""
+    """What the figures hold for. dirty: the tree differs from the commit; None outside git. load: of the
+    machine, the average of
+    the last minute before the run; from about 1 up somebody else was at work, and only figures in CPU and
+    memory mean much."""
 
     at: str
     commit: str
@@ -74,9 +77,16 @@ def facts_of(url: str, plan: Plan, load: float) -> Facts:
 def write(path: Path, facts: Facts, report: Report) -> None:
     """The JSON file."""
     targets = [
-        Result(item.what, _bound(item), item.measured, item.unit, item.is_met, item.missed_by, item.note) for item in report.targets
+        Result(item.what, _bound(item), item.measured, item.unit, item.is_met, item.missed_by, item.note)
+        for item in report.targets
     ]
-    content = {"facts": facts, "seed": facts.plan.seed, "targets": targets, "rows": report.rows, "notes": report.notes}
+    content = {
+        "facts": facts,
+        "seed": facts.plan.seed,
+        "targets": targets,
+        "rows": report.rows,
+        "notes": report.notes,
+    }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
@@ -84,7 +94,8 @@ def show(console: Console, facts: Facts, report: Report) -> None:
     """Both tables, what they hold for, and the headline."""
     changed = " with changes" if facts.dirty else ""
     console.print(
-        f"commit {facts.commit[:12]}{changed}, {facts.server}, Python {facts.python}, redis-py {facts.redis_py}, "
+        f"commit {facts.commit[:12]}{changed}, {facts.server}, Python {facts.python}, redis-py "
+        f"{facts.redis_py}, "
         f"{facts.cpus} CPUs, load {facts.load:.1f}, seed {facts.plan.seed}",
         highlight=False,
     )
@@ -98,7 +109,14 @@ def show(console: Console, facts: Facts, report: Report) -> None:
 def headline(targets: Sequence[Target]) -> str:
     """The two numbers, and how many targets hold."""
     rate = next((item.measured for item in targets if item.unit == "events/s"), None)
-    p99 = next((item.measured for item in targets if item.what.startswith("append to visible") and item.what.endswith("p99")), None)
+    p99 = next(
+        (
+            item.measured
+            for item in targets
+            if item.what.startswith("append to visible") and item.what.endswith("p99")
+        ),
+        None,
+    )
     parts = [] if rate is None else [f"{rate:,.0f} events/s applied exactly once"]
     parts += [] if p99 is None else [f"{p99:.2f} ms p99 from append to view"]
     met = sum(item.is_met for item in targets)
@@ -106,7 +124,9 @@ def headline(targets: Sequence[Target]) -> str:
 
 
 def _rows_table(rows: Sequence[Row]) -> Table:
-    table = Table(title="Work: CPU per event is the whole process's, in microseconds", title_justify="left", width=WIDTH)
+    table = Table(
+        title="Work: CPU per event is the whole process's, in microseconds", title_justify="left", width=WIDTH
+    )
     for heading in ("workload", "variant", "delivery"):
         table.add_column(heading, overflow="fold")
     for heading in ("events", "events/s", "client", "server"):
@@ -153,7 +173,9 @@ def _verdict(item: Target) -> str:
 def _git(*arguments: str) -> str | None:
     """What git says about this tree; None where there is no git or no repository."""
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,9 +1,9 @@
 """
 Scale: CPU per event, append and apply, client and server, for logs of 10^4 to 10^7 events.
 
-The clips are few and the same at every size, so that only the log's length differs; the view has as many keys at the end of the
-shortest run as at the end of the longest. The events are streamed. Short runs are repeated and the median taken. The apply is
-that of the whole backlog, from an empty view, by Pulse.
+The clips are few and the same at every size, so that only the log's length differs; the view has as many keys
+at the end of the shortest run as at the end of the longest. The events are streamed. Short runs are repeated
+and the median taken. The apply is that of the whole backlog, from an empty view, by Pulse.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def sized(url: str, plan: Plan, events: int) -> Report:
     free = _free_bytes()
     if free < events * BYTES_PER_EVENT:
         wanted = events * BYTES_PER_EVENT / 1e9
-        return Report(notes=[f"scale at {events:,} events not run: it needs {wanted:.1f} GB of memory, {free / 1e9:.1f} GB are free"])
+        return Report(
+            notes=[
+                f"scale at {events:,} events not run: it needs {wanted:.1f} GB of memory, {free / 1e9:.1f} "
+                "GB are free"
+            ]
+        )
     _run(url, plan.seed, WARM_UP)
     pairs = [_run(url, plan.seed, events) for _ in range(max(1, plan.scale_least // events))]
     return Report([median_row([append for append, _ in pairs]), median_row([apply for _, apply in pairs])])
@@ -71,7 +76,9 @@ def _run(url: str, seed: int, events: int) -> tuple[Row, Row]:
     expect_read(server, stream, Pulse(), events)
     stream.close()
     server.close()
-    return appending.row(NAME, "append", IDEMPOTENT, events), applying.row(NAME, "apply: pulse", EXACT, events)
+    return appending.row(NAME, "append", IDEMPOTENT, events), applying.row(
+        NAME, "apply: pulse", EXACT, events
+    )
 
 
 def _free_bytes() -> int:

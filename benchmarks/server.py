@@ -1,5 +1,6 @@
 """
-A server of our own: on a unix socket in a directory of its own, nothing saved, stopped by its pid whatever happens.
+A server of our own: on a unix socket in a directory of its own, nothing saved, stopped by its pid whatever
+happens.
 
 The embedded Valkey is always there; `redis` needs redis-server on PATH.
 """
@@ -24,7 +25,9 @@ def binary_of(kind: str) -> str:
     """Path of the server's binary. Raises SystemExit where this machine has none."""
     found = str(get_binary_path()) if kind == "valkey" else shutil.which("redis-server")
     if not found:
-        raise SystemExit("redis-server is not on PATH. Install it, or measure the embedded server with --server valkey.")
+        raise SystemExit(
+            "redis-server is not on PATH. Install it, or measure the embedded server with --server valkey."
+        )
     return found
 
 

@@ -1,10 +1,14 @@
 """
-A stock Faust app on Pulse's work: no plugin, no batch, an agent that gets event after event, as Faust's documentation has it.
+A stock Faust app on Pulse's work: no plugin, no batch, an agent that gets event after event, as Faust's
+documentation has it.
 
-    BENCH_EVENTS, BENCH_REPORT -> faust -A benchmarks.stock worker -> clock and CPU from the first event handled to the last
+    BENCH_EVENTS, BENCH_REPORT -> faust -A benchmarks.stock worker -> clock and CPU from the first event
+        handled to the last
 
-It reads our log over our transport, the only one for Redis there is, and writes with plain.py's fold and redis.asyncio what the peers
-of apply.py write: at least once, one pipeline of reads and one of writes an event. Imported by a worker process alone.
+It reads our log over our transport, the only one for Redis there is, and writes with plain.py's fold and
+redis.asyncio what the peers
+of apply.py write: at least once, one pipeline of reads and one of writes an event. Imported by a worker
+process alone.
 """
 
 from __future__ import annotations
@@ -25,7 +29,11 @@ from benchmarks.peers import sent
 from benchmarks.plain import PlainView
 from benchmarks.reference import Pulse
 
-URL, EVENTS, REPORT = os.environ["AURASTREAM_REDIS_URL"], int(os.environ["BENCH_EVENTS"]), Path(os.environ["BENCH_REPORT"])
+URL, EVENTS, REPORT = (
+    os.environ["AURASTREAM_REDIS_URL"],
+    int(os.environ["BENCH_EVENTS"]),
+    Path(os.environ["BENCH_REPORT"]),
+)
 
 _decode = msgspec.json.Decoder(ClipViewsObserved).decode
 _log = open_stream(Server(URL), NAME)

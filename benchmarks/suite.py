@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from benchmarks import append, apply, audit, delivery, latency, lifecycle, memory, past, rebuild, scale, takeover, top, workers
+from benchmarks import (
+    append,
+    apply,
+    audit,
+    delivery,
+    latency,
+    lifecycle,
+    memory,
+    past,
+    rebuild,
+    scale,
+    takeover,
+    top,
+    workers,
+)
 from benchmarks.measure import Plan, Report, Work, apart, has_faststream
 
 WORKLOADS = (
@@ -47,14 +61,23 @@ def work_of(workload: str, plan: Plan) -> tuple[Work, ...]:
     return sized[workload](plan) if workload in sized else fixed[workload]
 
 
-def run(plan: Plan, workloads: Iterable[str], tell: Callable[[str], None], measured: Callable[[Work, Plan], Report] = apart) -> Report:
-    """Everything measured. tell: what is being measured now. measured: runs one function; a test need not isolate them."""
+def run(
+    plan: Plan,
+    workloads: Iterable[str],
+    tell: Callable[[str], None],
+    measured: Callable[[Work, Plan], Report] = apart,
+) -> Report:
+    """Everything measured. tell: what is being measured now. measured: runs one function; a test need not
+    isolate them.
+    """
     whole = Report([], [], [])
     for workload in workloads:
         for work in work_of(workload, plan):
             name = _name(work)
             if "faststream" in name and not has_faststream():
-                whole.notes.append(f"{workload}, {name}: not run, as FastStream is not installed (pip install -e '.[bench]')")
+                whole.notes.append(
+                    f"{workload}, {name}: not run, as FastStream is not installed (pip install -e '.[bench]')"
+                )
                 continue
             tell(f"{workload}: {name}")
             found = measured(work, plan)

@@ -1,11 +1,13 @@
 """
-Take-over: one of two workers is killed (-9), milliseconds until the other applies an event of a partition the dead one owned.
+Take-over: one of two workers is killed (-9), milliseconds until the other applies an event of a partition the
+dead one owned.
 
     equal shares -> kill -> append one event to a partition of the dead -> its cursor counts it = taken over
     -> a new worker starts -> equal shares -> the next kill, of the older one
 
-The event is appended as soon as the kill has returned and the dead process was waited for. The instant of each kill is drawn from
-the seed, over one period of the lease's renewal: the ticks that made the shares equal would else choose it. The cursor is polled.
+The event is appended as soon as the kill has returned and the dead process was waited for. The instant of
+each kill is drawn from the seed, over one period of the lease's renewal: the ticks that made the shares equal
+would else choose it. The cursor is polled.
 """
 
 from __future__ import annotations
@@ -41,7 +43,13 @@ def kills(url: str, plan: Plan) -> Report:
         workers.stop()
     bound = plan.lease_ms + BEYOND_LEASE_MS
     note = f"{plan.kills} kills, lease {plan.lease_ms:,} ms; p50 {percentile(took_ms, 0.5):,.0f} ms, most {max(took_ms):,.0f} ms"
-    return Report(targets=[Target("take-over after kill -9: lease + 1 s, p99", bound, "ms", percentile(took_ms, 0.99), note=note)])
+    return Report(
+        targets=[
+            Target(
+                "take-over after kill -9: lease + 1 s, p99", bound, "ms", percentile(took_ms, 0.99), note=note
+            )
+        ]
+    )
 
 
 WORK = (kills,)
@@ -57,5 +65,7 @@ def _taken_over_ms(stream: Stream, workers: Fleet, cursors: Cursors, feed: Itera
     dead.kill()
     workers.workers.remove(dead)
     stream.append([event])
-    workers.until(lambda: cursors.each()[partition] > before, f"the take-over of partition {partition}", PATIENCE_S)
+    workers.until(
+        lambda: cursors.each()[partition] > before, f"the take-over of partition {partition}", PATIENCE_S
+    )
     return (time.monotonic() - began) * 1e3

@@ -1,13 +1,17 @@
 """
-Workers: Pulse by real `aurastream run` processes over a log of eight partitions, against the bare loop and against stock Faust.
+Workers: Pulse by real `aurastream run` processes over a log of eight partitions, against the bare loop and
+against stock Faust.
 
-    backlog    a fresh process over a log that is there already: its lanes catch up by themselves, Faust hands over nothing
-    handed     all through Faust: the processes hold their shares of a short log, stand still (SIGSTOP) while it is filled, go on
-    bare loop  projections.Consumer in one process, on the same log, from an empty view, right after the worker
+    backlog    a fresh process over a log that is there already: its lanes catch up by themselves, Faust hands
+               over nothing
+    handed     all through Faust: the processes hold their shares of a short log, stand still (SIGSTOP) while
+               it is filled, go on
+    bare loop  projections.Consumer in one process, on the same log, from an empty view, right after the
+               worker
     stock      a plain Faust app, an agent called event by event (stock.py)
 
-Events and CPU are those between the first commit that a reader saw and the last, start and imports outside. The reader polls every
-2 ms, on the same cores. The ratios are medians of rounds, a worker and a loop each.
+Events and CPU are those between the first commit that a reader saw and the last, start and imports outside.
+The reader polls every 2 ms, on the same cores. The ratios are medians of rounds, a worker and a loop each.
 """
 
 from __future__ import annotations
@@ -22,13 +26,24 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from aurastream.processors.worker.summary import tune_collector
+from aurastream.processors.host.summary import tune_collector
 from aurastream.projections import Consumer, Progress
 from aurastream.streams import Event, InvariantBroken, Server, Stream
 from benchmarks.apply import expect_read, expect_states, forget_views
 from benchmarks.feed import batches, fill, observations, opened
 from benchmarks.fleet import STOCK, Cursors, Fleet, Sight, fleet, owners, watched
-from benchmarks.measure import AT_LEAST_ONCE, EXACT, Meter, Plan, Report, Row, Target, median_row, own_cpu_s, server_cpu_s
+from benchmarks.measure import (
+    AT_LEAST_ONCE,
+    EXACT,
+    Meter,
+    Plan,
+    Report,
+    Row,
+    Target,
+    median_row,
+    own_cpu_s,
+    server_cpu_s,
+)
 from benchmarks.plain import make_groups
 from benchmarks.reference import Pulse
 
@@ -52,7 +67,11 @@ def backlog(url: str, plan: Plan) -> Report:
         forget_views(server, stream)
         with fleet(url) as workers:
             workers.start()
-            ours.append(_row("1 process, backlog", *watched(server, workers, Cursors(server, stream), 0, plan.workers)))
+            ours.append(
+                _row(
+                    "1 process, backlog", *watched(server, workers, Cursors(server, stream), 0, plan.workers)
+                )
+            )
             expect_read(server, stream, Pulse(), plan.workers)
             workers.stop()
         bare.append(_looped(url, server, stream, plan.workers))
@@ -95,7 +114,15 @@ def stock(url: str, plan: Plan) -> Report:
     make_groups(server, stream, Pulse.name)  # the check counts its pending events; Faust's place is its own
     expect_states(server, stream, Pulse(), plan.one_by_one)
     events = plan.one_by_one - 1
-    row = Row(NAME, "stock Faust, single", AT_LEAST_ONCE, events, events / wall_s, cpu_s * 1e6 / events, meter.server_s * 1e6 / events)
+    row = Row(
+        NAME,
+        "stock Faust, single",
+        AT_LEAST_ONCE,
+        events,
+        events / wall_s,
+        cpu_s * 1e6 / events,
+        meter.server_s * 1e6 / events,
+    )
     return Report([row])
 
 
@@ -131,7 +158,9 @@ def _fill_behind(stream: Stream, workers: Fleet, feed: Iterable[list[Event]]) ->
     _appended(stream, feed)
     took_s = time.monotonic() - began
     if took_s * 1e3 > STANDSTILL_LEASE_MS * STANDSTILL_SHARE or owners(stream) != held:
-        raise InvariantBroken(f"the fill took {took_s:.1f} s, too long for leases of {STANDSTILL_LEASE_MS} ms to be kept")
+        raise InvariantBroken(
+            f"the fill took {took_s:.1f} s, too long for leases of {STANDSTILL_LEASE_MS} ms to be kept"
+        )
     for worker in workers.workers:
         worker.send(signal.SIGCONT)
 

@@ -1,11 +1,12 @@
 """
-The workers: the command line, imports and reports; the worker process with its lanes (worker/), processors with effects (effects/) and
-the Faust transports (transport/), where alone Faust is known. Imports streams and projections.
+The workers: the command line, imports and reports; the worker process with its lanes (worker/), processors
+with effects (effects/) and the Faust transports (transport/), where alone Faust is known. Imports streams and
+projections.
 
 Promise: every verb has --json and an honest exit code; what is refused says what, where and what to do.
 
-Decision (2026-11): click and rich. Refused: typer, which is click with the options read from annotations, at the price of one more
-dependency.
+Decision (2026-11): click and rich. Refused: typer, which is click with the options read from annotations, at
+the price of one more dependency.
 """
 
 from aurastream.processors.connect import Connection, connected

@@ -13,7 +13,9 @@ from aurastream.streams.embedded import EmbeddedServer
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """A server and how to bring it back. recover: None for a server that is not ours. home: of the embedded one."""
+    """A server and how to bring it back. recover: None for a server that is not ours. home: of the embedded
+    one.
+    """
 
     server: Server
     settings: Settings
@@ -23,7 +25,9 @@ class Connection(msgspec.Struct, frozen=True):
 
 @contextmanager
 def connected(home: Path | None = None) -> Iterator[Connection]:
-    """The server for the length of a with block. Raises ServerUnfit or EmbeddedServerError, saying what to do."""
+    """The server for the length of a with block. Raises ServerUnfit or EmbeddedServerError, saying what to
+    do.
+    """
     settings = Settings()
     if settings.redis_url is not None:
         server = Server(settings.redis_url.get_secret_value())

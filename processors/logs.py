@@ -1,7 +1,9 @@
 """
-Logs: structlog, to stderr; readable on a terminal, JSON elsewhere (untrusted text cannot forge lines in JSON).
+Logs: structlog, to stderr; readable on a terminal, JSON elsewhere (untrusted text cannot forge lines in
+JSON).
 
-One renderer for everything in the process: our own events and, in a worker, the records of Faust and its libraries.
+One renderer for everything in the process: our own events and, in a worker, the records of Faust and its
+libraries.
 """
 
 from __future__ import annotations
@@ -36,13 +38,23 @@ def library_logs(level: str = "WARNING") -> dict[str, Any]:
     """A logging configuration (as logging.config takes it) that renders the libraries' records as ours."""
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
-        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, _renderer()],
+        "processors": [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _renderer(),
+        ],
         "foreign_pre_chain": [*_SHARED, structlog.stdlib.add_logger_name],
     }
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"aurastream": formatter},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "aurastream", "stream": "ext://sys.stderr"}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "aurastream",
+                "stream": "ext://sys.stderr",
+            }
+        },
         "root": {"level": level, "handlers": ["stderr"]},
     }

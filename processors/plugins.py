@@ -1,8 +1,9 @@
 """
 What is installed: event types, projections and processors, ours and a stranger's alike.
 
-A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event subclasses with a tag,
-its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag, version): function}, are taken up.
+A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event
+subclasses with a tag, its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag,
+version): function}, are taken up.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class PluginBroken(PluginError):
 
     def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(
-            f"the plugin {name!r} cannot be loaded ({type(error).__name__}: {error}). Mend it, uninstall it, or correct --app."
+            f"the plugin {name!r} cannot be loaded ({type(error).__name__}: {error}). Mend it, uninstall "
+            "it, or correct --app."
         )
         self.name = name
 
@@ -44,7 +46,9 @@ class NameTaken(PluginError):
 
     def __init__(self, what: str, name: str, one: type, other: type) -> None:
         first, second = (f"{kind.__module__}.{kind.__qualname__}" for kind in (one, other))
-        super().__init__(f"two {what} are named {name!r}: {first} and {second}. Rename one, or uninstall its package.")
+        super().__init__(
+            f"two {what} are named {name!r}: {first} and {second}. Rename one, or uninstall its package."
+        )
         self.name = name
 
 
@@ -88,7 +92,9 @@ def find_plugins(apps: Iterable[str] = ()) -> Installed:
                 held = groups.get(found.name)
                 if held is not None and type(held) is not found:
                     is_processor = isinstance(held, Processor) or issubclass(found, Processor)
-                    raise NameTaken("groups" if is_processor else "projections", found.name, type(held), found)
+                    raise NameTaken(
+                        "groups" if is_processor else "projections", found.name, type(held), found
+                    )
                 if held is None:
                     groups[found.name] = _made(name, found)
         upcasters |= getattr(module, "UPCASTERS", {})

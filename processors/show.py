@@ -1,4 +1,6 @@
-"""How results look: tables for people, JSON for programs. Texts from the log are made harmless for a terminal."""
+"""How results look: tables for people, JSON for programs. Texts from the log are made harmless for a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,16 @@ def into_nothing(descriptor: int) -> None:
 
 
 console = _Console(highlight=False)
-notes = _Console(stderr=True, highlight=False)  # progress and remarks: never on stdout, which belongs to the result
+notes = _Console(
+    stderr=True, highlight=False
+)  # progress and remarks: never on stdout, which belongs to the result
 
 
 def harmless(text: str, width: int = 0) -> str:
     """Control characters and bidirectional overrides as \\uXXXX; cut to width characters where given."""
-    shown = "".join(_escaped(char) if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in text)
+    shown = "".join(
+        _escaped(char) if unicodedata.category(char) in {"Cc", "Cf", "Cs"} else char for char in text
+    )
     return shown if not width or len(shown) <= width else shown[: width - 1] + "…"
 
 
@@ -49,7 +55,9 @@ def _escaped(char: str) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; numbers go right, with thousands apart. Columns named with a trailing ~ give way where the terminal is narrow."""
+    """A table; numbers go right, with thousands apart. Columns named with a trailing ~ give way where the
+    terminal is narrow.
+    """
     listed = [list(row) for row in rows]
     if not listed:
         line(f"\n{harmless(title)}: nothing", "dim")
@@ -59,7 +67,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     drawn = Table(header_style="dim", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] is None for row in listed)
-        drawn.add_column(column.rstrip("~"), justify="right" if numeric else "left", no_wrap=True, min_width=widths[index])
+        drawn.add_column(
+            column.rstrip("~"), justify="right" if numeric else "left", no_wrap=True, min_width=widths[index]
+        )
     for row in cells[1:]:
         drawn.add_row(*[Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)])
     line(f"\n{harmless(title)}", "bold")

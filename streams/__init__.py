@@ -1,14 +1,16 @@
 """
-The log: event types, append, read, partitions, groups; and what becomes of it: archive/, history.py, retention/, personal/, schema/.
-Imports nothing of ours.
+The log: event types, append, read, partitions, groups; and what becomes of it: archive/, history.py,
+retention/, personal/, schema/. Imports nothing of ours.
 
-Promise: an event ID is in the live log once, however often it is appended; an append is whole or absent; what was read is what
-was written, or a DamagedEntry. What leaves the log is in the archive, and is read from there as if it had not left.
+Promise: an event ID is in the live log once, however often it is appended; an append is whole or absent; what
+was read is what was written, or a DamagedEntry. What leaves the log is in the archive, and is read from there
+as if it had not left.
 
-Decision (2026-11): entries have two fields, ``event`` (JSON) and ``crc32``. Refused: the event ID as a field of its own, which
-would cost 30 bytes an event only to be looked at when an ID is appended twice, where it is found in the JSON.
-Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0.6 us), zlib's CRC-32 for the checksum, as every
-language has it.
+Decision (2026-11): entries have two fields, ``event`` (JSON) and ``crc32``. Refused: the event ID as a field
+of its own, which would cost 30 bytes an event only to be looked at when an ID is appended twice, where it is
+found in the JSON.
+Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0.6 us), zlib's CRC-32 for the
+checksum, as every language has it.
 """
 
 from aurastream.streams.cloudevents import from_cloudevent, to_cloudevent
@@ -57,10 +59,10 @@ from aurastream.streams.events import (
 )
 from aurastream.streams.history import History
 from aurastream.streams.ids import derived_id, named_id, observed_id
-from aurastream.streams.log import BATCH_MAX, Appended, Entry, Outcome, Stream
-from aurastream.streams.operations import OPERATIONS, operator
 from aurastream.streams.registry import StreamFacts, list_streams, open_stream
 from aurastream.streams.settings import Ack, Pressure, Settings
+from aurastream.streams.stream import BATCH_MAX, Appended, Entry, Outcome, Stream
+from aurastream.streams.system import OPERATIONS, operator
 
 __all__ = [
     "BATCH_MAX",

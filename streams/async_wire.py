@@ -1,10 +1,12 @@
 """
 A connection for an event loop: many ask at once, each gets its own answers.
 
-    ask -> written at once, behind what others wrote -> one reader task takes the answers in order and wakes the askers
+    ask -> written at once, behind what others wrote -> one reader task takes the answers in order and wakes
+        the askers
 
-Redis answers in the order it was asked, so the requests under way are a queue and no asker waits for another's round trip. A lost
-connection fails every request under way (their outcome is unknown) and the wire with it; who made the wire makes a new one.
+Redis answers in the order it was asked, so the requests under way are a queue and no asker waits for
+another's round trip. A lost connection fails every request under way (their outcome is unknown) and the wire
+with it; who made the wire makes a new one.
 """
 
 from __future__ import annotations
@@ -63,9 +65,12 @@ class AsyncWire:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._under_way.append((future, len(commands)))
         self._asked.set()
-        # Nothing is awaited between the queue and the socket's buffer, so requests are written in the order they queue.
+        # Nothing is awaited between the queue and the socket's buffer, so requests are written in the order
+        # they queue.
         try:
-            await self._connection.send_packed_command([pack_command(command) for command in commands], check_health=False)
+            await self._connection.send_packed_command(
+                [pack_command(command) for command in commands], check_health=False
+            )
         except (RedisError, OSError) as error:
             self._fail(error)
         return await future

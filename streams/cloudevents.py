@@ -1,7 +1,8 @@
 """
 CloudEvents 1.0, both ways, in the JSON event format.
 
-    id <-> event_id   type <-> the event's tag   subject <-> subject   time <-> occurred_at (RFC 3339)   data <-> its own fields
+    id <-> event_id   type <-> the event's tag   subject <-> subject   time <-> occurred_at (RFC 3339)   data
+        <-> its own fields
     source <-> source ("aurastream" stands for none, as CloudEvents demands one)
     extensions: correlationid, causationid, traceparent (W3C), schemaversion
 
@@ -58,18 +59,27 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
 def from_cloudevent(content: Mapping[str, Any], codec: Codec) -> Event:
     """The CloudEvent as one of the codec's events; older versions are upcast.
 
-    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, a type or data that does not fit.
+    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, a type or data that
+    does not fit.
     """
     name = str(content.get("id", ""))[:128]
     if content.get("specversion") != "1.0":
-        raise InvalidEvent(name, f"specversion {content.get('specversion')!r} is not '1.0'; send CloudEvents 1.0")
+        raise InvalidEvent(
+            name, f"specversion {content.get('specversion')!r} is not '1.0'; send CloudEvents 1.0"
+        )
     missing = [attribute for attribute in _REQUIRED if attribute not in content]
     if missing:
-        raise InvalidEvent(name, f"the CloudEvent has no {', '.join(missing)}; we need {', '.join(_REQUIRED)}")
-    unknown = [attribute[:40] for attribute in content if attribute not in _ENVELOPE and attribute not in _OTHER]
+        raise InvalidEvent(
+            name, f"the CloudEvent has no {', '.join(missing)}; we need {', '.join(_REQUIRED)}"
+        )
+    unknown = [
+        attribute[:40] for attribute in content if attribute not in _ENVELOPE and attribute not in _OTHER
+    ]
     if unknown:
         raise InvalidEvent(
-            name, f"the attributes {', '.join(sorted(unknown))} have no place in an event; leave them out or put them in data"
+            name,
+            f"the attributes {', '.join(sorted(unknown))} have no place in an event; leave them out or put "
+            "them in data",
         )
     if content.get("datacontenttype", "application/json") != "application/json":
         raise InvalidEvent(name, f"datacontenttype {content['datacontenttype']!r} is not application/json")
@@ -85,5 +95,7 @@ def from_cloudevent(content: Mapping[str, Any], codec: Codec) -> Event:
     except DamagedEntry as error:
         raise InvalidEvent(name, error.reason) from error
     if event is None:
-        raise InvalidEvent(name, f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})")
+        raise InvalidEvent(
+            name, f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})"
+        )
     return event

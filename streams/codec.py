@@ -1,10 +1,12 @@
 """
 Between events and the bytes in the log.
 
-    event -> JSON (checked by decoding it again) -> {event: JSON, crc32: decimal} -> JSON -> upcast if older -> event
+    event -> JSON (checked by decoding it again) -> {event: JSON, crc32: decimal} -> JSON -> upcast if older
+        -> event
 
-JSON because the log is the audit trail: it reads in redis-cli, and msgspec encodes it as fast as msgpack. The checksum is the
-CRC-32 (ISO 3309, zlib's) of the JSON bytes: the AOF has none of its own, and CRC-32 finds every burst of up to 32 bits.
+JSON because the log is the audit trail: it reads in redis-cli, and msgspec encodes it as fast as msgpack. The
+checksum is the CRC-32 (ISO 3309, zlib's) of the JSON bytes: the AOF has none of its own, and CRC-32 finds
+every burst of up to 32 bits.
 
 Invariant: what ``encode`` accepts, ``decode`` returns equal. Nothing here does I/O or reads a clock.
 """
@@ -20,9 +22,11 @@ import msgspec
 
 from aurastream.streams.errors import DamagedEntry, InvalidEvent, StreamError, UnknownEventVersion
 from aurastream.streams.events import BUILT_IN, IDENTIFIER, SEALED_MAX, TEXT_MAX, Event, Instant
-from aurastream.streams.personal.sealing import RESERVED, is_reserved
+from aurastream.streams.sealing import RESERVED, is_reserved
 
-EVENT_BYTES_MAX = 256 * 1024  # before sending and before decoding: an oversized value resets the connection on old servers
+EVENT_BYTES_MAX = (
+    256 * 1024
+)  # before sending and before decoding: an oversized value resets the connection on old servers
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 RawEntry = tuple[bytes, list[bytes]]  # as the server answers: position, [field, value, field, value ..]
@@ -63,7 +67,9 @@ def entry_json(where: str, fields: list[bytes]) -> bytes:
     if len(raw) > EVENT_BYTES_MAX:
         raise DamagedEntry(where, f"the event has {len(raw)} bytes, the limit is {EVENT_BYTES_MAX}")
     if stated != b"%d" % crc32(raw):
-        raise DamagedEntry(where, f"its checksum is {crc32(raw)}, the entry says {stated[:20].decode(errors='replace')}")
+        raise DamagedEntry(
+            where, f"its checksum is {crc32(raw)}, the entry says {stated[:20].decode(errors='replace')}"
+        )
     return raw
 
 
@@ -76,7 +82,9 @@ def entries_json(entries: list[list[bytes]]) -> list[bytes] | None:
         first, jsons, second, stated = zip(*entries, strict=True)
         if set(first) == {b"event"} and set(second) == {b"crc32"} and max(map(len, jsons)) <= EVENT_BYTES_MAX:
             # As many numbers as entries, so a stated one with a blank in it cannot pass for two.
-            return list(jsons) if " ".join(map(str, map(crc32, jsons))).encode() == b" ".join(stated) else None
+            return (
+                list(jsons) if " ".join(map(str, map(crc32, jsons))).encode() == b" ".join(stated) else None
+            )
     try:
         return [entry_json("", fields) for fields in entries]
     except DamagedEntry:
@@ -94,7 +102,9 @@ def read_envelope(where: str, raw: bytes) -> Envelope:
 
 
 def check_names(where: str, event: Event | Envelope) -> None:
-    """Raise DamagedEntry for an event_id or subject that append would have refused: a raw XADD may name anything."""
+    """Raise DamagedEntry for an event_id or subject that append would have refused: a raw XADD may name
+    anything.
+    """
     for field, value in (("event_id", event.event_id), ("subject", event.subject)):
         if not IDENTIFIER.fullmatch(value):
             raise DamagedEntry(where, f"its {field} {value[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -")
@@ -112,21 +122,31 @@ def read_envelopes(raws: list[bytes]) -> list[Envelope | None]:
 
 
 def are_identifiers(values: list[str]) -> bool:
-    """Whether every one is an identifier (``events.IDENTIFIER``). All together cost a fiftieth of one match for each."""
+    """Whether every one is an identifier (``events.IDENTIFIER``). All together cost a fiftieth of one match
+    for each.
+    """
     if not values:
         return True
     text = "\n".join(values)
-    # What is left without the characters allowed are the breaks, as many as were put in: a value with one in it would be one more.
-    is_spelled = text.isascii() and text.encode().translate(None, _IDENTIFIER_CHARACTERS) == b"\n" * (len(values) - 1)
+    # What is left without the characters allowed are the breaks, as many as were put in: a value with one in
+    # it would be one more.
+    is_spelled = text.isascii() and text.encode().translate(None, _IDENTIFIER_CHARACTERS) == b"\n" * (
+        len(values) - 1
+    )
     return is_spelled and min(map(len, values)) >= 1 and max(map(len, values)) <= IDENTIFIER_MAX
 
 
 def _named_well(found: list[N | None]) -> list[N | None]:
     """The same with None in the place of what has a bad event_id or subject."""
-    named = found if None not in found else [item for item in found if item is not None]
-    if are_identifiers([item.event_id for item in named]) and are_identifiers([item.subject for item in named]):  # type: ignore[union-attr]
+    named = [item for item in found if item is not None] if None in found else found
+    event_ids = [item.event_id for item in named]  # type: ignore[union-attr]
+    subjects = [item.subject for item in named]  # type: ignore[union-attr]
+    if are_identifiers(event_ids) and are_identifiers(subjects):
         return found
-    return [item if item is not None and are_identifiers([item.event_id, item.subject]) else None for item in found]
+    return [
+        item if item is not None and are_identifiers([item.event_id, item.subject]) else None
+        for item in found
+    ]
 
 
 def check_identifiers(events: list[Event]) -> None:
@@ -136,18 +156,29 @@ def check_identifiers(events: list[Event]) -> None:
     for index, event in enumerate(events):
         for field, value in (("event_id", event.event_id), ("subject", event.subject)):
             if not IDENTIFIER.fullmatch(value):
-                raise InvalidEvent(event.event_id[:80], f"{field} {value[:80]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -", index)
+                raise InvalidEvent(
+                    event.event_id[:80],
+                    f"{field} {value[:80]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -",
+                    index,
+                )
 
 
 def check_personal(event: Any) -> None:
-    """Raise InvalidEvent for a personal text that is too long, or that looks sealed and has no creator whose key could open it."""
+    """Raise InvalidEvent for a personal text that is too long, or that looks sealed and has no creator whose
+    key could open it.
+    """
     for field in event.personal:
         text: str = getattr(event, field)
         if not is_reserved(text):
             if len(text) > TEXT_MAX:
-                raise InvalidEvent(event.event_id, f"Expected `str` of length <= {TEXT_MAX} - at `$.{field}`")  # as of other texts
+                raise InvalidEvent(
+                    event.event_id, f"Expected `str` of length <= {TEXT_MAX} - at `$.{field}`"
+                )  # as of other texts
         elif not event.creator:
-            raise InvalidEvent(event.event_id, f"{field} begins as a sealed text does ({text[:12]}..), and no creator is named")
+            raise InvalidEvent(
+                event.event_id,
+                f"{field} begins as a sealed text does ({text[:12]}..), and no creator is named",
+            )
 
 
 def check_declared(kind: type[Event]) -> None:
@@ -155,27 +186,38 @@ def check_declared(kind: type[Event]) -> None:
     if not kind.personal:
         return
     described: Any = msgspec.inspect.type_info(kind)
-    fields = {field.name: field.type for field in described.fields if field.name not in Event.__struct_fields__}
+    fields = {
+        field.name: field.type for field in described.fields if field.name not in Event.__struct_fields__
+    }
     for name in (*kind.personal, "creator"):
         found = fields.get(name)
         if not isinstance(found, msgspec.inspect.StrType):
             raise StreamError(
                 f"{kind.__name__} has personal fields and no text field {name!r} of its own. "
-                'Declare each of them as PersonalText, and `creator: ShortText = ""`, which says whose they are.'
+                'Declare each of them as PersonalText, and `creator: ShortText = ""`, which says whose they '
+                "are."
             )
-        if name != "creator" and (found.pattern or found.min_length or (found.max_length or SEALED_MAX) < SEALED_MAX):
-            raise StreamError(f"a sealed text does not fit the bounds of {kind.__name__}.{name}. Declare it as PersonalText.")
+        if name != "creator" and (
+            found.pattern or found.min_length or (found.max_length or SEALED_MAX) < SEALED_MAX
+        ):
+            raise StreamError(
+                f"a sealed text does not fit the bounds of {kind.__name__}.{name}. Declare it as "
+                "PersonalText."
+            )
 
 
 def _are_texts_fit(events: list[Any], longest: int) -> bool:
-    """``check_personal`` of those without a creator; of others the keyring made the texts. Usually nothing needs to be looked at.
+    """``check_personal`` of those without a creator; of others the keyring made the texts. Usually nothing
+    needs to be looked at.
 
     longest: bytes of the longest one encoded.
     """
     kinds: set[Any] = set(map(type, events))
     for kind in [kind for kind in kinds if kind.personal]:
         own: list[Any] = events if len(kinds) == 1 else [event for event in events if type(event) is kind]
-        if longest <= TEXT_MAX and not any(RESERVED in "".join(map(attrgetter(field), own)) for field in kind.personal):
+        if longest <= TEXT_MAX and not any(
+            RESERVED in "".join(map(attrgetter(field), own)) for field in kind.personal
+        ):
             continue
         try:
             for event in own:
@@ -189,9 +231,11 @@ def _are_texts_fit(events: list[Any], longest: int) -> bool:
 class Codec:
     """Encodes and decodes a set of event types.
 
-    types: the event classes, one per tag. upcasters: (tag, version) -> a pure function from the decoded JSON of that
+    types: the event classes, one per tag. upcasters: (tag, version) -> a pure function from the decoded JSON
+        of that
     version to the JSON of the next; applied one after the other until the class's ``schema_version``.
-    Raises StreamError when two classes share a tag, an upcaster is missing in a class's history, or personal fields cannot be sealed.
+    Raises StreamError when two classes share a tag, an upcaster is missing in a class's history, or personal
+    fields cannot be sealed.
     """
 
     def __init__(
@@ -203,31 +247,40 @@ class Codec:
         for kind in types:
             tag = str(kind.__struct_config__.tag)
             if self.types.setdefault(tag, kind) is not kind:
-                raise StreamError(f"two event classes share the tag {tag!r}: {self.types[tag]} and {kind}. Rename one tag.")
+                raise StreamError(
+                    f"two event classes share the tag {tag!r}: {self.types[tag]} and {kind}. Rename one tag."
+                )
             check_declared(kind)
         self.upcasters = dict(upcasters or {})
         for tag, kind in self.types.items():
             missing = [v for v in range(1, kind.schema_version) if (tag, v) not in self.upcasters]
             if missing:
-                raise StreamError(f"{tag!r} is at version {kind.schema_version} but has no upcaster from {missing}. Add it.")
+                raise StreamError(
+                    f"{tag!r} is at version {kind.schema_version} but has no upcaster from {missing}. Add it."
+                )
         self._encoder = msgspec.json.Encoder()
         union: Any = Union[tuple(self.types.values())] if self.types else Event  # noqa: UP007 - built at run time
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(union)
 
     def encode(self, event: Event) -> bytes:
-        """The event as compact JSON, type and event_id first. Raises InvalidEvent: wrong types, bounds, NaN, size."""
+        """The event as compact JSON, type and event_id first. Raises InvalidEvent: wrong types, bounds, NaN,
+        size.
+        """
         kind = type(event)
         if kind.schema_version != event.version:
             event = msgspec.structs.replace(event, version=kind.schema_version)
         try:
             raw = self._encoder.encode(event)
             if len(raw) > EVENT_BYTES_MAX:
-                raise InvalidEvent(event.event_id, f"{len(raw)} bytes encoded, the limit is {EVENT_BYTES_MAX}")
+                raise InvalidEvent(
+                    event.event_id, f"{len(raw)} bytes encoded, the limit is {EVENT_BYTES_MAX}"
+                )
             back = self._decoder.decode(raw)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidEvent(str(event.event_id)[:128], str(error) or type(error).__name__) from error
         check_personal(back)
-        # NaN and infinity become null: the one silent change JSON makes, so only then is equality worth its price.
+        # NaN and infinity become null: the one silent change JSON makes, so only then is equality worth its
+        # price.
         if b":null" in raw and back != event:
             raise InvalidEvent(event.event_id, "a value changes when encoded (NaN or infinity)")
         return raw
@@ -242,14 +295,19 @@ class Codec:
         except (*UNDECODABLE, TypeError, ValueError, OverflowError):
             return None
         longest, joined = max(map(len, encoded), default=0), b"".join(encoded)
-        if longest > EVENT_BYTES_MAX or b":null" in joined or not all(event.version == event.schema_version for event in events):
+        if (
+            longest > EVENT_BYTES_MAX
+            or b":null" in joined
+            or not all(event.version == event.schema_version for event in events)
+        ):
             return None
         return encoded if _are_texts_fit(events, longest) else None
 
     def decode(self, raw: bytes, where: str = "") -> Event | None:
         """The event in today's form, or None when its type is not among this codec's.
 
-        Raises DamagedEntry when the JSON does not fit its type, UnknownEventVersion when a newer build wrote it.
+        Raises DamagedEntry when the JSON does not fit its type, UnknownEventVersion when a newer build wrote
+        it.
         """
         try:
             event = self._decoder.decode(raw)
@@ -261,14 +319,19 @@ class Codec:
         return event
 
     def decode_each(self, raws: list[bytes]) -> list[Event | None]:
-        """Many events; None where one needs a closer look, by ``decode``: another type, another version, damage."""
+        """Many events; None where one needs a closer look, by ``decode``: another type, another version,
+        damage.
+        """
         decode = self._decoder.decode
         try:
             events: list[Event | None] = [decode(raw) for raw in raws]
         except UNDECODABLE:  # one of them is odd: find out which
             events = [self._decoded(raw) for raw in raws]
         if not all([event is not None and event.version == event.schema_version for event in events]):  # noqa: C419 - faster so
-            events = [event if event is not None and event.version == event.schema_version else None for event in events]
+            events = [
+                event if event is not None and event.version == event.schema_version else None
+                for event in events
+            ]
         return _named_well(events)
 
     def _decoded(self, raw: bytes) -> Event | None:
@@ -293,6 +356,13 @@ class Codec:
                 content = self.upcasters[envelope.type, version](content)
             content["version"] = kind.schema_version
             return msgspec.convert(content, kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
+        except (
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+            RecursionError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = f"it cannot be upcast from version {envelope.version} ({type(error).__name__}: {error})"
             raise DamagedEntry(where, reason) from error

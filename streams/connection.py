@@ -3,23 +3,23 @@ Every Redis client the project makes.
 
     connect(url) -> Server: one Redis, Valkey or cluster
     server.client          redis-py's client, for single commands
-    server.wire(key)       a connection of one's own to the node that holds the key: send many, receive in order
+    server.wire(key)       a connection of one's own to the node that holds the key: send many, receive in
+                           order
 
-Always true: nothing is resent silently. redis-py repeats a command up to ten times by default, XADD included; here every
-client has Retry(NoBackoff(), 0), and ``retried`` repeats only operations that are named idempotent, with a bound, a growing
-pause with jitter, and UnknownOutcome at the end.
+Always true: nothing is resent silently. redis-py repeats a command up to ten times by default, XADD included;
+here every client has Retry(NoBackoff(), 0), and ``retried`` repeats only operations that are named
+idempotent, with a bound, a growing pause with jitter, and UnknownOutcome at the end.
 
-Decision (2026-11): the hot paths use redis-py's own connection objects without its client on top. The client cannot send now and
-receive later, which is what lets a consumer fold while the server commits; its reply callbacks build a dict per entry (about
-2.5 us), and its packing looks at every argument before hiredis does (1.5 us an event), so packing goes straight to hiredis.
-RESP2 is asked for, since RESP3 answers XREADGROUP with maps.
+Decision (2026-11): the hot paths use redis-py's own connection objects without its client on top. The client
+cannot send now and receive later, which is what lets a consumer fold while the server commits; its reply
+callbacks build a dict per entry (about 2.5 us), and its packing looks at every argument before hiredis does
+(1.5 us an event), so packing goes straight to hiredis. RESP2 is asked for, since RESP3 answers XREADGROUP
+with maps.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -47,16 +47,22 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.errors import ServerUnfit, StreamError, UnknownOutcome
+from aurastream.streams.errors import ServerUnfit
 from aurastream.streams.settings import Ack
 
 ANSWER_TIMEOUT_S = 20.0  # longer than any BLOCK and than a commit of the largest batch
 CONNECT_TIMEOUT_S = 5.0
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
 VERSION_MIN = (6, 2)
 
 LOST = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
-_PASSING = (NoScriptError, ReadOnlyError, ClusterDownError, TryAgainError, AskError, ClusterError)  # AskError: MOVED too
+_PASSING = (
+    NoScriptError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    AskError,
+    ClusterError,
+)  # AskError: MOVED too
 _PASSING_WORDS = (
     "BUSY",
     "LOADING",
@@ -74,14 +80,18 @@ T = TypeVar("T")
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later: a lost connection, a fail-over, a moved slot, a busy or loading server."""
+    """Whether the same request may succeed later: a lost connection, a fail-over, a moved slot, a busy or
+    loading server.
+    """
     if isinstance(error, LOST + _PASSING):
         return True
     return isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS)
 
 
 class Script:
-    """A Lua script beside its caller: ``Script(__file__, "append.lua")``. Called by its SHA-1, loaded by every wire."""
+    """A Lua script beside its caller: ``Script(__file__, "append.lua")``. Called by its SHA-1, loaded by
+    every wire.
+    """
 
     every: dict[str, Script] = {}  # noqa: RUF012 - the registry of scripts, filled at import
 
@@ -115,8 +125,9 @@ class Facts:
 class Wire:
     """One connection: commands go out together, answers come back in order.
 
-    ``send`` writes without waiting; ``receive`` returns the next answer, an error of the server as a value (so that the
-    answers behind it are not lost), and raises when the connection is lost. Not for several threads.
+    ``send`` writes without waiting; ``receive`` returns the next answer, an error of the server as a value
+    (so that the answers behind it are not lost), and raises when the connection is lost. Not for several
+    threads.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -165,7 +176,9 @@ class Server:
         self._fsyncs_always = False
 
     def check_ack(self, ack: Ack) -> None:
-        """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a disk's word."""
+        """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a
+        disk's word.
+        """
         if ack is not Ack.DISK or self._fsyncs_always:
             return
         told: dict[Any, Any] = self.client.config_get("append*")
@@ -217,7 +230,9 @@ class Server:
             cast(RedisCluster, self.client).nodes_manager.initialize()
 
     def run(self, script: Script, keys: Iterable[str | bytes], args: Iterable[Any]) -> Any:
-        """Call a script once; load it first where the server has forgotten it (that is safe: NOSCRIPT ran nothing)."""
+        """Call a script once; load it first where the server has forgotten it (that is safe: NOSCRIPT ran
+        nothing).
+        """
         command = script.call(keys, args)
         try:
             return self.client.execute_command(*command)
@@ -227,27 +242,6 @@ class Server:
     def close(self) -> None:
         """Close the client's connections; wires are closed by whoever made them."""
         self.client.close()
-
-
-def retried(what: str, attempts_max: int, operation: Callable[[], T], recover: Callable[[], None] | None = None) -> T:
-    """The operation's result, repeating it after a passing fault. Only for idempotent operations.
-
-    recover: called before each repeat; its own passing faults count as a failed attempt. Raises UnknownOutcome.
-    """
-    pause_s = PAUSE_FIRST_S
-    for attempt in range(1, attempts_max + 1):
-        try:
-            if attempt > 1 and recover is not None:
-                recover()
-            return operation()
-        except (*LOST, ResponseError, ClusterError) as error:
-            if not is_passing(error):
-                raise
-            if attempt == attempts_max:
-                raise UnknownOutcome(what, attempts_max) from error
-        time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, so that clients do not return in step
-        pause_s = min(PAUSE_MAX_S, pause_s * 2)
-    raise StreamError(f"{what}: attempts_max must be at least 1")
 
 
 def _options() -> dict[str, Any]:
@@ -269,7 +263,9 @@ def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
             client.close()
             return RedisCluster.from_url(url, **options), facts
     except ValueError as error:
-        raise ServerUnfit(f"AURASTREAM_REDIS_URL is no Redis address ({error}). Use redis://, rediss:// or unix://.") from None
+        raise ServerUnfit(
+            f"AURASTREAM_REDIS_URL is no Redis address ({error}). Use redis://, rediss:// or unix://."
+        ) from None
     except (*LOST, ResponseError) as error:
         raise ServerUnfit(
             f"cannot reach the Redis server at {_without_password(url)} ({error}). "
@@ -281,7 +277,9 @@ def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
 def _facts(client: redis.Redis) -> Facts:
     info: dict[str, Any] = client.info()
     flavour = "valkey" if "valkey_version" in info else "redis"
-    version = tuple(int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:3])
+    version = tuple(
+        int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:3]
+    )
     mode = info.get("server_mode", info.get("redis_mode", "standalone"))
     return Facts(flavour, version, mode == "cluster", str(info.get("maxmemory_policy", "")))
 

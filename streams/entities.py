@@ -1,26 +1,31 @@
 """
 The index of entities: where the events of each subject are, in streams that ask for expected versions.
 
-    row    subject|chunk -> positions of its events number 16 * chunk, .. of 10 bytes each (index.py), in the order of its versions
-    row    subject|chunk|slot -> position as text, where it exceeds 10 bytes; its place in the row above is zeros
+    row    subject|chunk -> positions of its events number 16 * chunk, .. of 10 bytes each (index.py), in the
+           order of its versions
+    row    subject|chunk|slot -> position as text, where it exceeds 10 bytes; its place in the row above is
+           zeros
 
-append.lua keeps it in the script that appends, so the event that made a subject's version n is the one at place n - 1. Zeros
-without a row of their own: the event is from before there was an index. The trimmer leaves it alone: its positions are found in the
-archive. What is not appended but added by hand (a raw XADD) has neither version nor place.
+append.lua keeps it in the script that appends, so the event that made a subject's version n is the one at
+place n - 1. Zeros
+without a row of their own: the event is from before there was an index. The trimmer leaves it alone: its
+positions are found in the archive. What is not appended but added by hand (a raw XADD) has neither version
+nor place.
 
-Decision (2026-11): rows of 16, of all subjects of a call read by one command and written by one. An event costs 13 bytes on Valkey 9.1,
-15 on Redis 7.0; its server time is within the noise of a shared machine (-3 to +6 us against keeping versions alone). Each append
-writes its row anew, 60 bytes of AOF an event in calls of many subjects and 145 in calls of one. Refused: rows of 32 and 100 (2 and 3
-bytes less, in the AOF 2 and 4 times as much), a field an event (60 bytes), HGET and HSET a subject (6 us).
+Decision (2026-11): rows of 16, of all subjects of a call read by one command and written by one. An event
+costs 13 bytes on Valkey 9.1, 15 on Redis 7.0; its server time is within the noise of a shared machine (-3 to
++6 us against keeping versions alone). Each append writes its row anew, 60 bytes of AOF an event in calls of
+many subjects and 145 in calls of one. Refused: rows of 32 and 100 (2 and 3 bytes less, in the AOF 2 and 4
+times as much), a field an event (60 bytes), HGET and HSET a subject (6 us).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.index import unpack_position
-from aurastream.streams.log import Stream
+from aurastream.streams.stream import Stream
 
 CHUNK = 16  # places a row has; append.lua holds the same number
 PLACE_BYTES = 10
@@ -34,19 +39,25 @@ class Places:
     rows: those that the caller has read already, by chunk.
     """
 
-    def __init__(self, stream: Stream, subject: str, version: int, rows: dict[int, bytes] | None = None) -> None:
+    def __init__(
+        self, stream: Stream, subject: str, version: int, rows: dict[int, bytes] | None = None
+    ) -> None:
         self._stream, self._subject, self.version = stream, subject, version
         self._partition = stream.partition_of(subject)
         self._rows = dict(rows or {})
 
     def between(self, first: int, last: int) -> list[str | None]:
-        """Positions of the events number first, .. last - 1 (from 0), in order; None for one that the index does not know."""
+        """Positions of the events number first, .. last - 1 (from 0), in order; None for one that the index
+        does not know.
+        """
         chunks = range(first // CHUNK, -(-last // CHUNK))
         self._load(chunks)
         found: list[str | None] = []
         for chunk in chunks:
             start = chunk * CHUNK
-            found += [self._place(chunk, slot) for slot in range(max(0, first - start), min(CHUNK, last - start))]
+            found += [
+                self._place(chunk, slot) for slot in range(max(0, first - start), min(CHUNK, last - start))
+            ]
         return found
 
     def _place(self, chunk: int, slot: int) -> str | None:
@@ -71,4 +82,6 @@ class Places:
         def ask() -> Any:
             return self._stream.wire(self._partition).ask(command)[0]
 
-        return retried(f"read of {self._subject}", self._stream.settings.attempts_max, ask, self._stream.reconnect)
+        return retried(
+            f"read of {self._subject}", self._stream.settings.attempts_max, ask, self._stream.reconnect
+        )

@@ -16,7 +16,9 @@ class InvalidEvent(StreamError):
 
     def __init__(self, event_id: str, reason: str, index: int | None = None) -> None:
         where = "" if index is None else f" (number {index + 1} of the batch)"
-        super().__init__(f"event {event_id!r}{where} was refused: {reason}. Nothing of its batch was appended.")
+        super().__init__(
+            f"event {event_id!r}{where} was refused: {reason}. Nothing of its batch was appended."
+        )
         self.event_id, self.reason, self.index = event_id, reason, index
 
 
@@ -25,8 +27,10 @@ class DamagedEntry(StreamError):
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(
-            f"the entry at {where} cannot be used: {reason}. It stays in the log; projections list it in dead:<group>. "
-            "Find its producer in the audit trail, or restore the partition from a copy if others are damaged too."
+            f"the entry at {where} cannot be used: {reason}. It stays in the log; projections list it in "
+            "dead:<group>. "
+            "Find its producer in the audit trail, or restore the partition from a copy if others are "
+            "damaged too."
         )
         self.where, self.reason = where, reason
 
@@ -59,26 +63,49 @@ class NotReplicated(StreamError):
     def __init__(self, wanted: int, got: int, timeout_ms: int) -> None:
         super().__init__(
             f"appended, but only {got} of {wanted} replicas confirmed within {timeout_ms} ms. "
-            "Append the same events again (they count once) until it holds, or ask for a weaker acknowledgement."
+            "Append the same events again (they count once) until it holds, or ask for a weaker "
+            "acknowledgement."
         )
         self.wanted, self.got, self.timeout_ms = wanted, got, timeout_ms
 
 
 class BacklogFull(StreamError):
-    """A partition's slowest group is a whole budget behind, so the log takes no more for now. Nothing is lost: append again later."""
+    """A partition's slowest group is a whole budget behind, so the log takes no more for now. Nothing is
+    lost: append again later.
+    """
 
     def __init__(
-        self, stream: str, partition: int, group: str, backlog: tuple[int, int], budget: tuple[int, int], refused: int
+        self,
+        stream: str,
+        partition: int,
+        group: str,
+        backlog: tuple[int, int],
+        budget: tuple[int, int],
+        refused: int,
     ) -> None:
         """backlog and budget: events, bytes. refused: how many of the call's events are not in the log."""
         super().__init__(
-            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events ({backlog[1]:,} bytes) behind in "
-            f"{stream}/{partition}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its consumer and append the same "
-            f"events again (they count once). If it is gone for good: `aurastream groups forget {group} --stream {stream}`."
+            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events "
+            f"({backlog[1]:,} bytes) behind in "
+            f"{stream}/{partition}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its "
+            "consumer and append the same "
+            f"events again (they count once). If it is gone for good: `aurastream groups forget {group} "
+            f"--stream {stream}`."
         )
         self.stream, self.partition, self.group, self.refused = stream, partition, group, refused
         self.events, self.bytes = backlog
         self.budget_events, self.budget_bytes = budget
+
+
+class ServerAway(StreamError):
+    """The server did not come back while the process was stopping."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"the server was away for {waited_s:.1f} s when the process stopped. Nothing is lost: what is not "
+            "acknowledged comes again."
+        )
+        self.waited_s = waited_s
 
 
 class UnknownOutcome(StreamError):
@@ -98,7 +125,8 @@ class KeysLocked(StreamError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"the creators' keys on this server are wrapped with a master key, and this process {what}. "
-            "Set AURASTREAM_MASTER_KEY to the key of the processes that append; without it no personal field can be read."
+            "Set AURASTREAM_MASTER_KEY to the key of the processes that append; without it no personal "
+            "field can be read."
         )
 
 
@@ -107,7 +135,8 @@ class CreatorUnknown(StreamError):
 
     def __init__(self, creator: str) -> None:
         super().__init__(
-            f"no key belongs to the creator {creator!r}: nothing was ever sealed for it, or it is erased already. "
+            f"no key belongs to the creator {creator!r}: nothing was ever sealed for it, or it is erased "
+            "already. "
             "Name the creator by the platform's id, as its events had it when they were appended."
         )
         self.creator = creator
@@ -122,7 +151,9 @@ class StreamUnknown(StreamError):
 
     def __init__(self, stream: str, known: list[str]) -> None:
         choices = ", ".join(known) if known else "none yet"
-        super().__init__(f"there is no stream {stream!r} on this server (streams: {choices}). Import or append first.")
+        super().__init__(
+            f"there is no stream {stream!r} on this server (streams: {choices}). Import or append first."
+        )
         self.stream, self.known = stream, known
 
 
@@ -132,14 +163,17 @@ class PartitionMismatch(StreamError):
     def __init__(self, stream: str, recorded: int, configured: int) -> None:
         super().__init__(
             f"stream {stream!r} has {recorded} partitions, this process is configured for {configured}. "
-            f"Set partitions to {recorded}; to change the number, create a new stream with {configured} partitions, "
+            f"Set partitions to {recorded}; to change the number, create a new stream with {configured} "
+            "partitions, "
             "append the old stream's events to it (their IDs keep them single) and point the workers there."
         )
         self.stream, self.recorded, self.configured = stream, recorded, configured
 
 
 class InvariantBroken(StreamError):
-    """Something that must never happen did; whoever meets it stops; its events stay in the log, after the cursor."""
+    """Something that must never happen did; whoever meets it stops; its events stay in the log, after the
+    cursor.
+    """
 
 
 class ArchiveUnusable(StreamError):
@@ -147,8 +181,10 @@ class ArchiveUnusable(StreamError):
 
     def __init__(self, place: str, reason: str) -> None:
         super().__init__(
-            f"the archive at {place} cannot be used ({reason}). See that AURASTREAM_ARCHIVE and AURASTREAM_ARCHIVE_OPTIONS are right, "
-            "that the place may be written to, and that what the URL needs is installed (s3://: pip install 'aurastream[s3]')."
+            f"the archive at {place} cannot be used ({reason}). See that AURASTREAM_ARCHIVE and "
+            "AURASTREAM_ARCHIVE_OPTIONS are right, "
+            "that the place may be written to, and that what the URL needs is installed (s3://: pip install "
+            "'aurastream[s3]')."
         )
         self.place, self.reason = place, reason
 
@@ -158,7 +194,8 @@ class ArchiveNeeded(StreamError):
 
     def __init__(self, where: str, trimmed_to: str, url: str = "") -> None:
         super().__init__(
-            f"the log of {where} was trimmed up to {trimmed_to}, and no archive is set: the entries before that cannot be read. "
+            f"the log of {where} was trimmed up to {trimmed_to}, and no archive is set: the entries before "
+            "that cannot be read. "
             f"Set AURASTREAM_ARCHIVE to {url or 'where they were archived'}."
         )
         self.where, self.trimmed_to, self.url = where, trimmed_to, url
@@ -169,7 +206,8 @@ class ArchiveDamaged(StreamError):
 
     def __init__(self, where: str, file: str, reason: str) -> None:
         super().__init__(
-            f"{where} cannot be read from {file}: {reason}. `aurastream audit verify` names all that is wrong; "
+            f"{where} cannot be read from {file}: {reason}. `aurastream audit verify` names all that is "
+            "wrong; "
             "restore the file from a copy."
         )
         self.where, self.file, self.reason = where, file, reason
@@ -180,7 +218,8 @@ class RegistryDamaged(StreamError):
 
     def __init__(self, stream: str, row: str, reason: str) -> None:
         super().__init__(
-            f"the row of stream {stream[:80]!r} in aura:streams cannot be used ({reason}): {row[:200]}. It was changed by hand or "
+            f"the row of stream {stream[:80]!r} in aura:streams cannot be used ({reason}): {row[:200]}. It "
+            "was changed by hand or "
             "damaged; restore it from a copy, as its number of partitions decides where every subject is."
         )
         self.stream, self.row = stream, row
@@ -191,7 +230,8 @@ class CountsDamaged(StreamError):
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(
-            f"the counts of {where} cannot be read: {reason}. They were changed by hand or damaged; restore the partition from a copy, "
+            f"the counts of {where} cannot be read: {reason}. They were changed by hand or damaged; restore "
+            "the partition from a copy, "
             "or rebuild the view (`aurastream rebuild`) where it is a view's cursor."
         )
         self.where, self.reason = where, reason
@@ -202,7 +242,8 @@ class ArchiveUnseen(StreamError):
 
     def __init__(self, stream: str) -> None:
         super().__init__(
-            f"nothing of {stream!r} was trimmed: the archive is to be the only one to have it, and is looked at before. "
+            f"nothing of {stream!r} was trimmed: the archive is to be the only one to have it, and is "
+            "looked at before. "
             "Set AURASTREAM_ARCHIVE to where it is."
         )
         self.stream = stream

@@ -1,11 +1,11 @@
 """
 Event types: what a fact looks like.
 
-An event is a frozen msgspec struct: the envelope's fields (``Event``) and its own. Its tag is its name in the log for ever;
-the class may be renamed. New fields get defaults, so that old entries decode for ever.
+An event is a frozen msgspec struct: the envelope's fields (``Event``) and its own. Its tag is its name in the
+log for ever; the class may be renamed. New fields get defaults, so that old entries decode for ever.
 
-Here: the envelope, the bounds every event keeps, and the event types the product itself ships. Encoding and upcasting are in
-codec.py; a stranger's event types live in the stranger's package.
+Here: the envelope, the bounds every event keeps, and the event types the product itself ships. Encoding and
+upcasting are in codec.py; a stranger's event types live in the stranger's package.
 """
 
 from __future__ import annotations
@@ -17,30 +17,47 @@ from typing import Annotated, ClassVar
 import msgspec
 
 COUNT_MAX = 2**53 - 1  # the largest integer that Lua, JSON readers and IEEE doubles all hold exactly
-IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")  # no braces (hash tags), no blanks, nothing a terminal would obey
+IDENTIFIER = re.compile(
+    r"[A-Za-z0-9_.:-]{1,128}"
+)  # no braces (hash tags), no blanks, nothing a terminal would obey
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 TEXT_MAX = 1_000  # characters
-SEALED_MAX = 5_500  # characters of a sealed text: 1,000 of four bytes each, 16 for its seal, in base64, and what names its key
+# characters of a sealed text: 1,000 of four bytes each, 16 for its seal, in base64, and what names its key
+SEALED_MAX = 5_500
 ShortText = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
-PersonalText = Annotated[str, msgspec.Meta(max_length=SEALED_MAX)]  # at most TEXT_MAX when appended; sealed where there is a creator
+PersonalText = Annotated[
+    str, msgspec.Meta(max_length=SEALED_MAX)
+]  # at most TEXT_MAX when appended; sealed where there is a creator
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag=""):
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="",
+):
     """One fact, in the past tense: the envelope that every event has.
 
-    event_id: its identity, the same on every delivery; 1 to 128 of ``A-Za-z0-9_.:-``. Derive it from the facts (ids.py).
+    event_id: its identity, the same on every delivery; 1 to 128 of ``A-Za-z0-9_.:-``. Derive it from the
+    facts (ids.py).
     subject: the entity it is about, and the partition key; the same characters. Order holds within a subject.
     occurred_at: event time with an offset; at most 24 h ahead of the server's clock.
-    source: the worker and instance that saw it. correlation_id: the story it belongs to. causation_id: the event that led
+    source: the worker and instance that saw it. correlation_id: the story it belongs to. causation_id: the
+    event that led
     to it. traceparent: W3C Trace Context.
     version: the schema version the entry was written in; set by the codec from ``schema_version``.
 
-    personal: of a class with personal data, the names of those fields, each a PersonalText. Such a class has a field ``creator`` too,
-    a ShortText: the platform's id of the person they are about. They are sealed under the creator's key when the event is appended
-    (personal/keyring.py), and the stored creator is a pseudonym. creator "": nothing is sealed.
+    personal: of a class with personal data, the names of those fields, each a PersonalText. Such a class has
+    a field ``creator`` too,
+    a ShortText: the platform's id of the person they are about. They are sealed under the creator's key when
+    the event is appended (personal/keyring.py), and the stored creator is a pseudonym. creator "": nothing is
+    sealed.
     """
 
     schema_version: ClassVar[int] = 1
@@ -57,11 +74,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ClipViewsObserved(Event, frozen=True, kw_only=True, tag="clip.views_observed"):
-    """A platform reported this many views on a clip, video or recorded broadcast (the subject) at ``occurred_at``.
+    """A platform reported this many views on a clip, video or recorded broadcast (the subject) at
+    ``occurred_at``.
 
     views: running total since publication, not a delta: a lost poll costs detail, not truth.
-    category: the platform's category or game, any text. created_at: publication; absent where the platform does not say.
-    creator: the platform's id of who published it, under whose key title and channel are sealed; in the log, a pseudonym.
+    category: the platform's category or game, any text. created_at: publication; absent where the platform
+    does not say.
+    creator: the platform's id of who published it, under whose key title and channel are sealed; in the log,
+    a pseudonym.
     """
 
     personal = ("title", "channel")
@@ -75,9 +95,11 @@ class ClipViewsObserved(Event, frozen=True, kw_only=True, tag="clip.views_observ
 
 
 class ImportRowRejected(Event, frozen=True, kw_only=True, tag="import.row_rejected"):
-    """A row of an imported file could not become an event. The subject is stream:file name, as of all import events.
+    """A row of an imported file could not become an event. The subject is stream:file name, as of all import
+    events.
 
-    row: data row number from 1. columns: those that make the row unusable. reason: a sentence. stream: where it was meant to go.
+    row: data row number from 1. columns: those that make the row unusable. reason: a sentence. stream: where
+    it was meant to go.
     """
 
     stream: ShortText
@@ -100,8 +122,8 @@ class ImportFinished(Event, frozen=True, kw_only=True, tag="import.finished"):
 class EffectParked(Event, frozen=True, kw_only=True, tag="effect.parked"):
     """A processor gave up on an event (causation_id) for now; the later events of its subject wait behind it.
 
-    The subject is the parked event's, or the processor's name where that cannot be read. source: the worker. place: of the parked
-    event, stream/partition/position. attempts: how often its handler was begun.
+    The subject is the parked event's, or the processor's name where that cannot be read. source: the worker.
+    place: of the parked event, stream/partition/position. attempts: how often its handler was begun.
     """
 
     processor: ShortText
@@ -111,7 +133,9 @@ class EffectParked(Event, frozen=True, kw_only=True, tag="effect.parked"):
 
 
 class EffectRetried(Event, frozen=True, kw_only=True, tag="effect.retried"):
-    """A person let a parked event run again, with what waits behind it. Subject and place as in EffectParked; source: who."""
+    """A person let a parked event run again, with what waits behind it. Subject and place as in EffectParked;
+    source: who.
+    """
 
     processor: ShortText
     place: ShortText
@@ -119,7 +143,9 @@ class EffectRetried(Event, frozen=True, kw_only=True, tag="effect.retried"):
 
 
 class EffectDiscarded(Event, frozen=True, kw_only=True, tag="effect.discarded"):
-    """A person decided that an event gets no effect. As EffectRetried; reason: why it had been parked, "" for one that waited."""
+    """A person decided that an event gets no effect. As EffectRetried; reason: why it had been parked, "" for
+    one that waited.
+    """
 
     processor: ShortText
     place: ShortText
@@ -139,7 +165,9 @@ class GroupForgotten(Event, frozen=True, kw_only=True, tag="group.forgotten"):
 
 
 class RebuildStarted(Event, frozen=True, kw_only=True, tag="rebuild.started"):
-    """A person began to fold a view anew beside the live one. subject: the projection; source: who; stream: whose view."""
+    """A person began to fold a view anew beside the live one. subject: the projection; source: who; stream:
+    whose view.
+    """
 
     stream: ShortText
     generation: Count
@@ -147,7 +175,9 @@ class RebuildStarted(Event, frozen=True, kw_only=True, tag="rebuild.started"):
 
 
 class RebuildCompared(Event, frozen=True, kw_only=True, tag="rebuild.compared"):
-    """A rebuild reached the live view's positions and was compared with it. events: read in all. differing: rows that are not equal."""
+    """A rebuild reached the live view's positions and was compared with it. events: read in all. differing:
+    rows that are not equal.
+    """
 
     stream: ShortText
     generation: Count
@@ -156,7 +186,9 @@ class RebuildCompared(Event, frozen=True, kw_only=True, tag="rebuild.compared"):
 
 
 class ViewSwapped(Event, frozen=True, kw_only=True, tag="view.swapped"):
-    """A person made another generation of a view the live one. differing: rows that were not equal, and accepted."""
+    """A person made another generation of a view the live one. differing: rows that were not equal, and
+    accepted.
+    """
 
     stream: ShortText
     generation: Count
@@ -183,7 +215,9 @@ class GenerationRetired(Event, frozen=True, kw_only=True, tag="generation.retire
 
 
 class SubjectRebuilt(Event, frozen=True, kw_only=True, tag="subject.rebuilt"):
-    """A person had one key's rows of a view (projection) folded anew. differing: rows that were not equal, and were put right."""
+    """A person had one key's rows of a view (projection) folded anew. differing: rows that were not equal,
+    and were put right.
+    """
 
     stream: ShortText
     projection: ShortText
@@ -206,7 +240,9 @@ class LogArchived(Event, frozen=True, kw_only=True, tag="log.archived"):
 
 
 class LogTrimmed(Event, frozen=True, kw_only=True, tag="log.trimmed"):
-    """A person had archived entries removed from a partition's log. The subject is the stream. until: position of the last one."""
+    """A person had archived entries removed from a partition's log. The subject is the stream. until:
+    position of the last one.
+    """
 
     partition: Count
     until: ShortText
@@ -215,7 +251,9 @@ class LogTrimmed(Event, frozen=True, kw_only=True, tag="log.trimmed"):
 
 
 class LogReplayed(Event, frozen=True, kw_only=True, tag="log.replayed"):
-    """A person replayed events of a stream (the subject) into another stream or a view. selection: what was asked for."""
+    """A person replayed events of a stream (the subject) into another stream or a view. selection: what was
+    asked for.
+    """
 
     into: ShortText
     events: Count

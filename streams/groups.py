@@ -1,8 +1,9 @@
 """
 A consumer group's side of the log: its cursor, its lag, and the commands to read by it.
 
-The cursor (a hash of ours beside the view) is the truth, the server's group a hint: it wakes consumers up and shows every
-Redis tool who is where. Whatever the group says, consumption continues from the cursor; ``seek`` brings the group in line.
+The cursor (a hash of ours beside the view) is the truth, the server's group a hint: it wakes consumers up and
+shows every Redis tool who is where. Whatever the group says, consumption continues from the cursor; ``seek``
+brings the group in line.
 Counts are our own: XINFO's lag is null after an XDEL or SETID and absent before 7.0.
 """
 
@@ -22,11 +23,14 @@ CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no
 class Cursor(msgspec.Struct, frozen=True):
     """How far a group's view of a partition has come.
 
-    position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead + quarantined.
-    skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum of every entry read.
-    fingerprint: of the projection's definition and settings. watermark: latest event time applied, microseconds since 1970.
-    read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that whoever keeps states in
-    memory reads them anew.
+    position: of the last entry read; "" before the first. read = applied + duplicates + skipped + dead +
+    quarantined.
+    skipped: events of types the projection does not fold. checksum: CRC-32 chained over position and checksum
+    of every entry read.
+    fingerprint: of the projection's definition and settings. watermark: latest event time applied,
+    microseconds since 1970.
+    read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that
+    whoever keeps states in memory reads them anew.
     """
 
     position: str = ""
@@ -48,12 +52,14 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def cursor_of(reply: list[bytes]) -> Cursor:
-    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Unknown fields (newer builds) are kept out.
+    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Unknown fields (newer
+    builds) are kept out.
 
     Raises CountsDamaged.
     """
     pairs = {
-        reply[i].decode(errors="backslashreplace"): reply[i + 1].decode(errors="backslashreplace") for i in range(0, len(reply), 2)
+        reply[i].decode(errors="backslashreplace"): reply[i + 1].decode(errors="backslashreplace")
+        for i in range(0, len(reply), 2)
     }
     known = {name: pairs[name] for name in Cursor.__struct_fields__ if name in pairs}
     try:
@@ -65,7 +71,9 @@ def cursor_of(reply: list[bytes]) -> Cursor:
 
 
 def flat(reply: Any) -> list[bytes]:
-    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction it does not."""
+    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction
+    it does not.
+    """
     return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
 
 
@@ -120,7 +128,9 @@ def as_pair(position: str) -> tuple[int, int]:
 
 
 def _entries_added(facts: Any) -> int:
-    """Of XINFO STREAM's flat answer: all that was ever added, raw XADDs included; 0 before Redis 7.0, and where there is no log."""
+    """Of XINFO STREAM's flat answer: all that was ever added, raw XADDs included; 0 before Redis 7.0, and
+    where there is no log.
+    """
     if not isinstance(facts, list) or b"entries-added" not in facts[::2]:
         return 0
     return int(facts[2 * facts[::2].index(b"entries-added") + 1])
@@ -141,11 +151,24 @@ def seek(keys: Keys, group: str, cursor: Cursor) -> tuple[Any, ...]:
 
 
 def read_new(keys: Keys, group: str, count: int) -> tuple[Any, ...]:
-    """The command that reads what the group has not delivered yet, without waiting. NOACK: the cursor says what was applied, and
-    a pending list that must be filled and emptied costs the server 2 us an event (measured) and decides nothing."""
+    """The command that reads what the group has not delivered yet, without waiting. NOACK: the cursor says
+    what was applied, and
+    a pending list that must be filled and emptied costs the server 2 us an event (measured) and decides
+    nothing."""
     return ("XREADGROUP", "GROUP", group, CONSUMER, "COUNT", count, "NOACK", "STREAMS", keys.log, ">")
 
 
 def wake_up(waiting: dict[str, str], block_ms: int) -> tuple[Any, ...]:
-    """The command that waits up to block_ms until one of the logs has an entry after its position. Reads for no group."""
-    return ("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *waiting, *[at or "0-0" for at in waiting.values()])
+    """The command that waits up to block_ms until one of the logs has an entry after its position. Reads for
+    no group.
+    """
+    return (
+        "XREAD",
+        "COUNT",
+        1,
+        "BLOCK",
+        block_ms,
+        "STREAMS",
+        *waiting,
+        *[at or "0-0" for at in waiting.values()],
+    )

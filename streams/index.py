@@ -1,14 +1,17 @@
 """
 The ``ids`` index: which entry of the live log is the canonical one of an event ID.
 
-    field  8 bytes: XXH3-64 of the event_id, big-endian       value  10 bytes: milliseconds (6) and sequence (4), big-endian
-    field  "event_id=" and the event_id, where two live IDs share a digest; value as text where it exceeds 10 bytes
+    field  8 bytes: XXH3-64 of the event_id, big-endian       value  10 bytes: milliseconds (6) and sequence
+           (4), big-endian
+    field  "event_id=" and the event_id, where two live IDs share a digest; value as text where it exceeds 10
+           bytes
 
-The digest only finds the row; equality is decided on the entry itself, so a collision costs a look and never an event.
-Decision (2026-11): 10^6 IDs over four partitions cost 43 bytes each on Valkey 9.1 this way (up to 52, and 72 on Redis 7.0, where a
-hash has just grown); with the position as text 15 more, with the whole ID as field 50 more. Refused: packed buckets of ids (about
-23 bytes), as every append would rewrite a kilobyte.
-append.lua and commit.lua hold the same format.
+The digest only finds the row; equality is decided on the entry itself, so a collision costs a look and never
+an event.
+Decision (2026-11): 10^6 IDs over four partitions cost 43 bytes each on Valkey 9.1 this way (up to 52, and 72
+on Redis 7.0, where a hash has just grown); with the position as text 15 more, with the whole ID as field 50
+more. Refused: packed buckets of ids (about 23 bytes), as every append would rewrite a kilobyte. append.lua
+and commit.lua hold the same format.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
 The names of keys, and which partition a subject belongs to. No other module writes a key.
 
-All keys of a partition share the hash tag {stream.partition}, so one script may change them on one server and in a cluster
-alike. Raw input never becomes part of a key: stream, group and projection names are checked, anything else is percent-quoted.
+All keys of a partition share the hash tag {stream.partition}, so one script may change them on one server and
+in a cluster alike. Raw input never becomes part of a key: stream, group and projection names are checked,
+anything else is percent-quoted.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from xxhash import xxh3_64_intdigest
 from aurastream.streams.errors import StreamError
 
 STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
-VIEWS = "aura:views"  # hash: stream/projection -> JSON of its generations: which is live (projections/generations.py)
+# hash: stream/projection -> JSON of its generations: which is live (projections/generations.py)
+VIEWS = "aura:views"
 CREATORS = "aura:{creators}:names"  # hash: creator -> pseudonym (personal/keyring.py)
 CREATOR_KEYS = "aura:{creators}:keys"  # hash: pseudonym -> key of its personal fields; "" once it is erased
 ERASURES = "aura:{creators}:erased"  # hash: pseudonym -> JSON of the erasure's event until that is in the log
-REPLAYS = "aura:replays"  # hash: name of an unfinished replay -> JSON of how far it is (processors/replay_sinks.py)
+REPLAYS = (
+    "aura:replays"  # hash: name of an unfinished replay -> JSON of how far it is (processors/replay_sinks.py)
+)
 PARTITIONS_MAX = 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -28,12 +32,17 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 def checked_name(kind: str, name: str) -> str:
     """The name, when it is legal in a key. Raises StreamError naming the rule."""
     if not NAME.fullmatch(name):
-        raise StreamError(f"{name[:80]!r} is no {kind} name: use 1 to 64 of a-z 0-9 _ . - and begin with a letter or a digit.")
+        raise StreamError(
+            f"{name[:80]!r} is no {kind} name: use 1 to 64 of a-z 0-9 _ . - and begin with a letter or a "
+            "digit."
+        )
     return name
 
 
 def partition_of(subject: str, partitions: int) -> int:
-    """0 <= partition < partitions, by XXH3-64 of the subject's UTF-8 (seed 0). Fixed for ever: order per subject rests on it."""
+    """0 <= partition < partitions, by XXH3-64 of the subject's UTF-8 (seed 0). Fixed for ever: order per
+    subject rests on it.
+    """
     return xxh3_64_intdigest(subject.encode()) % partitions
 
 
@@ -43,9 +52,11 @@ def members_key(group: str) -> str:
 
 
 def generation_group(projection: str, generation: int) -> str:
-    """The group of a view's generation: whose cursor, dead entries and place among those producers wait for it has.
+    """The group of a view's generation: whose cursor, dead entries and place among those producers wait for
+    it has.
 
-    The first is the projection's name alone, so that a view that was never rebuilt reads as before; no other group has an @.
+    The first is the projection's name alone, so that a view that was never rebuilt reads as before; no other
+    group has an @.
     """
     return projection if generation == 1 else f"{projection}@{generation}"
 
@@ -101,7 +112,9 @@ class Keys:
         return self._key("entities")
 
     def snapshots(self, name: str) -> str:
-        """Hash: subject -> JSON of its state, version and position, by the fold of that name (projections/entity.py)."""
+        """Hash: subject -> JSON of its state, version and position, by the fold of that name
+        (projections/entity.py).
+        """
         return self._key(f"snapshots:{name}")
 
     def lease(self, group: str) -> str:
@@ -126,7 +139,9 @@ class Keys:
         return self._key(f"dead:{group}")
 
     def effects(self, group: str, part: str) -> str:
-        """What a processor keeps besides its cursor and its dead letters: attempts, done, line, due or outbox (effects.lua)."""
+        """What a processor keeps besides its cursor and its dead letters: attempts, done, line, due or outbox
+        (effects.lua).
+        """
         return self._key(f"{part}:{group}")
 
     def view(self, projection: str, generation: int, table: str, part: str | None = None) -> str:

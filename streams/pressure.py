@@ -1,18 +1,24 @@
 """
 Back-pressure: how far a partition's log may be ahead of the slowest group.
 
-    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts at that moment
+    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts at
+        that moment
     append.lua, in its plan:  log - max(read, joined) + new > budget  -> FULL, nothing written
-    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names the group and the remedy
+    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names the group
+        and the remedy
 
-Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the log before a group
-joined holds nobody back, so that a new projection on an old log does not stop the producers. Exact: the script verifies that the
-producer knows all groups, and counts by the log itself, raw XADDs included (their bytes are not).
+Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the
+log before a group joined holds nobody back, so that a new projection on an old log does not stop the
+producers. Exact: the script verifies that the producer knows all groups, and counts by the log itself, raw
+XADDs included (their bytes are not).
 
-Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on Valkey 9.1 and as 100 to
-154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every second, which is late by up to a second. Who has
-room asks nobody: meta.clear says how far the log may grow, so that a budget costs less than can be measured. Derived events and the
-audit trail are not held back (``Stream.appending``): a processor must not wait for a place that only it can free.
+Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on
+Valkey 9.1 and as 100 to
+154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every second, which is late by
+up to a second. Who has
+room asks nobody: meta.clear says how far the log may grow, so that a budget costs less than can be measured.
+Derived events and the audit trail are not held back (``Stream.appending``): a processor must not wait for a
+place that only it can free.
 """
 
 from __future__ import annotations
@@ -65,36 +71,55 @@ def backlogs(server: Server, keys: Keys) -> list[Backlog]:
         at = cursor_of(flat(reply))
         events, size, since = (int(part) for part in joined[name.encode()].split())
         ahead = max(0, length + int(trimmed or 0) - max(at.read, events))
-        found.append(Backlog(name, ahead, max(0, int(written or 0) - max(at.read_bytes, size)) + ahead * OVERHEAD_BYTES, since))
+        found.append(
+            Backlog(
+                name,
+                ahead,
+                max(0, int(written or 0) - max(at.read_bytes, size)) + ahead * OVERHEAD_BYTES,
+                since,
+            )
+        )
     return sorted(found, key=lambda item: (-item.events, item.group))
 
 
 def forget(server: Server, partitions: Iterable[Keys], group: str) -> int:
-    """Producers wait for the group no longer. Returns in how many partitions it had joined; one that starts again joins again."""
+    """Producers wait for the group no longer. Returns in how many partitions it had joined; one that starts
+    again joins again.
+    """
     return sum(int(server.client.hdel(keys.groups, group)) for keys in partitions)
 
 
 class Gate:
-    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked for them."""
+    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked
+    for them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.budget = (settings.budget_events, settings.budget_bytes)
         self._known: dict[int, list[str]] = {}
 
     def question(self, keys: Keys, after: bytes) -> tuple[tuple[str, ...], tuple[str | bytes, ...]]:
-        """What append.lua gets besides: keys and arguments. after: digest of an event that must be in before, or b""."""
+        """What append.lua gets besides: keys and arguments. after: digest of an event that must be in before,
+        or b"".
+        """
         if self.budget == (0, 0):
             return (), ("", "", "")
         known = self._known.get(keys.partition, [])
         names = "".join([f"{group}\n" for group in known])
-        return (keys.groups, *[keys.cursor(group) for group in known]), (f"{self.budget[0]} {self.budget[1]}", names, after)
+        return (keys.groups, *[keys.cursor(group) for group in known]), (
+            f"{self.budget[0]} {self.budget[1]}",
+            names,
+            after,
+        )
 
     def learn(self, partition: int, groups: list[bytes]) -> None:
         """The script named all groups: ask again with their cursors."""
         self._known[partition] = [group.decode() for group in groups]
 
     def passed(self, partition: int) -> None:
-        """It fitted. The script remembers how far it may go without asking anyone, so the groups are named again when it says so."""
+        """It fitted. The script remembers how far it may go without asking anyone, so the groups are named
+        again when it says so.
+        """
         self._known.pop(partition, None)
 
 

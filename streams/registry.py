@@ -1,8 +1,8 @@
 """
 Which streams a server has, and whether the server is fit to keep them.
 
-A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two creators one
-wins, the other learns what was recorded). ``open_stream`` is the only way to a Stream.
+A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two
+creators one wins, the other learns what was recorded). ``open_stream`` is the only way to a Stream.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from typing import Annotated, Literal
 import msgspec
 
 from aurastream.streams.codec import Codec
-from aurastream.streams.connection import VERSION_MIN, Server, retried
+from aurastream.streams.connection import VERSION_MIN, Server
+from aurastream.streams.drive import retried
 from aurastream.streams.errors import PartitionMismatch, RegistryDamaged, ServerUnfit, StreamUnknown
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
-from aurastream.streams.log import Stream
 from aurastream.streams.settings import Settings
+from aurastream.streams.stream import Stream
 
 HERE: Literal["here"] = "here"
 EVICTION_FIT = ("noeviction", "")
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
-    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka". is_replay: its events were replayed from
+    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka". is_replay: its
+    events were replayed from
     another stream, so that processors that are silent in a replay leave it alone."""
 
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
@@ -63,8 +65,10 @@ def open_stream(
 ) -> Stream:
     """The stream, after the start-up checks.
 
-    create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any other number.
-    log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are here.
+    create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any
+    other number.
+    log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are
+    here.
     is_replay: of a new stream: its events are replayed ones.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
@@ -87,27 +91,39 @@ def open_stream(
     if partitions is not None and partitions != facts.partitions:
         raise PartitionMismatch(name, facts.partitions, partitions)
     if facts.log != log and create:
-        raise ServerUnfit(f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own.")
+        raise ServerUnfit(
+            f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own."
+        )
     return Stream(
-        server, name, facts.partitions, facts.versioned, codec or Codec(), chosen,
-        is_log_here=facts.log == HERE, is_replay=facts.is_replay,
-    )  # fmt: skip
+        server,
+        name,
+        facts.partitions,
+        facts.versioned,
+        codec or Codec(),
+        chosen,
+        is_log_here=facts.log == HERE,
+        is_replay=facts.is_replay,
+    )
 
 
 def check_server(server: Server, settings: Settings) -> None:
     """Refuse a server that would lose or change what we keep. Raises ServerUnfit with the remedy."""
     facts = server.facts
     if facts.flavour == "redis" and facts.version < VERSION_MIN:
-        raise ServerUnfit(f"the server is {facts.name}; AuraStream needs Redis 6.2 or later, or Valkey. Upgrade it.")
+        raise ServerUnfit(
+            f"the server is {facts.name}; AuraStream needs Redis 6.2 or later, or Valkey. Upgrade it."
+        )
     if facts.eviction not in EVICTION_FIT:
         raise ServerUnfit(
-            f"the server's maxmemory-policy is {facts.eviction}: it deletes views and event IDs when memory runs short. "
+            f"the server's maxmemory-policy is {facts.eviction}: it deletes views and event IDs when memory "
+            "runs short. "
             "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)."
         )
     kind: bytes = server.client.type(STREAMS)  # type: ignore[assignment]
     if kind not in (b"hash", b"none"):
         raise ServerUnfit(
-            f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this database. "
+            f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this "
+            "database. "
             "Give AuraStream a database of its own."
         )
     server.check_ack(settings.ack)

@@ -1,17 +1,20 @@
 """
-Whether a stream's own keys fit its entries, as far as no view's check looks: partitions, versions, the index of entities.
+Whether a stream's own keys fit its entries, as far as no view's check looks: partitions, versions, the index
+of entities.
 
-    History.spans of a partition -> subject of every entry -> is this its partition? how many events has it, and where?
+    History.spans of a partition -> subject of every entry -> is this its partition? how many events has it,
+        and where?
         -> against the hashes versions and entities (streams that expect versions)
 
-A flipped bit in one of those, or in the stream's row of the registry, changes no view, so that ``check`` of the views is green: but a
-registry that says 5 partitions for 4 sends a subject's next events elsewhere, and a wrong version refuses every decision, or lets a
-stale one through.
+A flipped bit in one of those, or in the stream's row of the registry, changes no view, so that ``check`` of
+the views is green: but a registry that says 5 partitions for 4 sends a subject's next events elsewhere, and a
+wrong version refuses every decision, or lets a stale one through.
 
-Always true: nothing is said of a sound stream, producers and the trimmer at work included: what is stated is read before and after the
-entries, and both only grow. Where somebody has added to the log by hand, versions do not count all events, and are not judged.
-Memory: a position per event of one partition, in streams that expect versions; else nothing that grows. Measured: 2 us of CPU an event,
-4 with versions.
+Always true: nothing is said of a sound stream, producers and the trimmer at work included: what is stated is
+read before and after the entries, and both only grow. Where somebody has added to the log by hand, versions
+do not count all events, and are not judged.
+Memory: a position per event of one partition, in streams that expect versions; else nothing that grows.
+Measured: 2 us of CPU an event, 4 with versions.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from aurastream.streams.groups import flat
 from aurastream.streams.history import History, Span
 from aurastream.streams.index import unpack_position
 from aurastream.streams.keys import Keys, partition_of
-from aurastream.streams.log import Stream
+from aurastream.streams.stream import Stream
 
 NAMED_MAX = 10  # complaints of one kind named per partition; all are counted
 REMEDY = "Restore the partition from a copy."
@@ -61,7 +64,8 @@ def _misregistered(stream: Stream) -> Iterator[str]:
         known = log_key.fullmatch(found.decode(errors="backslashreplace"))
         if known is not None and int(known[1]) >= stream.partitions:
             yield (
-                f"aura:streams says of {stream.name!r} that it has {stream.partitions} partitions, but there is {known[0]}: the row "
+                f"aura:streams says of {stream.name!r} that it has {stream.partitions} partitions, but "
+                f"there is {known[0]}: the row "
                 "was changed. Stop the producers and put the number right."
             )
 
@@ -89,8 +93,10 @@ class _Audit:
             for position, subject in _subjects(self._keys, span):
                 if (home := partition_of(subject, self._stream.partitions)) != self._partition:
                     yield (
-                        f"{self._keys.where}/{position.decode()} is of {subject!r}, which belongs to partition {home} of "
-                        f"{self._stream.partitions}: the number in aura:streams was changed, or somebody added the entry by hand. "
+                        f"{self._keys.where}/{position.decode()} is of {subject!r}, which belongs to "
+                        f"partition {home} of "
+                        f"{self._stream.partitions}: the number in aura:streams was changed, or somebody "
+                        "added the entry by hand. "
                         "Stop the producers and restore the number."
                     )
                 elif self._stream.versioned:
@@ -100,11 +106,18 @@ class _Audit:
         """Subjects whose version is not the number of their events."""
         self._after, is_still_pure = self._stated()
         self._is_pure = self._is_pure and is_still_pure
-        for subject in sorted(self._before.keys() | self._after.keys() | self._places.keys()) if self._is_pure else ():
-            events, least, most = len(self._places.get(subject, ())), self._before.get(subject, 0), self._after.get(subject, 0)
+        for subject in (
+            sorted(self._before.keys() | self._after.keys() | self._places.keys()) if self._is_pure else ()
+        ):
+            events, least, most = (
+                len(self._places.get(subject, ())),
+                self._before.get(subject, 0),
+                self._after.get(subject, 0),
+            )
             if not least <= events <= most:
                 yield (
-                    f"{self._keys.where}: {subject!r} is stated to be at version {most}, and has {events} events: decisions on it are "
+                    f"{self._keys.where}: {subject!r} is stated to be at version {most}, and has {events} "
+                    "events: decisions on it are "
                     f"refused, or judged by a wrong version. {REMEDY}"
                 )
 
@@ -121,7 +134,9 @@ class _Audit:
                 yield f"{self._keys.where}: the index of entities does not name the places of {subject!r}'s events. {REMEDY}"
 
     def _is_beyond(self, subject: str, numbers: str) -> bool:
-        """Whether the subject has no event yet that the row could be of; its version is read now, after the row."""
+        """Whether the subject has no event yet that the row could be of; its version is read now, after the
+        row.
+        """
         chunk, _, slot = numbers.partition("|")
         version: bytes | None = self._stream.server.client.hget(self._keys.versions, subject)  # type: ignore[assignment]
         return _number(version or b"0") <= int(chunk) * CHUNK + int(slot or 0)
@@ -134,7 +149,10 @@ class _Audit:
             pipeline.xlen(self._keys.log)
             versions, (appended, trimmed), length = pipeline.execute()
         told = flat(versions)
-        stated = {name.decode(errors="backslashreplace"): _number(count) for name, count in zip(told[::2], told[1::2], strict=True)}
+        stated = {
+            name.decode(errors="backslashreplace"): _number(count)
+            for name, count in zip(told[::2], told[1::2], strict=True)
+        }
         return stated, int(appended or 0) == length + int(trimmed or 0)
 
 
@@ -153,7 +171,9 @@ def _subjects(keys: Keys, span: Span) -> Iterator[tuple[bytes, str]]:
 
 
 def _fits(numbers: str, row: bytes, places: list[bytes]) -> bool:
-    """Whether a row is what append.lua would have written; places that came after the entries were read are passed over."""
+    """Whether a row is what append.lua would have written; places that came after the entries were read are
+    passed over.
+    """
     chunk, _, slot = numbers.partition("|")
     if not chunk.isdecimal() or not (slot.isdecimal() or slot == ""):
         return False

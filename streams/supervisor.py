@@ -1,10 +1,12 @@
 """
-The embedded server's supervisor: start the server, wait until no user is left, stop it. A program; nobody imports it.
+The embedded server's supervisor: start the server, wait until no user is left, stop it. A program; nobody
+imports it.
 
-    python -I -S supervisor.py HOME SOCKET BINARY RUNNING      RUNNING: the descriptor of running.lock, inherited (see embedded.py)
+    python -I -S supervisor.py HOME SOCKET BINARY RUNNING      RUNNING: the descriptor of running.lock,
+        inherited (see embedded.py)
 
-It knows the standard library alone, so that starting it is quick and no broken environment keeps it from stopping a server.
-Where the server ends by itself, HOME/failure says why.
+It knows the standard library alone, so that starting it is quick and no broken environment keeps it from
+stopping a server. Where the server ends by itself, HOME/failure says why.
 """
 
 from __future__ import annotations

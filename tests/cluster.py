@@ -1,4 +1,6 @@
-"""A real cluster for the tests: primaries with a replica each, on free loopback ports, stopped by pid by the run that started them."""
+"""A real cluster for the tests: primaries with a replica each, on free loopback ports, stopped by pid by the
+run that started them.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,28 @@ class Node:
     def __init__(self, binary: str, directory: Path, port: int) -> None:
         self.port = port
         self._command = [
-            binary, "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--dir", str(directory), "--save", "",
-            "--cluster-config-file", f"nodes-{port}.conf", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "no",
-            "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
-        ]  # fmt: skip
+            binary,
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--cluster-enabled",
+            "yes",
+            "--dir",
+            str(directory),
+            "--save",
+            "",
+            "--cluster-config-file",
+            f"nodes-{port}.conf",
+            "--cluster-node-timeout",
+            str(NODE_TIMEOUT_MS),
+            "--appendonly",
+            "no",
+            "--cluster-replica-validity-factor",
+            "0",
+            "--repl-diskless-sync-delay",
+            "0",
+        ]
         self.start()
 
     def start(self) -> None:
@@ -99,7 +119,10 @@ class Cluster:
         for node in others:
             first.client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
         until(
-            lambda: all(node.client.cluster("INFO")["cluster_known_nodes"] == str(len(self.nodes)) for node in self.nodes),
+            lambda: all(
+                node.client.cluster("INFO")["cluster_known_nodes"] == str(len(self.nodes))
+                for node in self.nodes
+            ),
             "the nodes to meet",
         )
         bounds = [SLOTS * number // primaries for number in range(primaries + 1)]

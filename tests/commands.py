@@ -1,8 +1,9 @@
 """
 The command line in processes of their own, in homes that end with their test.
 
-A command is a real process with its own streams, environment and exit code; a nursery that has imported everything once forks it,
-which costs 30 ms where a new interpreter costs 400. What begins at the shell is tested with `installed`, the console script itself.
+A command is a real process with its own streams, environment and exit code; a nursery that has imported
+everything once forks it, which costs 30 ms where a new interpreter costs 400. What begins at the shell is
+tested with `installed`, the console script itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ Environ = Mapping[str, str | None]  # None takes a variable away
 
 def environment(home: Path, changes: Environ | None = None) -> dict[str, str]:
     """This process's, without settings of ours, for a home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AURASTREAM_") and name != "COLUMNS"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AURASTREAM_") and name != "COLUMNS"
+    }
     asked = {"AURASTREAM_HOME": str(home), "TERM": "xterm", **(changes or {})}
     return {name: value for name, value in {**kept, **asked}.items() if value is not None}
 
@@ -76,7 +81,10 @@ class Running:
 
     def json(self) -> Any:
         """Its one document, once it is there."""
-        until(lambda: self.out.endswith("}\n") or self._has_ended(), f"a document, not {self.out!r} {self.err!r}")
+        until(
+            lambda: self.out.endswith("}\n") or self._has_ended(),
+            f"a document, not {self.out!r} {self.err!r}",
+        )
         return json.loads(self.out)
 
     def _has_ended(self) -> bool:
@@ -107,7 +115,9 @@ class Nursery:
         self._process = subprocess.Popen([sys.executable, "-m", "tests.commands", self._path], cwd=ROOT)
         until(lambda: os.path.exists(self._path), "the nursery")
 
-    def start(self, arguments: tuple[str, ...], environ: dict[str, str], cwd: Path, stdin: bytes, stdout: int | None) -> Running:
+    def start(
+        self, arguments: tuple[str, ...], environ: dict[str, str], cwd: Path, stdin: bytes, stdout: int | None
+    ) -> Running:
         files: list[BinaryIO] = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115 - read until the command is forgotten
         files[0].write(stdin)
         files[0].seek(0)
@@ -135,10 +145,17 @@ class Home:
         self._started: list[Running] = []
 
     def start(
-        self, *arguments: str, stdin: bytes | str = b"", stdout: int | None = None, cwd: Path | None = None, env: Environ | None = None
+        self,
+        *arguments: str,
+        stdin: bytes | str = b"",
+        stdout: int | None = None,
+        cwd: Path | None = None,
+        env: Environ | None = None,
     ) -> Running:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        running = self._nursery.start(arguments, environment(self.path, env), cwd or self.directory, given, stdout)
+        running = self._nursery.start(
+            arguments, environment(self.path, env), cwd or self.directory, given, stdout
+        )
         self._started.append(running)
         return running
 
@@ -147,7 +164,9 @@ class Home:
         running = self.start(*arguments, **options)
         return Done(running.wait(), running.out, running.err)
 
-    def installed(self, *arguments: str, stdin: str = "", cwd: Path | None = None, env: Environ | None = None) -> Done:
+    def installed(
+        self, *arguments: str, stdin: str = "", cwd: Path | None = None, env: Environ | None = None
+    ) -> Done:
         """The same from the shell's side: a new interpreter, the console script."""
         program = str(Path(sys.executable).with_name("aurastream"))
         done = subprocess.run(
@@ -202,7 +221,7 @@ class Home:
 
 def _serve(path: str) -> None:
     """The nursery's life."""
-    import aurastream.processors.main  # noqa: F401
+    import aurastream.processors.commands.main  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".part")
@@ -235,7 +254,7 @@ def _attend(connection: socket.socket) -> None:
 
 
 def _become_command(arguments: list[str], environ: dict[str, str], cwd: str, descriptors: list[int]) -> None:
-    from aurastream.processors.main import main
+    from aurastream.processors.commands.main import main
 
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)

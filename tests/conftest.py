@@ -15,16 +15,35 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
-# What `make check` leaves to `make test`: a second server, processes that start and die, and long random searches.
+# What `make check` leaves to `make test`: a second server, processes that start and die, and long random
+# searches.
 NOT_QUICK = (
-    "benchmarks", "faults", "simulation", "test_readme", "test_cluster", "test_embedded", "processors/worker", "processors/transport",
-    "processors/effects", "processors/test_", "test_reads", "test_fold", "test_pressure", "test_past", "test_rebuild_crash",
-    "test_rebuild_cluster", "test_evolution", "test_entity", "archive/test_archive",
-)  # fmt: skip
+    "benchmarks",
+    "faults",
+    "simulation",
+    "test_readme",
+    "test_cluster",
+    "test_embedded",
+    "processors/host",
+    "processors/transport",
+    "processors/effects",
+    "processors/test_",
+    "test_reads",
+    "test_fold",
+    "test_pressure",
+    "test_past",
+    "test_rebuild_crash",
+    "test_rebuild_cluster",
+    "test_evolution",
+    "test_entity",
+    "archive/test_archive",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="the daily loop: one server, nothing slow, under half a minute")
+    parser.addoption(
+        "--quick", action="store_true", help="the daily loop: one server, nothing slow, under half a minute"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,10 +60,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header() -> str:
     found = binaries()
-    missing = "" if "redis" in found else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"
-    return (
-        f"servers: {', '.join(found)}{missing}; full data: {'../shared/data' if SHARED.exists() else 'absent, its tests are skipped'}"
+    missing = (
+        "" if "redis" in found else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"
     )
+    return f"servers: {', '.join(found)}{missing}; full data: {'../shared/data' if SHARED.exists() else 'absent, its tests are skipped'}"
 
 
 @pytest.fixture(scope="session", params=sorted(binaries(), reverse=True))

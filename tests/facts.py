@@ -12,10 +12,14 @@ from aurastream.streams import ClipViewsObserved, Codec, Event, Server, Stream
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
 
 
-def observation(views: int = 100, *, minute: float = 0, clip: str = "clip-1", event_id: str = "", **more: Any) -> ClipViewsObserved:
+def observation(
+    views: int = 100, *, minute: float = 0, clip: str = "clip-1", event_id: str = "", **more: Any
+) -> ClipViewsObserved:
     """One look at a clip, `minute` minutes after noon."""
     name = event_id or f"{clip}:{minute}:{views}"
-    return ClipViewsObserved(event_id=name, subject=clip, occurred_at=NOON + timedelta(minutes=minute), views=views, **more)
+    return ClipViewsObserved(
+        event_id=name, subject=clip, occurred_at=NOON + timedelta(minutes=minute), views=views, **more
+    )
 
 
 def raw_append(server: Server, stream: Stream, event: Event, position: str = "*") -> str:
@@ -34,7 +38,9 @@ def findings(stream: Stream, *projections: Projection[Any]) -> list[str]:
     """What check has to say; empty when view == fold(log)."""
     told = []
     for result in check(stream, list(projections)):
-        told += result.complaints + [f"{item.table} {item.key}: {item.view} != {item.log}" for item in result.differences]
+        told += result.complaints + [
+            f"{item.table} {item.key}: {item.view} != {item.log}" for item in result.differences
+        ]
     return told
 
 

@@ -2,15 +2,18 @@
 The invariant checker: what must hold of log and view, decided without one line of the projections' code.
 
     held = held_by(client, "clips", 0)      everything under one partition's tag, at one instant (one script)
-    check(held)                             I1 view == fold(log), I3 cursor and index, I5 the log itself; at quiescence
+    check(held)                             I1 view == fold(log), I3 cursor and index, I5 the log itself; at
+                                            quiescence
     check_view(held)                        I1 alone, for a consumer that keeps no cursor
     check_prefix(held)                      I4: the same of fold(log[.. cursor]), at any moment of a run
     check_acks(helds, acks)                 I2: what was acknowledged is in the log once, and nothing else is
     check_rebuilt(before, after)            I6: a view folded again is the same bytes
 
-Every function is pure but for ``held_by`` and returns findings: sentences, none when all is well. The names of keys, the CRC-32 of an
-entry and the digest of an event ID (XXH3-64) are known here as they are documented; the fold of tests/projections/counting.py is
-written again below, from its description: an event ID counts once, at the entry that ``ids`` names, or else at its first.
+Every function is pure but for ``held_by`` and returns findings: sentences, none when all is well. The names
+of keys, the CRC-32 of an entry and the digest of an event ID (XXH3-64) are known here as they are documented;
+the fold of tests/projections/counting.py is
+written again below, from its description: an event ID counts once, at the entry that ``ids`` names, or else
+at its first.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from xxhash import xxh3_64_digest
 GROUP = "counting"
 VIEW = f"view:{GROUP}:1:"
 TAILS = re.compile(
-    r"log|ids|meta|versions|entities|groups|archive|(cursor|lease|dead|snapshots):[a-z0-9_.@-]+|view:[a-z0-9_.-]+:\d+:.+", re.DOTALL
+    r"log|ids|meta|versions|entities|groups|archive|(cursor|lease|dead|snapshots):[a-z0-9_.@-]+|view:[a-z0-9_.-]+:\d+:.+",
+    re.DOTALL,
 )
 GLOBALS = re.compile(r"aura:streams|aura:members:[a-z0-9_.-]+")
 NAMED_MAX = 5  # of one kind of finding; the others are counted
@@ -42,8 +46,9 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 TEXTS = ("source", "correlation_id", "causation_id", "traceparent", "category", "title", "channel")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Everything of one tag at one instant, as [key, type, ms to live, content, more]. The keys are found by pattern, which a script of
-# the product must never do; here it is the point: a key that nobody knows is a finding.
+# Everything of one tag at one instant, as [key, type, ms to live, content, more]. The keys are found by
+# pattern, which a script of the product must never do; here it is the point: a key that nobody knows is a
+# finding.
 SNAPSHOT = """
 local found = {}
 local keys = redis.call('KEYS', ARGV[1])
@@ -83,7 +88,9 @@ class Held:
 
     @property
     def cursor(self) -> dict[str, str]:
-        return {name.decode(): value.decode() for name, value in self.hashes.get(f"cursor:{GROUP}", {}).items()}
+        return {
+            name.decode(): value.decode() for name, value in self.hashes.get(f"cursor:{GROUP}", {}).items()
+        }
 
     @property
     def tables(self) -> dict[str, dict[bytes, Any]]:
@@ -122,7 +129,11 @@ def _pairs(flat: list[Any]) -> dict[Any, Any]:
 def every_partition(client: Any) -> list[Held]:
     """All partitions of all streams that are registered."""
     streams = {name.decode(): json.loads(facts) for name, facts in client.hgetall("aura:streams").items()}
-    return [held_by(client, name, partition) for name, facts in sorted(streams.items()) for partition in range(facts["partitions"])]
+    return [
+        held_by(client, name, partition)
+        for name, facts in sorted(streams.items())
+        for partition in range(facts["partitions"])
+    ]
 
 
 # The log as the checker reads it.
@@ -153,7 +164,9 @@ def read_entry(position: str, fields: Mapping[bytes, bytes]) -> Reading:
         occurred = _instant(event["occurred_at"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return Reading(position, kind="dead")
-    if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("event_id", "type", "subject")):
+    if not isinstance(event, dict) or not all(
+        isinstance(event.get(name), str) for name in ("event_id", "type", "subject")
+    ):
         return Reading(position, kind="dead")
     if not IDENTIFIER.fullmatch(event["event_id"]):
         return Reading(position, kind="dead")
@@ -209,7 +222,10 @@ def canonical_entries(held: Held, readings: list[Reading]) -> tuple[dict[str, st
         if named is None:
             told.append(f"{held.where}: ids has no row for event {name!r} at {reading.position}")
     for index_field, row in ids.items():
-        told.append(f"{held.where}: ids has a row {index_field!r} -> {_unpacked(row)} that no event of the log explains")
+        told.append(
+            f"{held.where}: ids has a row {index_field!r} -> {_unpacked(row)} that no event of the log "
+            "explains"
+        )
     return canonical, told
 
 
@@ -231,16 +247,23 @@ class Folded:
     position: str
 
 
-def fold(readings: list[Reading], canonical: Mapping[str, str], fields: Mapping[str, Mapping[bytes, bytes]]) -> Folded:
-    """applied and views of a clip add up, its category is the last one's; ranked by applied, over all and per category; summed up
+def fold(
+    readings: list[Reading], canonical: Mapping[str, str], fields: Mapping[str, Mapping[bytes, bytes]]
+) -> Folded:
+    """applied and views of a clip add up, its category is the last one's; ranked by applied, over all and per
+    category; summed up
     per category. fields: of every entry, for the chained checksum."""
     states: dict[str, dict[str, Any]] = {}
-    counts: Counter[str] = Counter(dict.fromkeys(("applied", "duplicates", "skipped", "dead", "quarantined", "watermark"), 0))
+    counts: Counter[str] = Counter(
+        dict.fromkeys(("applied", "duplicates", "skipped", "dead", "quarantined", "watermark"), 0)
+    )
     dead: dict[bytes, Any] = {}
     checksum = 0
     for reading in readings:
         values = fields[reading.position]
-        checksum = crc32(reading.position.encode() + b" " + (list(values.values())[-1] if values else b"") + b" ", checksum)
+        checksum = crc32(
+            reading.position.encode() + b" " + (list(values.values())[-1] if values else b"") + b" ", checksum
+        )
         counts["read"] += 1
         if reading.kind in ("dead", "quarantined"):
             counts[reading.kind] += 1
@@ -254,7 +277,9 @@ def fold(readings: list[Reading], canonical: Mapping[str, str], fields: Mapping[
             counts["duplicates"] += 1
         else:
             counts["applied"] += 1
-            counts["watermark"] = max(counts["watermark"], (reading.occurred - EPOCH) // timedelta(microseconds=1))
+            counts["watermark"] = max(
+                counts["watermark"], (reading.occurred - EPOCH) // timedelta(microseconds=1)
+            )
             state = states.setdefault(event["subject"], {"applied": 0, "views": 0, "category": ""})
             state["applied"] += 1
             state["views"] += event["views"]
@@ -271,23 +296,30 @@ def fold(readings: list[Reading], canonical: Mapping[str, str], fields: Mapping[
         row["views"] += state["views"]
     tables["all"] = {category.encode(): row for category, row in sums.items()}
     last = readings[-1].position if readings else ""
-    return Folded({name: rows for name, rows in tables.items() if rows}, {**counts, "checksum": checksum}, last)
+    return Folded(
+        {name: rows for name, rows in tables.items() if rows}, {**counts, "checksum": checksum}, last
+    )
 
 
 # The invariants.
 
 
 def check(held: Held, *, group: str | None = GROUP) -> list[str]:
-    """I1, I3 and I5 at quiescence: nothing is being appended, and everything was applied. group: whose pending list is empty."""
+    """I1, I3 and I5 at quiescence: nothing is being appended, and everything was applied. group: whose
+    pending list is empty.
+    """
     told = _of_the_view(held)
     cursor = held.cursor
     last = held.log[-1][0] if held.log else ""
     if cursor.get("position", "") != last:
         told.append(
-            f"{held.where}: the cursor is at {cursor.get('position', '') or 'the start'}, the log ends at {last or 'its start'}"
+            f"{held.where}: the cursor is at {cursor.get('position', '') or 'the start'}, the log ends at "
+            f"{last or 'its start'}"
         )
     if held.added is not None and held.added != int(cursor.get("read", 0)):
-        told.append(f"{held.where}: {held.added} entries were added to the log, {cursor.get('read', 0)} were read")
+        told.append(
+            f"{held.where}: {held.added} entries were added to the log, {cursor.get('read', 0)} were read"
+        )
     if group is not None and held.pending.get(group):
         told.append(f"{held.where}: {held.pending[group]} entries are pending in group {group}")
     return told + check_log(held)
@@ -301,7 +333,8 @@ def check_prefix(held: Held) -> list[str]:
 def _of_the_view(held: Held) -> list[str]:
     cursor = held.cursor
     position = as_pair(cursor.get("position", ""))
-    # Which entry counts is read of the index as it is now: an entry it names never loses its row, so a prefix may be judged by it.
+    # Which entry counts is read of the index as it is now: an entry it names never loses its row, so a prefix
+    # may be judged by it.
     readings = [read_entry(place, fields) for place, fields in held.log]
     canonical, _ = canonical_entries(held, readings)
     passed = [reading for reading in readings if as_pair(reading.position) <= position]
@@ -319,7 +352,9 @@ def check_view(held: Held) -> list[str]:
     """I1 alone: the tables == fold(the whole log), whatever the cursor says or whether there is one."""
     readings = [read_entry(place, fields) for place, fields in held.log]
     canonical, _ = canonical_entries(held, readings)
-    return _bounded(compare(held, fold(readings, canonical, dict(held.log)).tables), f"{held.where}: of the view")
+    return _bounded(
+        compare(held, fold(readings, canonical, dict(held.log)).tables), f"{held.where}: of the view"
+    )
 
 
 def compare(held: Held, wanted: Mapping[str, Mapping[bytes, Any]]) -> list[str]:
@@ -335,7 +370,10 @@ def compare(held: Held, wanted: Mapping[str, Mapping[bytes, Any]]) -> list[str]:
         for key in sorted(stored.keys() | folded.keys()):
             ours, theirs = stored.get(key), folded.get(key)
             if not _equal(ours, theirs):
-                told.append(f"{held.where}: {name} {key.decode(errors='replace')}: the view has {ours!r}, the log says {theirs!r}")
+                told.append(
+                    f"{held.where}: {name} {key.decode(errors='replace')}: the view has {ours!r}, the log "
+                    f"says {theirs!r}"
+                )
     return told
 
 
@@ -360,8 +398,15 @@ def check_log(held: Held) -> list[str]:
     if any(later <= earlier for earlier, later in pairwise(positions)):
         told.append(f"{held.where}: the log is not strictly increasing")
     readings = [read_entry(position, fields) for position, fields in held.log]
-    silent = [reading.position for reading in readings if reading.kind == "dead" and reading.position.encode() not in dead]
-    told += _bounded([f"{held.where}: the damaged entry at {position} is not listed as dead" for position in silent], held.where)
+    silent = [
+        reading.position
+        for reading in readings
+        if reading.kind == "dead" and reading.position.encode() not in dead
+    ]
+    told += _bounded(
+        [f"{held.where}: the damaged entry at {position} is not listed as dead" for position in silent],
+        held.where,
+    )
     told += _bounded(canonical_entries(held, readings)[1], f"{held.where}: of ids")
     if held.added is not None and held.added != len(held.log):
         trimmed = int(held.hashes.get("meta", {}).get(b"trimmed", 0))
@@ -376,7 +421,11 @@ def check_keys(keys: Iterable[bytes], stream: str) -> list[str]:
     """I5: no key under our prefix that nobody knows. keys: all of the server."""
     known = re.compile(rf"aura:\{{{re.escape(stream)}\.\d+\}}:.*", re.DOTALL)
     names = sorted(key.decode(errors="replace") for key in keys)
-    return [f"nobody knows the key {name}" for name in names if not GLOBALS.fullmatch(name) and not known.fullmatch(name)]
+    return [
+        f"nobody knows the key {name}"
+        for name in names
+        if not GLOBALS.fullmatch(name) and not known.fullmatch(name)
+    ]
 
 
 @dataclass(frozen=True)
@@ -394,8 +443,12 @@ def read_acks(path: Path) -> list[Ack]:
     return [Ack(**json.loads(line)) for line in lines if line.endswith("}")]
 
 
-def check_acks(helds: Iterable[Held], acks: Iterable[Ack], *, may_lose: Iterable[str] = (), strangers: bool = False) -> list[str]:
-    """I2. may_lose: levels whose acknowledged events the fault of the test may lose. strangers: others wrote to the log as well."""
+def check_acks(
+    helds: Iterable[Held], acks: Iterable[Ack], *, may_lose: Iterable[str] = (), strangers: bool = False
+) -> list[str]:
+    """I2. may_lose: levels whose acknowledged events the fault of the test may lose. strangers: others wrote
+    to the log as well.
+    """
     told = []
     at: dict[str, list[str]] = {}
     for held in helds:
@@ -409,15 +462,24 @@ def check_acks(helds: Iterable[Held], acks: Iterable[Ack], *, may_lose: Iterable
         sent.setdefault(ack.event_id, set()).add(ack.level if ack.outcome == "acked" else "unknown")
     for name, outcomes in sent.items():
         if not at.get(name) and (promised := outcomes - lossy - {"unknown"}):
-            told.append(f"event {name!r} was acknowledged at level {', '.join(sorted(promised))} and is not in the log")
+            told.append(
+                f"event {name!r} was acknowledged at level {', '.join(sorted(promised))} and is not in the "
+                "log"
+            )
     if not strangers:
-        told += [f"event {name!r} is in the log {len(places)} times: {places}" for name, places in at.items() if len(places) > 1]
+        told += [
+            f"event {name!r} is in the log {len(places)} times: {places}"
+            for name, places in at.items()
+            if len(places) > 1
+        ]
         told += [f"event {name!r} is in the log and nobody sent it" for name in at if name not in sent]
     return _bounded(told, "of acknowledgements")
 
 
 def lost(helds: Iterable[Held], acks: Iterable[Ack]) -> dict[str, int]:
-    """level -> acknowledged events that are not in the log, and "unknown": those without an answer that are not."""
+    """level -> acknowledged events that are not in the log, and "unknown": those without an answer that are
+    not.
+    """
     present = {
         reading.event["event_id"]
         for held in helds
@@ -436,7 +498,10 @@ def check_rebuilt(before: Held, after: Held) -> list[str]:
     told = []
     for name in sorted(before.tables.keys() | after.tables.keys()):
         if before.tables.get(name) != after.tables.get(name):
-            told.append(f"{before.where}: {name} was rebuilt as {after.tables.get(name)}, it was {before.tables.get(name)}")
+            told.append(
+                f"{before.where}: {name} was rebuilt as {after.tables.get(name)}, it was "
+                f"{before.tables.get(name)}"
+            )
     if before.cursor != after.cursor:
         told.append(f"{before.where}: the cursor was rebuilt as {after.cursor}, it was {before.cursor}")
     return _bounded(told, f"{before.where}: of the rebuilt view")

@@ -1,4 +1,6 @@
-"""Real servers for the tests: started here, on unix sockets or free loopback ports, stopped by pid by the run that started them."""
+"""Real servers for the tests: started here, on unix sockets or free loopback ports, stopped by pid by the run
+that started them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def until(condition: Callable[[], object], what: str, patience_s: float = PATIEN
 
 
 def forked(life: Callable[[], object], what: str) -> int:
-    """Run in a process of its own, to its end; its exit code, -9 where it was killed. A tenth of what a new interpreter costs."""
+    """Run in a process of its own, to its end; its exit code, -9 where it was killed. A tenth of what a new
+    interpreter costs.
+    """
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -65,7 +69,17 @@ class ServerProcess:
     def __init__(self, binary: str, *arguments: str) -> None:
         self.directory = tempfile.mkdtemp(prefix="aura-")
         self.url = f"unix://{self.directory}/s.sock"
-        self._command = [binary, "--port", "0", "--unixsocket", f"{self.directory}/s.sock", "--dir", self.directory, "--save", ""]
+        self._command = [
+            binary,
+            "--port",
+            "0",
+            "--unixsocket",
+            f"{self.directory}/s.sock",
+            "--dir",
+            self.directory,
+            "--save",
+            "",
+        ]
         self._command += arguments
         self.start()
 
@@ -92,7 +106,9 @@ class ServerProcess:
 
 
 class CuttingProxy:
-    """Between a client and a unix socket: passes requests on, and cuts the connection instead of the next `cuts` answers."""
+    """Between a client and a unix socket: passes requests on, and cuts the connection instead of the next
+    `cuts` answers.
+    """
 
     def __init__(self, target: str) -> None:
         self.directory = tempfile.mkdtemp(prefix="aura-")

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from aurastream.processors.main import cli
+from aurastream.processors.commands.main import cli
+from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.plugins import GROUP
-from aurastream.processors.slice import SLICE
-from aurastream.projections.clips import ClipSettings
+from aurastream.projections.built_in.clips import ClipSettings
 from aurastream.streams import Settings
 from tests.commands import ROOT, Home, environment
 from tests.wheels import install
@@ -34,12 +34,19 @@ def block(language: str, holding: str) -> str:
 
 
 def commands(holding: str) -> list[str]:
-    return [line.removeprefix("$ ") for line in block("console", holding).splitlines() if line.startswith("$ ")]
+    return [
+        line.removeprefix("$ ") for line in block("console", holding).splitlines() if line.startswith("$ ")
+    ]
 
 
 def python(home: Home, source: str, directory: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", source], cwd=directory, env=environment(home.path), capture_output=True, text=True, check=False
+        [sys.executable, "-c", source],
+        cwd=directory,
+        env=environment(home.path),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -89,7 +96,9 @@ def test_every_setting_named_exists_with_the_default_named() -> None:
     for names, values in rows:
         first, *more = re.findall(r"\w+", names)
         prefix = "AURASTREAM_CLIPS" if "CLIPS" in first else "AURASTREAM"
-        for name, value in zip([first, *(f"{prefix}{other}" for other in more)], values.split(", "), strict=True):
+        for name, value in zip(
+            [first, *(f"{prefix}{other}" for other in more)], values.split(", "), strict=True
+        ):
             assert str(getattr(fields[name].default, "value", fields[name].default)) == value, name
 
 
@@ -105,7 +114,9 @@ def test_the_console_commands_do_what_is_said(home: Home, tmp_path: Path) -> Non
 
     told = {}
     for command in others:
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         told[command.split()[1]] = done.stdout
 
@@ -130,20 +141,35 @@ def imported(home: Home, tmp_path: Path) -> dict[str, str]:
 
 def shell(lines: list[str], environ: dict[str, str], directory: Path) -> str:
     """The lines as one script; all must succeed."""
-    done = subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=directory, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join(lines)],
+        cwd=directory,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_looking_back_works_as_printed_and_the_segments_are_read_by_others(imported: dict[str, str], tmp_path: Path) -> None:
-    """In the order of the page: views of the past, why, audit, replay, rebuild, rollback, archive, trim, verify."""
+def test_looking_back_works_as_printed_and_the_segments_are_read_by_others(
+    imported: dict[str, str], tmp_path: Path
+) -> None:
+    """In the order of the page: views of the past, why, audit, replay, rebuild, rollback, archive, trim,
+    verify.
+    """
     told = shell(commands("AURASTREAM_ARCHIVE="), imported, tmp_path)
 
     assert "as of 2026-08-20" in told
     assert "84,510" in told or "84510" in told, "why shows what each observation changed"
     assert len((tmp_path / "clip.jsonl").read_text().splitlines()) == 2
     read = subprocess.run(
-        [sys.executable, "-c", block("python", "import duckdb")], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", block("python", "import duckdb")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert read.returncode == 0, read.stderr
     assert "3000" in read.stdout
@@ -184,7 +210,13 @@ def test_the_worker_appends_one_entry_and_says_the_second_is_a_duplicate(home: H
 
     assert (told.count("APPENDED"), told.count("DUPLICATE")) == (1, 1)
     assert python(home, block("python", "stream.append"), tmp_path).count("DUPLICATE") == 2
-    assert sum(part["events"] for part in home.run("status", "--json").json()["streams"]["clips-live"]["partitions"]) == 1
+    assert (
+        sum(
+            part["events"]
+            for part in home.run("status", "--json").json()["streams"]["clips-live"]["partitions"]
+        )
+        == 1
+    )
 
 
 def test_the_processor_derives_one_event_an_observation(home: Home, tmp_path: Path) -> None:
@@ -195,7 +227,10 @@ def test_the_processor_derives_one_event_an_observation(home: Home, tmp_path: Pa
     assert home.run("--app", "notices", "run", "--until-idle", cwd=tmp_path).code == 0
     assert home.run("--app", "notices", "run", "--until-idle", cwd=tmp_path).code == 0
 
-    assert "notice.se" in home.run("--app", "notices", "audit", "clip-1", "--stream", "notices", cwd=tmp_path).out
+    assert (
+        "notice.se"
+        in home.run("--app", "notices", "audit", "clip-1", "--stream", "notices", cwd=tmp_path).out
+    )
     streams = home.run("status", "--json").json()["streams"]
     assert sum(part["events"] for part in streams["notices"]["partitions"]) == 1
 
@@ -220,7 +255,9 @@ def test_the_projection_runs_from_a_file_and_as_an_installed_package(home: Home,
     assert home.run(*app, "--until-idle", cwd=peaks).code == 0
     seen = home.run("view", "peaks", "--json", env={"PYTHONPATH": site}).json()
 
-    assert [(row["key"], row["state"]) for row in seen["rows"]] == [("clip-1", {"views": 1200, "category": "Just Chatting"})]
+    assert [(row["key"], row["state"]) for row in seen["rows"]] == [
+        ("clip-1", {"views": 1200, "category": "Just Chatting"})
+    ]
     assert home.run("check", env={"PYTHONPATH": site}).code == 0
 
 

@@ -1,4 +1,6 @@
-"""A wheel of a stranger's, written by hand as the format says (PyPA "Binary distribution format"), and installed beside our environment."""
+"""A wheel of a stranger's, written by hand as the format says (PyPA "Binary distribution format"), and
+installed beside our environment.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,10 @@ def install(directory: Path, name: str, modules: Mapping[str, str], plugins: Map
     points = "\n".join(f"{point} = {module}" for point, module in plugins.items())
     files = {
         **modules,
-        f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: aurastream\n",
-        f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: "
+        "1.0\nRequires-Dist: aurastream\n",
+        f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: "
+        "py3-none-any\n",
         f"{name}-1.0.dist-info/entry_points.txt": f"[{GROUP}]\n{points}\n",
     }
     record = f"{name}-1.0.dist-info/RECORD"
@@ -31,9 +35,20 @@ def install(directory: Path, name: str, modules: Mapping[str, str], plugins: Map
         for path, text in files.items():
             archive.writestr(path, text)
         archive.writestr(
-            record, "".join(f"{path},{_digest(text)},{len(text.encode())}\n" for path, text in files.items()) + f"{record},,\n"
+            record,
+            "".join(f"{path},{_digest(text)},{len(text.encode())}\n" for path, text in files.items())
+            + f"{record},,\n",
         )
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
     return str(target)
 

@@ -12,7 +12,17 @@ import msgspec
 from aurastream.processors.commands.common import json_option, session
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line
-from aurastream.streams import BATCH_MAX, EVENT_BYTES_MAX, Codec, DamagedEntry, Event, InvalidEvent, Outcome, Stream, StreamError
+from aurastream.streams import (
+    BATCH_MAX,
+    EVENT_BYTES_MAX,
+    Codec,
+    DamagedEntry,
+    Event,
+    InvalidEvent,
+    Outcome,
+    Stream,
+    StreamError,
+)
 from aurastream.streams.cloudevents import from_cloudevent, is_cloudevent
 from aurastream.streams.codec import check_identifiers
 
@@ -26,14 +36,27 @@ class _Counts(msgspec.Struct):
 
 
 @click.command()
-@click.option("--stream", "stream_name", default="events", show_default=True, metavar="NAME", help="Created where it is new.")
-@click.option("--expect", multiple=True, metavar="SUBJECT=N", help="Refuse unless the subject has N events (versioned streams).")
+@click.option(
+    "--stream",
+    "stream_name",
+    default="events",
+    show_default=True,
+    metavar="NAME",
+    help="Created where it is new.",
+)
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="SUBJECT=N",
+    help="Refuse unless the subject has N events (versioned streams).",
+)
 @json_option
 @click.pass_context
 def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as_json: bool) -> int:
     """Append the events on stdin, one JSON object a line: ours, or CloudEvents 1.0.
 
-    A line that is no event is named on stderr and left out; the others are appended. Exit code 2 when any was.
+    A line that is no event is named on stderr and left out; the others are appended. Exit code 2 when any
+    was.
     """
     counts = _Counts()
     with session(context) as found:
@@ -51,7 +74,10 @@ def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as
     if as_json:
         print_json({"stream": stream_name, **msgspec.structs.asdict(counts)})
     else:
-        line(f"{stream_name}: {counts.appended} appended, {counts.duplicates} already there, {counts.refused} refused")
+        line(
+            f"{stream_name}: {counts.appended} appended, {counts.duplicates} already there, "
+            f"{counts.refused} refused"
+        )
     return 2 if counts.refused else 0
 
 
@@ -70,7 +96,9 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _event(raw: bytes, codec: Codec) -> Event:
     """The line as an event, through every check. Raises InvalidEvent."""
     if len(raw) > EVENT_BYTES_MAX:
-        raise InvalidEvent("", f"the line has more than {EVENT_BYTES_MAX} bytes; send what is large by reference")
+        raise InvalidEvent(
+            "", f"the line has more than {EVENT_BYTES_MAX} bytes; send what is large by reference"
+        )
     try:
         content = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -86,7 +114,10 @@ def _event(raw: bytes, codec: Codec) -> Event:
             raise InvalidEvent(str(content.get("event_id", ""))[:128], error.reason) from error
         if decoded is None:
             known = ", ".join(sorted(codec.types))
-            raise InvalidEvent(str(content.get("event_id", ""))[:128], f"type {content.get('type')!r} is not installed ({known})")
+            raise InvalidEvent(
+                str(content.get("event_id", ""))[:128],
+                f"type {content.get('type')!r} is not installed ({known})",
+            )
         event = decoded
     codec.encode(event)
     check_identifiers([event])
@@ -106,7 +137,11 @@ def _expected(pairs: tuple[str, ...]) -> dict[str, int]:
 def _refuse(number: int, error: StreamError, counts: _Counts) -> None:
     """Count the line and say why it is left out."""
     counts.refused += 1
-    told = f"event {error.event_id!r} was refused: {error.reason}." if isinstance(error, InvalidEvent) else str(error)
+    told = (
+        f"event {error.event_id!r} was refused: {error.reason}."
+        if isinstance(error, InvalidEvent)
+        else str(error)
+    )
     click.echo(f"aurastream: line {number}: {harmless(told)} Mend the line and send it again.", err=True)
 
 

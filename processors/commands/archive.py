@@ -1,4 +1,6 @@
-"""aurastream archive: close what the log holds into segments of the archive; list them; tell the server that they were moved."""
+"""aurastream archive: close what the log holds into segments of the archive; list them; tell the server that
+they were moved.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,31 @@ if TYPE_CHECKING:
     from aurastream.streams.archive.manifest import Manifest
     from aurastream.streams.archive.reading import StreamArchive
 
-SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last", "entries")} | {"bytes": "file_bytes", "head": "hash"}
+SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last", "entries")} | {
+    "bytes": "file_bytes",
+    "head": "hash",
+}
 COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes", "head~"]
 
 
 @click.group(invoke_without_command=True)
 @stream_option_all
-@click.option("--until", metavar="TIME", help="Only what was appended before this (ISO 8601; a date is 00:00 UTC).")
-@click.option("--min-events", default=1, show_default=True, type=click.IntRange(1), help="Close no smaller segment.")
+@click.option(
+    "--until", metavar="TIME", help="Only what was appended before this (ISO 8601; a date is 00:00 UTC)."
+)
+@click.option(
+    "--min-events", default=1, show_default=True, type=click.IntRange(1), help="Close no smaller segment."
+)
 @json_option
 @click.pass_context
-def archive(context: click.Context, stream_names: tuple[str, ...], until: str | None, min_events: int, as_json: bool) -> int:
+def archive(
+    context: click.Context, stream_names: tuple[str, ...], until: str | None, min_events: int, as_json: bool
+) -> int:
     """Close what the log holds into segments of the archive (AURASTREAM_ARCHIVE).
 
-    Segments are Parquet files, chained by hash, of at most AURASTREAM_SEGMENT_EVENTS entries. Nothing leaves the log: see trim.
-    A partition that is refused is named and left, the others are archived; then the exit code is 1.
+    Segments are Parquet files, chained by hash, of at most AURASTREAM_SEGMENT_EVENTS entries. Nothing leaves
+    the log: see trim. A partition that is refused is named and left, the others are archived; then the exit
+    code is 1.
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -45,7 +57,10 @@ def archive(context: click.Context, stream_names: tuple[str, ...], until: str | 
             archiver.check_place()
         made = [item for archiver in archivers for item in _close(archiver, end, min_events, refused)]
     if as_json:
-        told = [{"stream": name, "partition": partition, "message": message} for name, partition, message in refused]
+        told = [
+            {"stream": name, "partition": partition, "message": message}
+            for name, partition, message in refused
+        ]
         print_json({"segments": _rows(made), "refused": told})
     else:
         _show(f"{len(made)} segments closed", made)
@@ -90,7 +105,9 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
         ]
     found_there = sum(count for _, _, count in moved)
     if as_json:
-        rows = [{"stream": name, "partition": partition, "segments": count} for name, partition, count in moved]
+        rows = [
+            {"stream": name, "partition": partition, "segments": count} for name, partition, count in moved
+        ]
         print_json({"archive": found.settings.archive, "partitions": rows})
     else:
         line(f"the archive is at {found.settings.archive}: {found_there} segments found there")
@@ -103,14 +120,19 @@ def _archiver(found: Session, stream: Stream) -> Archiver:
     return Archiver(_opened(found, stream), operations)
 
 
-def _close(archiver: Archiver, end: str, min_events: int, refused: list[tuple[str, int, str]]) -> Iterator[Manifest]:
+def _close(
+    archiver: Archiver, end: str, min_events: int, refused: list[tuple[str, int, str]]
+) -> Iterator[Manifest]:
     """Archive one stream, telling of each segment, and of partitions that are refused."""
     stream = archiver.stream
     for partition in range(stream.partitions):
         try:
             for manifest in archiver.run(partition, end, min_events):
                 kept = f"{manifest.file_bytes / manifest.entries:.1f} bytes each"
-                notes.print(f"{stream.name}/{partition}: segment {manifest.number}, {manifest.entries:,} entries, {kept}")
+                notes.print(
+                    f"{stream.name}/{partition}: segment {manifest.number}, {manifest.entries:,} entries, "
+                    f"{kept}"
+                )
                 yield manifest
         except (ArchiveRefused, ArchiveDamaged) as error:
             refused.append((stream.name, partition, str(error)))
@@ -118,7 +140,9 @@ def _close(archiver: Archiver, end: str, min_events: int, refused: list[tuple[st
 
 
 def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:
-    """The named streams, or all whose log is here; operations comes last, and is there, as archiving the others appends to it."""
+    """The named streams, or all whose log is here; operations comes last, and is there, as archiving the
+    others appends to it.
+    """
     found.open(OPERATIONS, create=True)
     streams = found.streams(names)
     chosen = streams if names else [stream for stream in streams if stream.is_log_here]
@@ -128,7 +152,9 @@ def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:
 def _opened(found: Session, stream: Stream) -> StreamArchive:
     opened = open_archive(found.settings, stream)
     if opened is None:
-        raise StreamError("no archive is set. Set AURASTREAM_ARCHIVE to a directory or an fsspec URL (s3://bucket/prefix).")
+        raise StreamError(
+            "no archive is set. Set AURASTREAM_ARCHIVE to a directory or an fsspec URL (s3://bucket/prefix)."
+        )
     return opened
 
 

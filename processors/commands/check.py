@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import click
 import msgspec
 
-from aurastream.processors.checking import check_all
 from aurastream.processors.commands.common import json_option, projection_option, session, stream_option_all
+from aurastream.processors.history.checking import check_all
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import Checked
@@ -21,11 +21,13 @@ from aurastream.streams.soundness import unsound
 @stream_option_all
 @json_option
 @click.pass_context
-def check(context: click.Context, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool) -> int:
+def check(
+    context: click.Context, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool
+) -> int:
     """Compare every view with a new fold of the log.
 
-    Every table of every view and every count, and what a stream's own keys say of its entries (partitions, versions). Exit code 1 when
-    they differ.
+    Every table of every view and every count, and what a stream's own keys say of its entries (partitions,
+    versions). Exit code 1 when they differ.
     """
     with session(context) as found:
         projections = found.installed.chosen(names)
@@ -53,12 +55,20 @@ def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> Non
     for result in done:
         view = generation_group(result.projection, result.generation)
         held = rows.setdefault((result.stream, view), [0] * 6)
-        counts = (result.events, result.applied, result.duplicates, result.dead, result.rows, result.differing)
+        counts = (
+            result.events,
+            result.applied,
+            result.duplicates,
+            result.dead,
+            result.rows,
+            result.differing,
+        )
         rows[result.stream, view] = [a + b for a, b in zip(held, counts, strict=True)]
         where = f"{result.stream}/{result.partition} {view}"
         wrong += [f"{where}: {complaint}" for complaint in result.complaints]
         wrong += [
-            f"{where}: {item.table} {harmless(item.key)}: the view has {harmless(item.view, 120) or 'nothing'}, "
+            f"{where}: {item.table} {harmless(item.key)}: the view has "
+            f"{harmless(item.view, 120) or 'nothing'}, "
             f"the log says {harmless(item.log, 120) or 'nothing'}"
             for item in result.differences
         ]
@@ -71,4 +81,7 @@ def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> Non
         told = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}"
         line(f"check: view != fold(log): {told} in {events:,} events and {compared:,} rows", "bold red")
     else:
-        line(f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows equal)", "bold green")
+        line(
+            f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows equal)",
+            "bold green",
+        )

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from aurastream.processors.connect import Connection, connected
-from aurastream.processors.importer import IMPORTS
+from aurastream.processors.importing.importer import IMPORTS
 from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.streams import History, Server, Settings, Stream, list_streams, open_stream
@@ -19,8 +19,12 @@ from aurastream.streams.archive import history_of
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")
-stream_option_all = click.option("--stream", "stream_names", multiple=True, metavar="NAME", help="Only this stream (repeatable).")
-projection_option = click.option("--projection", "names", multiple=True, metavar="NAME", help="Only this one (repeatable).")
+stream_option_all = click.option(
+    "--stream", "stream_names", multiple=True, metavar="NAME", help="Only this stream (repeatable)."
+)
+projection_option = click.option(
+    "--projection", "names", multiple=True, metavar="NAME", help="Only this one (repeatable)."
+)
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -41,7 +45,9 @@ class Session(msgspec.Struct, frozen=True):
 
     def open(self, name: str, *, create: bool = False) -> Stream:
         """A stream with the codec of all installed event types."""
-        return open_stream(self.server, name, codec=self.installed.codec(), settings=self.settings, create=create)
+        return open_stream(
+            self.server, name, codec=self.installed.codec(), settings=self.settings, create=create
+        )
 
     def history(self, stream: Stream) -> History:
         """The stream's whole past: the archive that the settings name, then the log."""
@@ -71,7 +77,8 @@ class Session(msgspec.Struct, frozen=True):
                 "Append or import, then `aurastream run --until-idle`."
             )
         raise click.UsageError(
-            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}; choose with --stream"
+            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}; choose "
+            "with --stream"
         )
 
 

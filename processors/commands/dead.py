@@ -9,7 +9,14 @@ import click
 import msgspec
 
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.effects import OPERATIONS, DeadLetter, DeadLetterUnknown, discard, list_letters, retry
+from aurastream.processors.effects import (
+    OPERATIONS,
+    DeadLetter,
+    DeadLetterUnknown,
+    discard,
+    list_letters,
+    retry,
+)
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.streams import DamagedEntry, Stream
@@ -36,11 +43,15 @@ def dead() -> None:
 def list_(context: click.Context, group: str | None, stream_names: tuple[str, ...], as_json: bool) -> None:
     """All dead letters, or those of GROUP, in the order of the log."""
     with session(context) as found:
-        letters = [letter for stream in found.streams(stream_names) for letter in _letters(found, stream, group)]
+        letters = [
+            letter for stream in found.streams(stream_names) for letter in _letters(found, stream, group)
+        ]
     if as_json:
         print_json({"letters": letters})
         return
-    rows = [[item.group, _place(item), item.state, item.subject, item.attempts, item.reason] for item in letters]
+    rows = [
+        [item.group, _place(item), item.state, item.subject, item.attempts, item.reason] for item in letters
+    ]
     table("Dead letters", ["group~", "place", "state", "subject~", "attempts", "reason~"], rows)
 
 
@@ -53,7 +64,14 @@ def show(context: click.Context, group: str, place: str, as_json: bool) -> None:
     """One dead letter of GROUP with its event."""
     with session(context) as found:
         stream, partition, position = _parsed(found, place)
-        letter = next((item for item in list_letters(stream, group) if (item.partition, item.position) == (partition, position)), None)
+        letter = next(
+            (
+                item
+                for item in list_letters(stream, group)
+                if (item.partition, item.position) == (partition, position)
+            ),
+            None,
+        )
         if letter is None:
             raise DeadLetterUnknown(group, place)
         event = _event(stream, partition, position)
@@ -80,7 +98,11 @@ def retry_(context: click.Context, group: str, place: str, why: str, as_json: bo
         stream, partition, position = _parsed(found, place)
         is_new = retry(stream, found.open(OPERATIONS, create=True), group, partition, position, why)
     told = "runs again" if is_new else "runs again already"
-    _tell({"group": group, "place": place, "state": "due", "changed": is_new}, f"{place} {told}, as soon as {group} does", as_json)
+    _tell(
+        {"group": group, "place": place, "state": "due", "changed": is_new},
+        f"{place} {told}, as soon as {group} does",
+        as_json,
+    )
 
 
 @dead.command("discard")
@@ -94,7 +116,11 @@ def discard_(context: click.Context, group: str, place: str, why: str, as_json: 
     with session(context) as found:
         stream, partition, position = _parsed(found, place)
         discard(stream, found.open(OPERATIONS, create=True), group, partition, position, why)
-    _tell({"group": group, "place": place, "state": "discarded", "changed": True}, f"{place} is discarded", as_json)
+    _tell(
+        {"group": group, "place": place, "state": "discarded", "changed": True},
+        f"{place} is discarded",
+        as_json,
+    )
 
 
 def _letters(found: Session, stream: Stream, group: str | None) -> Iterator[DeadLetter]:
@@ -110,10 +136,15 @@ def _parsed(found: Session, place: str) -> tuple[Stream, int, str]:
     partition, _, position = rest.partition("/")
     milliseconds, _, sequence = position.partition("-")
     if not (partition.isdecimal() and milliseconds.isdecimal() and sequence.isdecimal()):
-        raise click.BadParameter(f"{place!r} is not STREAM/PARTITION/POSITION, as `aurastream dead list` shows it", param_hint="PLACE")
+        raise click.BadParameter(
+            f"{place!r} is not STREAM/PARTITION/POSITION, as `aurastream dead list` shows it",
+            param_hint="PLACE",
+        )
     stream = found.open(name)
     if int(partition) >= stream.partitions:
-        raise click.BadParameter(f"{name} has partitions 0 to {stream.partitions - 1}, not {partition}", param_hint="PLACE")
+        raise click.BadParameter(
+            f"{name} has partitions 0 to {stream.partitions - 1}, not {partition}", param_hint="PLACE"
+        )
     return stream, int(partition), position
 
 
@@ -123,7 +154,9 @@ def _event(stream: Stream, partition: int, position: str) -> Any:
     if not entries:
         return None
     try:
-        return msgspec.json.decode(stream.keyring.open_json(entry_json(f"{stream.name}/{partition}/{position}", entries[0][1])))
+        return msgspec.json.decode(
+            stream.keyring.open_json(entry_json(f"{stream.name}/{partition}/{position}", entries[0][1]))
+        )
     except (DamagedEntry, msgspec.MsgspecError):
         return {"fields": [field.decode(errors="replace")[:1_000] for field in entries[0][1]]}
 

@@ -11,29 +11,37 @@ from aurastream.processors.commands.common import json_option, session
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line
 from aurastream.streams import OPERATIONS, operator
-from aurastream.streams.personal.keyring import KEY_AGE_S
+from aurastream.streams.keyring import KEY_AGE_S
 
 FILES = {"aof": "append-only file", "rdb": "snapshot"}
 
 
 @click.command()
 @click.argument("creator")
-@click.option("--why", required=True, metavar="TEXT", help="For the audit trail; without the creator's name, for it stays.")
+@click.option(
+    "--why",
+    required=True,
+    metavar="TEXT",
+    help="For the audit trail; without the creator's name, for it stays.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask first.")
 @json_option
 @click.pass_context
 def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bool) -> None:
     """Drop the key of CREATOR, the platform's id as its events had it when they were appended.
 
-    All that was sealed with the key (title and channel of its clips, what handlers said of them) then reads as nothing: in the log, the
-    views, dead letters, the archive. Nothing is rewritten, so checks, rebuilds and the archive's chain of hashes go on as before.
-    The fact is an event of the stream "operations", under the pseudonym that the creator's events carry.
+    All that was sealed with the key (title and channel of its clips, what handlers said of them) then reads
+    as nothing: in the log, the views, dead letters, the archive. Nothing is rewritten, so checks, rebuilds
+    and the archive's chain of hashes go on as before. The fact is an event of the stream "operations", under
+    the pseudonym that the creator's events carry.
 
-    Stop what appends the creator's events first: new ones get a new key. Running processes forget the old one within 5 seconds.
-    The server is asked to rewrite its append-only file and its snapshot. Replicas keep files of their own: have them rewritten too.
-    A backup from before can be read until it is deleted; without AURASTREAM_MASTER_KEY by whoever has it.
+    Stop what appends the creator's events first: new ones get a new key. Running processes forget the old one
+    within 5 seconds. The server is asked to rewrite its append-only file and its snapshot. Replicas keep
+    files of their own: have them rewritten too. A backup from before can be read until it is deleted; without
+    AURASTREAM_MASTER_KEY by whoever has it.
 
-    Not covered: what was appended without a creator, subjects and event IDs, files you imported, and what left for elsewhere.
+    Not covered: what was appended without a creator, subjects and event IDs, files you imported, and what
+    left for elsewhere.
     Exit code 1 when there is no such key: nothing was sealed for CREATOR, or it is erased already.
     """
     if not yes:
@@ -46,9 +54,14 @@ def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bo
         files = forget_on_disk(found.server)
     if as_json:
         earlier = [item.subject for item in settled]
-        print_json({"pseudonym": event.subject, "event_id": event.event_id, "rewriting": files, "settled": earlier})
+        print_json(
+            {"pseudonym": event.subject, "event_id": event.event_id, "rewriting": files, "settled": earlier}
+        )
         return
-    line(f"erased: what {event.subject} stood for cannot be read any more; running processes forget it within {KEY_AGE_S:.0f} s")
+    line(
+        f"erased: what {event.subject} stood for cannot be read any more; running processes forget it "
+        f"within {KEY_AGE_S:.0f} s"
+    )
     for item in settled:
         line(f"settled: the erasure of {item.subject}, which was interrupted, is in the audit trail now")
     for name, is_asked in files.items():

@@ -28,10 +28,18 @@ def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
     """Every group that joined, per partition, the slowest first."""
     with session(context) as found:
         rows = [
-            {"stream": stream.name, "partition": keys.partition, "group": item.group, "events": item.events, "bytes": item.bytes,
-             "joined_at": datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat()}
-            for stream in found.streams(stream_names) for keys in stream.keys for item in backlogs(found.server, keys)
-        ]  # fmt: skip
+            {
+                "stream": stream.name,
+                "partition": keys.partition,
+                "group": item.group,
+                "events": item.events,
+                "bytes": item.bytes,
+                "joined_at": datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat(),
+            }
+            for stream in found.streams(stream_names)
+            for keys in stream.keys
+            for item in backlogs(found.server, keys)
+        ]
     if as_json:
         print_json({"groups": rows})
         return
@@ -56,17 +64,25 @@ def forget_(context: click.Context, name: str, stream_name: str, why: str, as_js
     """
     with session(context) as found:
         stream = found.open(stream_name)
-        behind = sum(item.events for keys in stream.keys for item in backlogs(found.server, keys) if item.group == name)
+        behind = sum(
+            item.events for keys in stream.keys for item in backlogs(found.server, keys) if item.group == name
+        )
         partitions = forget(found.server, stream.keys, name)
         if not partitions:
             raise ProjectionError(
-                f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows those that do."
+                f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows "
+                "those that do."
             )
         now = datetime.now(UTC)
         event = GroupForgotten(
-            event_id=named_id(stream_name, name, "forgotten", now.isoformat()), subject=name, occurred_at=now, source=operator(),
-            producers_of=stream_name, behind_events=behind, why=why,
-        )  # fmt: skip
+            event_id=named_id(stream_name, name, "forgotten", now.isoformat()),
+            subject=name,
+            occurred_at=now,
+            source=operator(),
+            producers_of=stream_name,
+            behind_events=behind,
+            why=why,
+        )
         found.open(OPERATIONS, create=True).append([event])
     if as_json:
         print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})

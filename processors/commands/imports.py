@@ -9,11 +9,18 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from aurastream.processors.commands.common import json_option, session
-from aurastream.processors.formats import FORMATS, read_metadata
-from aurastream.processors.importer import BATCH, IMPORTS, Imported, import_file, sha256_of
+from aurastream.processors.importing.formats import FORMATS, read_metadata
+from aurastream.processors.importing.importer import BATCH, IMPORTS, Imported, import_file, sha256_of
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, notes
 
@@ -23,8 +30,14 @@ from aurastream.processors.show import harmless, line, notes
 @click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="What the file is.")
 @click.option("--metadata", type=click.Path(path_type=Path), help="Titles and publication dates (chzzk).")
 @click.option("--stream", "stream_name", metavar="NAME", help="Default: the format's name.")
-@click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1, 100_000), help="Rows an append.")
-@click.option("--rejects", type=click.Path(path_type=Path), help="Where refused rows go. Default: FILE's name.rejects.jsonl here.")
+@click.option(
+    "--batch", default=BATCH, show_default=True, type=click.IntRange(1, 100_000), help="Rows an append."
+)
+@click.option(
+    "--rejects",
+    type=click.Path(path_type=Path),
+    help="Where refused rows go. Default: FILE's name.rejects.jsonl here.",
+)
 @json_option
 @click.pass_context
 def import_(
@@ -39,8 +52,9 @@ def import_(
 ) -> None:
     """Append a file's rows as events, each once.
 
-    The event ID is the file's name and the data row's number, so an import that was killed goes on when it is repeated. Refused
-    rows are counted, named in the rejects file with their reason, and appended as events of the stream "imports".
+    The event ID is the file's name and the data row's number, so an import that was killed goes on when it is
+    repeated. Refused rows are counted, named in the rejects file with their reason, and appended as events of
+    the stream "imports".
     """
     sha256_of(file)  # before a stream is made for it: a file that cannot be read leaves nothing behind
     known = read_metadata(metadata) if metadata else None
@@ -48,9 +62,15 @@ def import_(
         stream, imports = found.open(stream_name or form, create=True), found.open(IMPORTS, create=True)
         started = time.perf_counter()
         result = import_file(
-            file, FORMATS[form], stream, imports, metadata=known, batch=batch, rejects_path=rejects,
+            file,
+            FORMATS[form],
+            stream,
+            imports,
+            metadata=known,
+            batch=batch,
+            rejects_path=rejects,
             progress=lambda done: advance(done.rows),
-        )  # fmt: skip
+        )
         seconds = time.perf_counter() - started
     if as_json:
         print_json({**msgspec.structs.asdict(result), "seconds": round(seconds, 3)})
@@ -71,8 +91,12 @@ def tell_import(result: Imported, seconds: float) -> None:
 def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr where that is a terminal; the function takes how many are done."""
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)

@@ -14,11 +14,11 @@ import click
 import msgspec
 
 from aurastream.processors.commands.common import Session, json_option, session, stream_option
-from aurastream.processors.importer import IMPORTS
+from aurastream.processors.importing.importer import IMPORTS
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, notes, table
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.apply import Fenced, Retired
+from aurastream.projections.engine.apply import Fenced, Retired
 from aurastream.streams import OPERATIONS, Stream, operator
 
 KEEP_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -33,7 +33,9 @@ def duration_ms(context: click.Context, parameter: click.Parameter, text: str) -
     """24h, 90m, 7d, 30s or 0, in milliseconds. Raises BadParameter."""
     found = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", text.strip())
     if found is None or (not found[2] and int(found[1])):
-        raise click.BadParameter(f"{text!r} is no time: give a number and s, m, h or d, as in 24h; 0 keeps nothing")
+        raise click.BadParameter(
+            f"{text!r} is no time: give a number and s, m, h or d, as in 24h; 0 keeps nothing"
+        )
     seconds = int(found[1]) * KEEP_UNITS.get(found[2], 0)
     if seconds > KEEP_MAX_S:
         raise click.BadParameter(f"{text!r} is too long: 10 years at most")
@@ -43,8 +45,19 @@ def duration_ms(context: click.Context, parameter: click.Parameter, text: str) -
 @click.command()
 @click.argument("projection")
 @stream_option
-@click.option("--accept", is_flag=True, help="Swap although it differs from the live view; with --subject: put the rows right.")
-@click.option("--keep", "keep_ms", default="24h", show_default=True, callback=duration_ms, help="How long the one before is kept.")
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Swap although it differs from the live view; with --subject: put the rows right.",
+)
+@click.option(
+    "--keep",
+    "keep_ms",
+    default="24h",
+    show_default=True,
+    callback=duration_ms,
+    help="How long the one before is kept.",
+)
 @click.option("--abandon", "is_abandoned", is_flag=True, help="Give up what was built and is not live.")
 @click.option("--subject", metavar="KEY", help="Fold one key of the live view anew instead.")
 @click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
@@ -63,8 +76,9 @@ def rebuild(
 ) -> int:
     """Fold a view anew, from archive and log, beside the live one; swap when the two are equal.
 
-    Killed or stopped, it goes on where it was when started again. Exit code 1 when they differ: the rows are listed, and --accept
-    swaps all the same. Readers see the old view or the new one, never a mixture. The old one is kept for `aurastream rollback`.
+    Killed or stopped, it goes on where it was when started again. Exit code 1 when they differ: the rows are
+    listed, and --accept swaps all the same. Readers see the old view or the new one, never a mixture. The old
+    one is kept for `aurastream rollback`.
     """
     if subject is not None and is_abandoned:
         raise click.UsageError("--subject and --abandon exclude one another")
@@ -72,7 +86,9 @@ def rebuild(
         chosen = found.installed.projection(projection)
         stream = folded_stream(found, chosen, stream_name)
         if not stream.is_log_here:
-            raise click.UsageError(f"the log of {stream.name!r} is in Kafka: there is nothing here to rebuild from")
+            raise click.UsageError(
+                f"the log of {stream.name!r} is in Kafka: there is nothing here to rebuild from"
+            )
         if is_abandoned:
             return _abandon(stream, chosen, why, as_json)
         if subject is not None:
@@ -81,19 +97,26 @@ def rebuild(
             return _rebuild(found, stream, chosen, accept, keep_ms, why, tuple(context.obj or ()), as_json)
         except (Fenced, Retired) as error:
             raise ProjectionError(
-                f"another process has taken this rebuild over, or given it up, while this one did not answer ({error}). The live view "
+                "another process has taken this rebuild over, or given it up, while this one did not "
+                f"answer ({error}). The live view "
                 "is as it was; `aurastream status` shows the generations."
             ) from error
 
 
 def folded_stream(found: Session, projection: Projection[Any], name: str | None) -> Stream:
-    """The named stream, the one whose view holds something, or, of a view that never was, the only one it folds."""
+    """The named stream, the one whose view holds something, or, of a view that never was, the only one it
+    folds.
+    """
     try:
         return found.holding(projection, name)
     except ProjectionError:
         if name is not None:
             raise
-        every = [stream for stream in found.streams() if projection.folds(stream.name) and stream.name not in (OPERATIONS, IMPORTS)]
+        every = [
+            stream
+            for stream in found.streams()
+            if projection.folds(stream.name) and stream.name not in (OPERATIONS, IMPORTS)
+        ]
         if len(every) != 1:
             raise
         return every[0]
@@ -110,21 +133,40 @@ def _abandon(stream: Stream, projection: Projection[Any], why: str, as_json: boo
     return 0
 
 
-def _subject(found: Session, stream: Stream, projection: Projection[Any], subject: str, accept: bool, why: str, as_json: bool) -> int:
+def _subject(
+    found: Session,
+    stream: Stream,
+    projection: Projection[Any],
+    subject: str,
+    accept: bool,
+    why: str,
+    as_json: bool,
+) -> int:
     from aurastream.projections.rebuild.subject import rebuild_subject
 
     done = rebuild_subject(found.history(stream), projection, subject, accept=accept, by=operator(), why=why)
     if as_json:
         print_json(msgspec.to_builtins(done))
     else:
-        show_differences(f"{projection.name} {subject}", [(stream.keys[done.partition].where, done.differing, done.differences)])
-        verdict = (
-            "put right" if done.is_written else "equal to its events" if not done.differing else "different; --accept puts them right"
+        show_differences(
+            f"{projection.name} {subject}",
+            [(stream.keys[done.partition].where, done.differing, done.differences)],
         )
-        line(f"{harmless(subject)}: {done.events} events folded, {done.rows} rows, {verdict}", "" if not done.differing else "bold")
+        verdict = (
+            "put right"
+            if done.is_written
+            else "equal to its events"
+            if not done.differing
+            else "different; --accept puts them right"
+        )
+        line(
+            f"{harmless(subject)}: {done.events} events folded, {done.rows} rows, {verdict}",
+            "" if not done.differing else "bold",
+        )
         if done.shared:
             line(
-                f"not looked at, as they add up several keys: {', '.join(done.shared)}; `aurastream rebuild {projection.name}` does",
+                f"not looked at, as they add up several keys: {', '.join(done.shared)}; `aurastream rebuild "
+                f"{projection.name}` does",
                 "dim",
             )
     return 0 if done.is_written or not done.differing else 1
@@ -140,15 +182,21 @@ def _rebuild(
     apps: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    from aurastream.processors.rebuilding import Team
-    from aurastream.processors.worker.summary import tune_collector
+    from aurastream.processors.history.rebuilding import Team
+    from aurastream.processors.host.summary import tune_collector
     from aurastream.projections.rebuild.rebuild import Rebuild
 
     tune_collector()
     history, began = found.history(stream), time.perf_counter()
-    with _stopped_by_signals() as stopping, _bar(projection.name) as bar, Team(history, projection, apps) as team:
+    with (
+        _stopped_by_signals() as stopping,
+        _bar(projection.name) as bar,
+        Team(history, projection, apps) as team,
+    ):
         lease_ms = found.settings.lease_ms
-        work = Rebuild(history, projection, by=operator(), why=why, lease_ms=lease_ms, stopping=stopping, on_progress=bar)
+        work = Rebuild(
+            history, projection, by=operator(), why=why, lease_ms=lease_ms, stopping=stopping, on_progress=bar
+        )
         work.crew = team
         with work:
             work.begin()
@@ -158,9 +206,14 @@ def _rebuild(
                 raise _paused(projection)
             differing = sum(one.differing for one in compared)
             result = {
-                "projection": projection.name, "stream": stream.name, "generation": work.generation, "resumed": work.has_resumed,
-                "differing": differing, "compared": msgspec.to_builtins(compared), "swapped": False,
-            }  # fmt: skip
+                "projection": projection.name,
+                "stream": stream.name,
+                "generation": work.generation,
+                "resumed": work.has_resumed,
+                "differing": differing,
+                "compared": msgspec.to_builtins(compared),
+                "swapped": False,
+            }
             if not differing or accept:
                 if work.swap(keep_ms) is None:
                     raise _paused(projection)
@@ -168,11 +221,18 @@ def _rebuild(
                 work.follow()
             read = sum(cursor.read for cursor in work.cursors().values())
     seconds = time.perf_counter() - began
-    result |= {"events": read, "seconds": round(seconds, 3), "events_per_s": round((read - began_at) / seconds)}
+    result |= {
+        "events": read,
+        "seconds": round(seconds, 3),
+        "events_per_s": round((read - began_at) / seconds),
+    }
     if as_json:
         print_json(result)
     else:
-        show_differences(projection.name, [(stream.keys[one.partition].where, one.differing, one.differences) for one in compared])
+        show_differences(
+            projection.name,
+            [(stream.keys[one.partition].where, one.differing, one.differences) for one in compared],
+        )
         _tell(result, keep_ms)
     return 0 if result["swapped"] else 1
 
@@ -181,19 +241,42 @@ def _tell(result: dict[str, Any], keep_ms: int) -> None:
     name, differing = result["projection"], result["differing"]
     line(f"{result['events']:,} events, {result['seconds']:.1f} s, {result['events_per_s']:,} events/s")
     if result["swapped"]:
-        rows = f"although {differing:,} rows differ" if differing else "equal to the one before" if result["compared"] else "the first"
+        rows = (
+            f"although {differing:,} rows differ"
+            if differing
+            else "equal to the one before"
+            if result["compared"]
+            else "the first"
+        )
         line(f"generation {result['generation']} of {name} is live, {rows}", "bold green")
         if keep_ms:
-            line(f"the one before is kept for {keep_ms / 3_600_000:g} h: `aurastream rollback {name}` goes back to it", "dim")
+            line(
+                f"the one before is kept for {keep_ms / 3_600_000:g} h: `aurastream rollback {name}` goes "
+                "back to it",
+                "dim",
+            )
     else:
-        line(f"{differing:,} rows differ; the live view is as it was, generation {result['generation']} is kept as it is", "bold red")
-        line(f"`aurastream rebuild {name} --accept` makes it live all the same, `aurastream rebuild {name} --abandon` gives it up")
+        line(
+            f"{differing:,} rows differ; the live view is as it was, generation {result['generation']} is "
+            "kept as it is",
+            "bold red",
+        )
+        line(
+            f"`aurastream rebuild {name} --accept` makes it live all the same, `aurastream rebuild {name} "
+            "--abandon` gives it up"
+        )
 
 
 def show_differences(title: str, places: list[tuple[str, int, list[Any]]]) -> None:
     """The rows that differ: what the live view has, and what was folded anew."""
     rows = [
-        [where, item.table, harmless(item.key), harmless(item.view, 120) or "nothing", harmless(item.log, 120) or "nothing"]
+        [
+            where,
+            item.table,
+            harmless(item.key),
+            harmless(item.view, 120) or "nothing",
+            harmless(item.log, 120) or "nothing",
+        ]
         for where, _, differences in places
         for item in differences
     ]
@@ -206,7 +289,8 @@ def show_differences(title: str, places: list[tuple[str, int, list[Any]]]) -> No
 
 def _paused(projection: Projection[Any]) -> Paused:
     return Paused(
-        f"stopped after the commit under way; the live view is as it was. `aurastream rebuild {projection.name}` goes on from there, "
+        "stopped after the commit under way; the live view is as it was. `aurastream rebuild "
+        f"{projection.name}` goes on from there, "
         f"`aurastream rebuild {projection.name} --abandon` gives it up."
     )
 
@@ -236,16 +320,23 @@ def _bar(name: str) -> Iterator[Callable[[Any], None]]:
         yield lambda progress: None
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}/s"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}/s"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=notes, transient=True) as shown:
         bar = shown.add_task(f"rebuild {name}", total=None, rate="")
 
         def show(progress: Any) -> None:
             speed = shown.tasks[0].speed
             shown.update(
-                bar, description=f"{progress.step} {name}", completed=progress.read, total=max(progress.total, progress.read),
+                bar,
+                description=f"{progress.step} {name}",
+                completed=progress.read,
+                total=max(progress.total, progress.read),
                 rate=f"{speed:,.0f} events" if speed else "",
-            )  # fmt: skip
+            )
 
         yield show

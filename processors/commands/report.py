@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.importer import IMPORTS
-from aurastream.processors.past import as_of, at_options, positions_told, reader, title_of, told_of
-from aurastream.processors.report import Report, report_of
+from aurastream.processors.history.as_of import as_of, at_options, positions_told, reader, title_of, told_of
+from aurastream.processors.history.report import Report, report_of
+from aurastream.processors.importing.importer import IMPORTS
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import ProjectionError
-from aurastream.projections.clips import Clips
-from aurastream.projections.imports import Imports
+from aurastream.projections.built_in.clips import Clips
+from aurastream.projections.built_in.imports import Imports
 from aurastream.projections.past.as_of import AsOf
 from aurastream.streams import list_streams
 
@@ -46,9 +46,17 @@ def _show(made: Report, when: AsOf | None) -> None:
     for name, value in plain.items():
         line(f"{name:<31} {f'{value:,}' if isinstance(value, int) else harmless(str(value or '-'))}")
     for name in ("top20_max_velocity", "top20_last_velocity"):
-        rows = [[row["id"], row["delta"], row["seconds"], row["velocity_per_hour"], row["to"]] for row in content[name]]
+        rows = [
+            [row["id"], row["delta"], row["seconds"], row["velocity_per_hour"], row["to"]]
+            for row in content[name]
+        ]
         table(name, ["id", "delta", "seconds", "views/hour", "until"], rows)
-    table("Categories", ["category~", "clips", "latest views"], [
-        [row["category"] or "(none)", row["subjects"], row["latest_views_sum"]] for row in content["categories"]
-    ])  # fmt: skip
+    table(
+        "Categories",
+        ["category~", "clips", "latest views"],
+        [
+            [row["category"] or "(none)", row["subjects"], row["latest_views_sum"]]
+            for row in content["categories"]
+        ],
+    )
     line(positions_told(made.positions), "dim")

@@ -19,13 +19,20 @@ import click
 import msgspec
 import structlog
 
-from aurastream.processors.commands.common import Session, cached_streams, json_option, projection_option, session, stream_option_all
+from aurastream.processors.commands.common import (
+    Session,
+    cached_streams,
+    json_option,
+    projection_option,
+    session,
+    stream_option_all,
+)
+from aurastream.processors.host.summary import Summary, tune_collector
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line
-from aurastream.processors.worker.summary import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
-from aurastream.projections.generations import field_of, read_records
-from aurastream.projections.retirement import retire_due
+from aurastream.projections.engine.generations import field_of, read_records
+from aurastream.projections.engine.retirement import retire_due
 from aurastream.streams import operator
 
 PORT = 6066
@@ -45,13 +52,18 @@ log = structlog.get_logger("aurastream.run")
 @json_option
 @click.pass_context
 def run(
-    context: click.Context, until_idle: bool, web_port: str, names: tuple[str, ...], stream_names: tuple[str, ...], as_json: bool
+    context: click.Context,
+    until_idle: bool,
+    web_port: str,
+    names: tuple[str, ...],
+    stream_names: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Fold the events into the views, each event once.
 
-    All installed projections and all streams, unless some are named; streams created later are taken up. SIGTERM and Ctrl-C stop it
-    between two batches. Processes that run for ever share the partitions by leases; one that runs until idle takes part in none and
-    races harmlessly with them.
+    All installed projections and all streams, unless some are named; streams created later are taken up.
+    SIGTERM and Ctrl-C stop it between two batches. Processes that run for ever share the partitions by
+    leases; one that runs until idle takes part in none and races harmlessly with them.
     """
     with session(context) as found:
         found.installed.chosen(names)
@@ -63,34 +75,51 @@ def run(
     if as_json:
         print_json(msgspec.structs.asdict(summary))
     else:
-        told = ", ".join(f"{name} {events:,}" for name, events in sorted(summary.projections.items())) or "nothing new"
+        told = (
+            ", ".join(f"{name} {events:,}" for name, events in sorted(summary.projections.items()))
+            or "nothing new"
+        )
         line(f"read {told} in {summary.seconds:.1f} s")
 
 
-def _work(names: tuple[str, ...], stream_names: tuple[str, ...], apps: tuple[str, ...], web_port: str) -> Summary:
-    """The worker of a Faust app, until a signal. Imported here, as Faust takes a third of a second that no other verb should pay."""
-    from aurastream.processors.worker.build import Options, make_app
-    from aurastream.processors.worker.process import run_worker
+def _work(
+    names: tuple[str, ...], stream_names: tuple[str, ...], apps: tuple[str, ...], web_port: str
+) -> Summary:
+    """The worker of a Faust app, until a signal. Imported here, as Faust takes a third of a second that no
+    other verb should pay.
+    """
+    from aurastream.processors.host.app import Options, make_app
+    from aurastream.processors.host.process import run_worker
 
     return run_worker(make_app(Options(names, stream_names, apps, _port(web_port))))
 
 
 def _port(text: str) -> int | None:
-    """The port for the pages; None for no pages. Raises BadParameter for what is none, and for one that is taken."""
+    """The port for the pages; None for no pages. Raises BadParameter for what is none, and for one that is
+    taken.
+    """
     if text == "off":
         return None
     if text == "auto":
         return PORT if _is_first() and _is_free(PORT) else 0
     if not text.isdecimal() or not 1 <= int(text) <= 65_535:
-        raise click.BadParameter(f"{text!r} is no port: give 1 to 65535, auto or off", param_hint="--web-port")
+        raise click.BadParameter(
+            f"{text!r} is no port: give 1 to 65535, auto or off", param_hint="--web-port"
+        )
     if not _is_free(int(text)):
         raise click.BadParameter(f"port {text} is taken: give another, or auto", param_hint="--web-port")
     return int(text)
 
 
 def _is_first() -> bool:
-    """Whether no other process of this user has the usual port; it stays ours until we end. Of two that start at once, one is."""
-    lock = os.open(Path(tempfile.gettempdir()) / f"aurastream-{os.getuid()}-{PORT}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Whether no other process of this user has the usual port; it stays ours until we end. Of two that start
+    at once, one is.
+    """
+    lock = os.open(
+        Path(tempfile.gettempdir()) / f"aurastream-{os.getuid()}-{PORT}.lock",
+        os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+        0o600,
+    )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -21,7 +21,8 @@ from aurastream.streams.schema.survey import Survey, survey
 
 JSON_SCHEMA, ASYNCAPI = "json-schema", "asyncapi"
 BREAKS = (
-    "To keep old entries readable: undo the change, or raise the type's schema_version and register an upcaster from the version "
+    "To keep old entries readable: undo the change, or raise the type's schema_version and register an "
+    "upcaster from the version "
     "before in UPCASTERS. If no such entry was ever appended, export a new baseline."
 )
 
@@ -35,15 +36,29 @@ def schema() -> None:
 
 
 @schema.command()
-@click.option("--format", "form", type=click.Choice([JSON_SCHEMA, ASYNCAPI]), default=JSON_SCHEMA, show_default=True, help="Which.")
-@click.option("--streams", "with_streams", is_flag=True, help="asyncapi: a channel for each registered stream; asks the server.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Instead of stdout.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([JSON_SCHEMA, ASYNCAPI]),
+    default=JSON_SCHEMA,
+    show_default=True,
+    help="Which.",
+)
+@click.option(
+    "--streams",
+    "with_streams",
+    is_flag=True,
+    help="asyncapi: a channel for each registered stream; asks the server.",
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Instead of stdout."
+)
 @click.pass_context
 def export(context: click.Context, form: str, with_streams: bool, output: Path | None) -> None:
     """JSON Schema 2020-12 of every installed event type, or an AsyncAPI 3.0 document of streams and types.
 
-    The same types give the same bytes, so the file can be committed; `aurastream schema check FILE` compares later types with it.
-    Without --streams no server is asked.
+    The same types give the same bytes, so the file can be committed; `aurastream schema check FILE` compares
+    later types with it. Without --streams no server is asked.
     """
     if with_streams and form != ASYNCAPI:
         raise click.UsageError("--streams is of --format asyncapi; a JSON Schema names no streams")
@@ -58,7 +73,8 @@ def export(context: click.Context, form: str, with_streams: bool, output: Path |
         return
     output.write_bytes(as_bytes(document))
     notes.print(
-        f"{output}: {form} of {len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types",
+        f"{output}: {form} of "
+        f"{len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types",
         soft_wrap=True,
     )
 
@@ -72,16 +88,27 @@ def _asyncapi(installed: Installed, streams: Any) -> dict[str, Any]:
 @schema.command()
 @click.argument("baseline", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--log", "with_log", is_flag=True, help="Decode every entry of every stream, archive included. The default without BASELINE."
+    "--log",
+    "with_log",
+    is_flag=True,
+    help="Decode every entry of every stream, archive included. The default without BASELINE.",
 )
 @stream_option_all
 @json_option
 @click.pass_context
-def check(context: click.Context, baseline: Path | None, with_log: bool, stream_names: tuple[str, ...], as_json: bool) -> int:
-    """Whether the installed types read what was written by those of BASELINE, a JSON Schema of `schema export`.
+def check(
+    context: click.Context,
+    baseline: Path | None,
+    with_log: bool,
+    stream_names: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Whether the installed types read what was written by those of BASELINE, a JSON Schema of `schema
+    export`.
 
-    Exit code 1 when an entry of before would not decode, or would mean something else, each change with a sentence; with --log, when
-    an entry of a log does not decode. Entries that are damaged or of types not installed are counted, and fail nothing.
+    Exit code 1 when an entry of before would not decode, or would mean something else, each change with a
+    sentence; with --log, when an entry of a log does not decode. Entries that are damaged or of types not
+    installed are counted, and fail nothing.
     """
     with_log = with_log or baseline is None
     if stream_names and not with_log:
@@ -115,22 +142,35 @@ def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
 def _show(changes: list[Change], found: Survey | None, baseline: Path | None) -> None:
     breaking = [change for change in changes if change.is_breaking]
     for change in changes:
-        line(f"{'breaks' if change.is_breaking else 'fine'}: {harmless(change.sentence)}", "red" if change.is_breaking else "dim")
+        line(
+            f"{'breaks' if change.is_breaking else 'fine'}: {harmless(change.sentence)}",
+            "red" if change.is_breaking else "dim",
+        )
     if found is not None:
         _show_survey(found)
     if breaking:
         line(BREAKS)
-        line(f"schema: {len(breaking)} breaking change{'s' if len(breaking) > 1 else ''} since {baseline}", "bold red")
+        line(
+            f"schema: {len(breaking)} breaking change{'s' if len(breaking) > 1 else ''} since {baseline}",
+            "bold red",
+        )
     elif baseline is not None:
         line(f"schema: what {baseline} describes still decodes", "bold green")
 
 
 def _show_survey(found: Survey) -> None:
     for tag, versions in sorted(found.decoded.items()):
-        line(f"{harmless(tag)}: " + ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items())), "dim")
+        line(
+            f"{harmless(tag)}: "
+            + ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items())),
+            "dim",
+        )
     for tag, count in sorted(found.unknown.items()):
         line(f"{harmless(tag)}: {count:,} of a type that is not installed", "yellow")
-    for what, count, named in (("damaged", found.damaged, found.damaged_named), ("refused", found.refused, found.refused_named)):
+    for what, count, named in (
+        ("damaged", found.damaged, found.damaged_named),
+        ("refused", found.refused, found.refused_named),
+    ):
         for item in named:
             line(f"{what}: {item.place}: {harmless(item.reason)}", "red")
         if count > len(named):

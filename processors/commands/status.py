@@ -11,7 +11,7 @@ from aurastream.processors.commands.common import Session, json_option, session
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import line, table
 from aurastream.projections import View
-from aurastream.projections.generations import NEVER_REBUILT, State, read_record
+from aurastream.projections.engine.generations import NEVER_REBUILT, State, read_record
 from aurastream.streams import Settings, Stream, list_streams
 from aurastream.streams.groups import Cursor, Lag, cursor_of, lag_of
 from aurastream.streams.keys import generation_group
@@ -28,10 +28,18 @@ def status(context: click.Context, as_json: bool) -> None:
     with session(context) as found:
         memory = _memory(found)
         streams = {name: _stream(found, found.open(name)) for name in list_streams(found.server)}
-        known = {name: {"version": p.version, "fingerprint": p.fingerprint} for name, p in sorted(found.installed.projections.items())}
+        known = {
+            name: {"version": p.version, "fingerprint": p.fingerprint}
+            for name, p in sorted(found.installed.projections.items())
+        }
         facts = found.server.facts
         content = {
-            "server": {"name": facts.name, "cluster": facts.is_cluster, "eviction": facts.eviction, "memory_bytes": memory},
+            "server": {
+                "name": facts.name,
+                "cluster": facts.is_cluster,
+                "eviction": facts.eviction,
+                "memory_bytes": memory,
+            },
             "home": str(found.connection.home) if found.connection.home else None,
             "streams": streams,
             "projections": known,
@@ -66,14 +74,33 @@ def _stream(found: Session, stream: Stream) -> dict[str, Any]:
             }
         )
     installed = found.installed
-    groups = {name: _views(stream, view) for name, view in sorted(installed.projections.items()) if view.folds(stream.name)}
-    generations = {name: _generations(stream, view) for name, view in sorted(installed.projections.items()) if view.folds(stream.name)}
-    groups |= {name: _effects(stream, name) for name, effect in sorted(installed.processors.items()) if effect.reads(stream.name)}
-    return {"partitions": partitions, "versioned": stream.versioned, "groups": groups, "generations": generations}
+    groups = {
+        name: _views(stream, view)
+        for name, view in sorted(installed.projections.items())
+        if view.folds(stream.name)
+    }
+    generations = {
+        name: _generations(stream, view)
+        for name, view in sorted(installed.projections.items())
+        if view.folds(stream.name)
+    }
+    groups |= {
+        name: _effects(stream, name)
+        for name, effect in sorted(installed.processors.items())
+        if effect.reads(stream.name)
+    }
+    return {
+        "partitions": partitions,
+        "versioned": stream.versioned,
+        "groups": groups,
+        "generations": generations,
+    }
 
 
 def _generations(stream: Stream, projection: Any) -> list[dict[str, Any]]:
-    """Every generation of a view that was ever rebuilt, with how many entries it has read of those there ever were."""
+    """Every generation of a view that was ever rebuilt, with how many entries it has read of those there ever
+    were.
+    """
     record = read_record(stream.server, stream.name, projection.name)
     if record == NEVER_REBUILT:
         return []
@@ -108,7 +135,9 @@ def _instant(at_ms: int) -> str | None:
 
 
 def _pressure(settings: Settings, stream: Stream, partition: int) -> dict[str, Any] | None:
-    """The slowest of the groups that producers wait for, and whether they do; None where there is no such group."""
+    """The slowest of the groups that producers wait for, and whether they do; None where there is no such
+    group.
+    """
     slowest = next(iter(backlogs(stream.server, stream.keys[partition])), None)
     if slowest is None:
         return None
@@ -154,12 +183,17 @@ def _row(stream: Stream, group: str, partition: int, cursor: Cursor) -> dict[str
 def _pending(stream: Stream, partition: int, group: str) -> int:
     stream.wire(partition).send([("XPENDING", stream.keys[partition].log, group)])
     answer = stream.wire(partition).receive()
-    return 0 if isinstance(answer, Exception) else int(answer[0])  # an Exception: no such group or log yet, so nothing pends
+    return (
+        0 if isinstance(answer, Exception) else int(answer[0])
+    )  # an Exception: no such group or log yet, so nothing pends
 
 
 def _show(content: dict[str, Any]) -> None:
     server = content["server"]
-    line(f"{server['name']}, {server['memory_bytes'] / 2**20:,.1f} MiB used, eviction {server['eviction'] or 'unknown'}")
+    line(
+        f"{server['name']}, {server['memory_bytes'] / 2**20:,.1f} MiB used, eviction "
+        f"{server['eviction'] or 'unknown'}"
+    )
     if content["home"]:
         line(f"embedded, home {content['home']}")
     streams = content["streams"]
@@ -181,8 +215,14 @@ def _show(content: dict[str, Any]) -> None:
     rows = []
     for name, stream in streams.items():
         for group, parts in stream["groups"].items():
-            sums = {field: sum(part[field] for part in parts) for field in ("lag_events", "applied", "duplicates", "skipped", "dead")}
-            pending, waiting = sum(part["pending"] for part in parts), max(part["lag_seconds"] for part in parts)
+            sums = {
+                field: sum(part[field] for part in parts)
+                for field in ("lag_events", "applied", "duplicates", "skipped", "dead")
+            }
+            pending, waiting = (
+                sum(part["pending"] for part in parts),
+                max(part["lag_seconds"] for part in parts),
+            )
             rows.append(
                 [
                     name,
@@ -196,9 +236,20 @@ def _show(content: dict[str, Any]) -> None:
                     sums["dead"],
                 ]
             )
-    table("Groups", ["stream~", "group~", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead"], rows)
+    table(
+        "Groups",
+        ["stream~", "group~", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead"],
+        rows,
+    )
     generations = [
-        [name, view, item["generation"], item["state"], f"{item['read']:,} of {item['entries']:,}", item["kept_until"]]
+        [
+            name,
+            view,
+            item["generation"],
+            item["state"],
+            f"{item['read']:,} of {item['entries']:,}",
+            item["kept_until"],
+        ]
         for name, stream in streams.items()
         for view, items in stream["generations"].items()
         for item in items
@@ -213,9 +264,16 @@ def _show(content: dict[str, Any]) -> None:
         if part["missing"] or part["rewound"]
     ]
     if broken:
-        line(f"the log lost entries without the trimmer: {', '.join(broken)}; run `aurastream check`", "bold red")
+        line(
+            f"the log lost entries without the trimmer: {', '.join(broken)}; run `aurastream check`",
+            "bold red",
+        )
     for name, stream in streams.items():
         for row in stream["partitions"]:
             held = row["pressure"]
             if held and held["is_full"]:
-                line(f"producers of {name}/{row['partition']} wait for {held['slowest']}, {held['events']:,} events behind", "bold red")
+                line(
+                    f"producers of {name}/{row['partition']} wait for {held['slowest']}, {held['events']:,} "
+                    "events behind",
+                    "bold red",
+                )

@@ -10,7 +10,7 @@ import click
 
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.processors.commands.imports import progress_bar
-from aurastream.processors.selection import parsed_time
+from aurastream.processors.history.selection import parsed_time
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.streams import OPERATIONS, Stream
@@ -26,22 +26,36 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"
 
 @click.command()
 @stream_option_all
-@click.option("--before", metavar="TIME", help="What was appended before it: ISO 8601; a date is 00:00, no offset is UTC.")
+@click.option(
+    "--before",
+    metavar="TIME",
+    help="What was appended before it: ISO 8601; a date is 00:00, no offset is UTC.",
+)
 @click.option("--older-than", "age", metavar="AGE", help="What was appended longer ago: 90m, 36h, 7d, 4w.")
-@click.option("--keep-events", type=click.IntRange(min=0), metavar="N", help="All but the newest N of each partition.")
+@click.option(
+    "--keep-events", type=click.IntRange(min=0), metavar="N", help="All but the newest N of each partition."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go and who would hold it back; change nothing.")
 @click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
 @json_option
 @click.pass_context
 def trim(
-    context: click.Context, stream_names: tuple[str, ...], before: str | None, age: str | None, keep_events: int | None,
-    dry_run: bool, why: str, as_json: bool,
-) -> int:  # fmt: skip
+    context: click.Context,
+    stream_names: tuple[str, ...],
+    before: str | None,
+    age: str | None,
+    keep_events: int | None,
+    dry_run: bool,
+    why: str,
+    as_json: bool,
+) -> int:
     """Remove entries that are archived and read by all from the log, with their event IDs.
 
-    What a group, a rebuild, a worker app, another reader of the server or a dead letter still needs stays, and who holds it back is
-    said: then the exit code is 1, and 0 when all that was asked for is gone. Their events stay in the archive: rebuild, replay, check
-    and views of the past read on from there. An event ID that is trimmed counts as new when it is appended again.
+    What a group, a rebuild, a worker app, another reader of the server or a dead letter still needs stays,
+    and who holds it back is
+    said: then the exit code is 1, and 0 when all that was asked for is gone. Their events stay in the
+    archive: rebuild, replay, check and views of the past read on from there. An event ID that is trimmed
+    counts as new when it is appended again.
     """
     goal = _goal(before, age, keep_events)
     done: list[Trimmed] = []
@@ -51,7 +65,12 @@ def trim(
         for stream in here:
             with progress_bar(f"trimming {stream.name}") as advance:
                 trimmer = Trimmer(
-                    stream, operations, goal, why=why, archive=_archive(found, stream), on_step=lambda _, removed: advance(removed)
+                    stream,
+                    operations,
+                    goal,
+                    why=why,
+                    archive=_archive(found, stream),
+                    on_step=lambda _, removed: advance(removed),
                 )
                 trimmed = list(trimmer.run())
             if not as_json:
@@ -75,7 +94,9 @@ def _archive(found: Session, stream: Stream) -> StreamArchive | None:
 
 def _goal(before: str | None, age: str | None, keep_events: int | None) -> Goal:
     if sum(value is not None for value in (before, age, keep_events)) != 1:
-        raise click.UsageError("say what shall go, in one way: --before TIME, --older-than AGE or --keep-events N")
+        raise click.UsageError(
+            "say what shall go, in one way: --before TIME, --older-than AGE or --keep-events N"
+        )
     if before is not None:
         return Goal(before=parsed_time(before, "--before"))
     return Goal(keep_events=keep_events) if age is None else Goal(before=_ago(age))
@@ -84,7 +105,9 @@ def _goal(before: str | None, age: str | None, keep_events: int | None) -> Goal:
 def _ago(text: str) -> datetime:
     number = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if number is None:
-        raise click.BadParameter(f"{text!r} is no age: use a number and s, m, h, d or w, as 36h or 7d", param_hint="--older-than")
+        raise click.BadParameter(
+            f"{text!r} is no age: use a number and s, m, h, d or w, as 36h or 7d", param_hint="--older-than"
+        )
     try:
         return datetime.now(UTC) - timedelta(**{UNITS[number[2]]: int(number[1])})
     except OverflowError as error:

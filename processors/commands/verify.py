@@ -19,8 +19,9 @@ from aurastream.streams.archive import open_archive
 def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> int:
     """Check every hash of the archive, its chain, its signatures, and that the live log goes on from it.
 
-    What was changed, dropped, exchanged or lost is named by partition and position. With AURASTREAM_ARCHIVE_VERIFY_KEY the newest
-    segment must be signed by that key. Exit code 1 when anything is wrong.
+    What was changed, dropped, exchanged or lost is named by partition and position. With
+    AURASTREAM_ARCHIVE_VERIFY_KEY the newest segment must be signed by that key. Exit code 1 when anything is
+    wrong.
     """
     from aurastream.streams.archive.manifest import verify_key
     from aurastream.streams.archive.verify import Verified, told_by, verify_partition
@@ -29,16 +30,30 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
     with session(context) as found:
         settings = found.settings
         key = verify_key(settings.archive_verify_key) if settings.archive_verify_key else None
-        told = told_by(found.history(found.open(OPERATIONS))) if OPERATIONS in list_streams(found.server) else {}
+        told = (
+            told_by(found.history(found.open(OPERATIONS))) if OPERATIONS in list_streams(found.server) else {}
+        )
         for stream in found.streams(stream_names):
             archive = open_archive(settings, stream)
             for partition in range(stream.partitions if stream.is_log_here else 0):
                 done.append(verify_partition(stream, partition, archive, told, key))
-                notes.print(f"{stream.name}/{partition}: {done[-1].segments} segments, {len(done[-1].findings)} findings")
+                notes.print(
+                    f"{stream.name}/{partition}: {done[-1].segments} segments, {len(done[-1].findings)} "
+                    "findings"
+                )
     findings = [item for result in done for item in result.findings]
     if as_json:
-        rows = [{name: getattr(result, name) for name in result.__struct_fields__ if name != "findings"} for result in done]
-        print_json({"sound": not findings, "checked": rows, "findings": [msgspec.to_builtins(item) for item in findings]})
+        rows = [
+            {name: getattr(result, name) for name in result.__struct_fields__ if name != "findings"}
+            for result in done
+        ]
+        print_json(
+            {
+                "sound": not findings,
+                "checked": rows,
+                "findings": [msgspec.to_builtins(item) for item in findings],
+            }
+        )
     else:
         _show(done)
     return 1 if findings else 0
@@ -55,4 +70,8 @@ def _show(done: list) -> None:  # type: ignore[type-arg]
     if findings:
         line(f"verify: {len(findings)} finding{'s' if len(findings) > 1 else ''}", "bold red")
     else:
-        line(f"verify: archive and log are what was written ({sum(r.archived + r.live for r in done):,} entries read)", "bold green")
+        line(
+            f"verify: archive and log are what was written ({sum(r.archived + r.live for r in done):,} "
+            "entries read)",
+            "bold green",
+        )

@@ -8,23 +8,31 @@ import click
 import msgspec
 
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.past import as_of, at_options, positions_told, reader, title_of, told_of
+from aurastream.processors.history.as_of import as_of, at_options, positions_told, reader, title_of, told_of
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, table
 from aurastream.projections import Projection, ProjectionError, Ranked, View
-from aurastream.projections.clips import Clip, Clips, ClipSettings, merged
+from aurastream.projections.built_in.clips import Clip, Clips, ClipSettings, merged
+from aurastream.projections.engine.reads import Positions
 from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.view import PastView
-from aurastream.projections.reads import Positions
 
 
 @click.command()
 @click.argument("name")
 @click.argument("key", required=False)
-@click.option("--top", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many of a ranking or table.")
+@click.option(
+    "--top",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="How many of a ranking or table.",
+)
 @click.option("--ranking", metavar="R", help="Which ranking; default: viral for clips, else the first.")
 @click.option("--part", metavar="P", help="Only this part of a split ranking (a category).")
-@click.option("--table", "table_name", metavar="T", help="A table of totals, roll-ups, states or lists instead.")
+@click.option(
+    "--table", "table_name", metavar="T", help="A table of totals, roll-ups, states or lists instead."
+)
 @at_options
 @stream_option
 @json_option
@@ -44,8 +52,8 @@ def view(
 ) -> int:
     """Read a view: a key's state, a ranking, a table; with --at as of a past time.
 
-    Every partition is read at one instant; --json says which position that was. As of a time it is the fold of the log cut there:
-    of what had occurred by then, or with --by appended of what had been appended.
+    Every partition is read at one instant; --json says which position that was. As of a time it is the fold
+    of the log cut there: of what had occurred by then, or with --by appended of what had been appended.
     """
     when = as_of(at, by)
     with session(context) as found:
@@ -62,10 +70,20 @@ def view(
             raise click.UsageError(f"{name!r} has no ranking {chosen!r} (rankings: {', '.join(known)})")
         if part is not None and known[chosen].by is None:
             split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
-            raise click.UsageError(f"the ranking {chosen!r} of {name!r} has no parts (those that have: {split})")
+            raise click.UsageError(
+                f"the ranking {chosen!r} of {name!r} has no parts (those that have: {split})"
+            )
         answer = view.ranking(chosen, top, part)
         if as_json:
-            print_json({"ranking": chosen, "part": part, **told_of(when), "rows": answer.rows, "positions": answer.positions})
+            print_json(
+                {
+                    "ranking": chosen,
+                    "part": part,
+                    **told_of(when),
+                    "rows": answer.rows,
+                    "positions": answer.positions,
+                }
+            )
         else:
             title = f"{name}: {chosen}" + (f" in {part}" if part else "")
             show_ranking(title_of(title, when), answer.rows, projection)
@@ -84,11 +102,20 @@ def _state(reader: View[Any], key: str, when: AsOf | None, as_json: bool) -> int
     if state is None:
         what = f"the view {reader.projection.name!r} of {reader.stream.name!r}"
         if when is not None:
-            raise ProjectionError(f"{what} had no {key!r} as of {when}. Nothing of it had happened by then, or it is spelt otherwise.")
+            raise ProjectionError(
+                f"{what} had no {key!r} as of {when}. Nothing of it had happened by then, or it is spelt "
+                "otherwise."
+            )
         raise ProjectionError(f"{what} has no {key!r}. Is it consumed (status)?")
-    positions = {number: past.position for number, past in reader.pasts.items()} if isinstance(reader, PastView) else {}
+    positions = (
+        {number: past.position for number, past in reader.pasts.items()}
+        if isinstance(reader, PastView)
+        else {}
+    )
     if as_json:
-        print_json({"key": key, **told_of(when), "state": state, **({"positions": positions} if positions else {})})
+        print_json(
+            {"key": key, **told_of(when), "state": state, **({"positions": positions} if positions else {})}
+        )
     else:
         line(title_of(harmless(key), when), "bold")
         for field, value in msgspec.to_builtins(state).items():
@@ -97,7 +124,14 @@ def _state(reader: View[Any], key: str, when: AsOf | None, as_json: bool) -> int
     return 0
 
 
-def _table(reader: View[Any], projection: Projection[Any], name: str | None, top: int, when: AsOf | None, as_json: bool) -> None:
+def _table(
+    reader: View[Any],
+    projection: Projection[Any],
+    name: str | None,
+    top: int,
+    when: AsOf | None,
+    as_json: bool,
+) -> None:
     chosen = name or projection.table
     rows, positions = _rows(reader, projection, chosen)
     if as_json:
@@ -109,7 +143,11 @@ def _table(reader: View[Any], projection: Projection[Any], name: str | None, top
     shown = []
     for key, row in listed:
         plain = msgspec.to_builtins(row)
-        shown.append([key, *(plain.get(column) for column in columns)] if isinstance(plain, dict) else [key, str(plain)])
+        shown.append(
+            [key, *(plain.get(column) for column in columns)]
+            if isinstance(plain, dict)
+            else [key, str(plain)]
+        )
     table(title_of(f"{projection.name}: {chosen} ({len(rows):,} rows)", when), ["key", *columns], shown)
     _foot(positions, when)
 
@@ -125,7 +163,12 @@ def _rows(reader: View[Any], projection: Projection[Any], name: str) -> tuple[di
             return {row: merged(parts) for row, parts in sorted(answer.rows.items())}, answer.positions
     elif any(name == spec.name for spec in projection.listings):
         found = reader.tables(name)
-        rows = {row: msgspec.json.decode(raw) for _, (held,) in found.values() for row, raw in sorted(held.items()) if "|" not in row}
+        rows = {
+            row: msgspec.json.decode(raw)
+            for _, (held,) in found.values()
+            for row, raw in sorted(held.items())
+            if "|" not in row
+        }
         return rows, {number: cursor.position for number, (cursor, _) in found.items()}
     else:
         declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
@@ -152,7 +195,11 @@ def show_ranking(title: str, rows: list[Ranked], projection: Projection[Any]) ->
         unit = "views/min" if title.startswith(("clips: viral", "Viral")) else "score"
         table(title, ["#", "clip", "title~", "category~", "views", unit, ""], shown)
     else:
-        table(title, ["#", "key", "score", "state~"], [[n, row.key, row.score, str(row.state)] for n, row in enumerate(rows, start=1)])
+        table(
+            title,
+            ["#", "key", "score", "state~"],
+            [[n, row.key, row.score, str(row.state)] for n, row in enumerate(rows, start=1)],
+        )
 
 
 def label(clip: Clip, settings: ClipSettings) -> str:

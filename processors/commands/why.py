@@ -11,7 +11,15 @@ import msgspec
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.past import Tell, as_of, at_options, positions_told, title_of, told_of, warn
+from aurastream.processors.history.as_of import (
+    Tell,
+    as_of,
+    at_options,
+    positions_told,
+    title_of,
+    told_of,
+    warn,
+)
 from aurastream.processors.show import as_json as print_json
 from aurastream.processors.show import harmless, line, notes
 from aurastream.projections import Projection, ProjectionError
@@ -26,7 +34,12 @@ DISAGREES = "the view and the log disagree"
 @click.command()
 @click.argument("view")
 @click.argument("key")
-@click.option("--table", "table_name", metavar="T", help="A row of this table instead of the state; of a ranking the key's score.")
+@click.option(
+    "--table",
+    "table_name",
+    metavar="T",
+    help="A row of this table instead of the state; of a ranking the key's score.",
+)
 @click.option("--last", metavar="N", type=click.IntRange(1), help="Show only the last N events.")
 @at_options
 @stream_option
@@ -45,15 +58,18 @@ def why(
 ) -> int:
     """The events behind the value of KEY, and what each one changed.
 
-    In the order of the log. States and rankings of subjects take no longer in a longer log, by the view `trail`; any other row folds
-    all of it. The events are folded anew and compared with the view: exit code 1 where the two disagree.
+    In the order of the log. States and rankings of subjects take no longer in a longer log, by the view
+    `trail`; any other row folds all of it. The events are folded anew and compared with the view: exit code 1
+    where the two disagree.
     """
     when = as_of(at, by)
     with session(context) as found:
         projection = found.installed.projection(view)
         stream = found.holding(projection, stream_name)
         with _reading() as tell:
-            answer = explain(found.history(stream), projection, key, table_name, when, lambda entries: tell(0, entries))
+            answer = explain(
+                found.history(stream), projection, key, table_name, when, lambda entries: tell(0, entries)
+            )
     if not answer.steps and answer.stored is None:
         raise ProjectionError(_nothing(stream, projection, key, table_name, when))
     shown = answer.steps[-last:] if last else answer.steps
@@ -62,7 +78,10 @@ def why(
     else:
         _show(projection, key, table_name, when, answer, shown)
     if answer.scanned and has_index(projection, table_name or projection.table):
-        warn(f"{answer.scanned:,} entries were read one by one: `trail` has not come so far. Is it consumed (`aurastream status`)?")
+        warn(
+            f"{answer.scanned:,} entries were read one by one: `trail` has not come so far. Is it consumed "
+            "(`aurastream status`)?"
+        )
     return 1 if answer.agrees is False else 0
 
 
@@ -75,7 +94,9 @@ def _reading() -> Iterator[Tell]:
         yield lambda partition, entries: progress.advance(task, entries)
 
 
-def _nothing(stream: Stream, projection: Projection[Any], key: str, table_name: str | None, when: AsOf | None) -> str:
+def _nothing(
+    stream: Stream, projection: Projection[Any], key: str, table_name: str | None, when: AsOf | None
+) -> str:
     row = f"{key!r}" + (f" in {table_name}" if table_name else "")
     if when is not None:
         return f"no event of {stream.name!r} is behind {row} of the view {projection.name!r} as of {when}."
@@ -84,28 +105,64 @@ def _nothing(stream: Stream, projection: Projection[Any], key: str, table_name: 
 
 
 def _document(
-    projection: Projection[Any], stream: Stream, key: str, table_name: str | None, when: AsOf | None, answer: Why, shown: list[Step]
+    projection: Projection[Any],
+    stream: Stream,
+    key: str,
+    table_name: str | None,
+    when: AsOf | None,
+    answer: Why,
+    shown: list[Step],
 ) -> dict[str, Any]:
     return {
-        "view": projection.name, "stream": stream.name, "table": table_name or projection.table, "key": key, **told_of(when),
-        "value": answer.value, "stored": answer.stored, "agrees": answer.agrees, "events": len(answer.steps),
-        "steps": [_step(step) for step in shown], "positions": answer.positions, "read": answer.read, "scanned": answer.scanned,
-    }  # fmt: skip
+        "view": projection.name,
+        "stream": stream.name,
+        "table": table_name or projection.table,
+        "key": key,
+        **told_of(when),
+        "value": answer.value,
+        "stored": answer.stored,
+        "agrees": answer.agrees,
+        "events": len(answer.steps),
+        "steps": [_step(step) for step in shown],
+        "positions": answer.positions,
+        "read": answer.read,
+        "scanned": answer.scanned,
+    }
 
 
 def _step(step: Step) -> dict[str, Any]:
-    told = {name: getattr(step, name) for name in ("partition", "position", "occurred_at", "type", "event_id", "source")}
+    told = {
+        name: getattr(step, name)
+        for name in ("partition", "position", "occurred_at", "type", "event_id", "source")
+    }
     changed = {field: {"before": before, "after": after} for field, (before, after) in step.changed.items()}
     return {**told, "changed": changed, "remark": step.remark}
 
 
-def _show(projection: Projection[Any], key: str, table_name: str | None, when: AsOf | None, answer: Why, shown: list[Step]) -> None:
+def _show(
+    projection: Projection[Any],
+    key: str,
+    table_name: str | None,
+    when: AsOf | None,
+    answer: Why,
+    shown: list[Step],
+) -> None:
     of = f" of {len(answer.steps):,}" if len(shown) < len(answer.steps) else ""
-    title = f"{projection.name}: why {harmless(key)}" + (f" in {table_name}" if table_name else "") + f" ({len(shown):,}{of} events)"
+    title = (
+        f"{projection.name}: why {harmless(key)}"
+        + (f" in {table_name}" if table_name else "")
+        + f" ({len(shown):,}{of} events)"
+    )
     line(f"\n{title_of(title, when)}", "bold")
     for step in shown:
         place = f"{step.partition}/{step.position}"
-        facts = (place, "" if step.occurred_at is None else _plain(step.occurred_at), step.type, step.event_id, step.source)
+        facts = (
+            place,
+            "" if step.occurred_at is None else _plain(step.occurred_at),
+            step.type,
+            step.event_id,
+            step.source,
+        )
         line(harmless("  ".join(fact for fact in facts if fact)))
         line(f"    {harmless(step.remark or _told(step))}", "dim" if step.remark else "")
     line("\nvalue", "bold")
@@ -117,7 +174,8 @@ def _show(projection: Projection[Any], key: str, table_name: str | None, when: A
         line("the view says the same", "green")
     elif answer.agrees is False:
         line(
-            f"{DISAGREES}: it has {harmless(_plain(answer.stored), 400)}. Run `aurastream check`, then `aurastream rebuild`.",
+            f"{DISAGREES}: it has {harmless(_plain(answer.stored), 400)}. Run `aurastream check`, then "
+            "`aurastream rebuild`.",
             "bold red",
         )
 
@@ -125,8 +183,14 @@ def _show(projection: Projection[Any], key: str, table_name: str | None, when: A
 def _told(step: Step) -> str:
     """The changes in a line, as in ``views 100 -> 150``; of a new row what it has."""
     if all(before is None for before, _ in step.changed.values()):
-        return ", ".join(f"{name} {_plain(after)}" for name, (_, after) in step.changed.items() if after not in (None, "", 0, [], {}))
-    return ", ".join(f"{name} {_plain(before)} -> {_plain(after)}" for name, (before, after) in step.changed.items())
+        return ", ".join(
+            f"{name} {_plain(after)}"
+            for name, (_, after) in step.changed.items()
+            if after not in (None, "", 0, [], {})
+        )
+    return ", ".join(
+        f"{name} {_plain(before)} -> {_plain(after)}" for name, (before, after) in step.changed.items()
+    )
 
 
 def _plain(value: Any) -> str:

@@ -1,7 +1,9 @@
 """
-Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one script (dead.lua).
+Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one
+script (dead.lua).
 
-A decision marks; the processor's worker, whichever process that is, acts on it within half a second of running.
+A decision marks; the processor's worker, whichever process that is, acts on it within half a second of
+running.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Answer(IntEnum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A letter at its place. state: parked, waiting, due (it runs again), or damaged: an entry a projection could not use."""
+    """A letter at its place. state: parked, waiting, due (it runs again), or damaged: an entry a projection
+    could not use.
+    """
 
     group: str
     stream: str
@@ -56,7 +60,9 @@ class DeadLetterUnknown(ProjectionError):
     """There is no such dead letter, or no longer."""
 
     def __init__(self, group: str, place: str) -> None:
-        super().__init__(f"{group} has no dead letter at {place}. `aurastream dead list` shows those there are.")
+        super().__init__(
+            f"{group} has no dead letter at {place}. `aurastream dead list` shows those there are."
+        )
         self.group, self.place = group, place
 
 
@@ -76,7 +82,8 @@ class DeadLetterBusy(ProjectionError):
 
     def __init__(self, position: str) -> None:
         super().__init__(
-            f"{position} changes all the time: its processor or somebody else is at it. Look again with `aurastream dead list`."
+            f"{position} changes all the time: its processor or somebody else is at it. Look again with "
+            "`aurastream dead list`."
         )
         self.position = position
 
@@ -96,7 +103,9 @@ def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:
             yield msgspec.structs.replace(shown, reason=stream.keyring.open_text(shown.reason))
 
 
-def _shown(keys: Keys, group: str, position: str, letter: Letter | None, text: bytes, seen: set[str], due: set[bytes]) -> DeadLetter:
+def _shown(
+    keys: Keys, group: str, position: str, letter: Letter | None, text: bytes, seen: set[str], due: set[bytes]
+) -> DeadLetter:
     place = (group, keys.stream, keys.partition, position)
     if letter is None:
         return DeadLetter(*place, "damaged", "", text.decode(errors="replace"))
@@ -115,7 +124,9 @@ def _shown(keys: Keys, group: str, position: str, letter: Letter | None, text: b
     )
 
 
-def retry(stream: Stream, operations: Stream, group: str, partition: int, position: str, why: str = "") -> bool:
+def retry(
+    stream: Stream, operations: Stream, group: str, partition: int, position: str, why: str = ""
+) -> bool:
     """Let the first letter of a line run again, then those behind it. False where they do already.
 
     Raises DeadLetterUnknown, DeadLetterBehind, DeadLetterBusy.
@@ -163,10 +174,14 @@ class _Desk:
         return text, letter
 
     def decide(self, verb: str, text: bytes, letter: Letter, after: str, event: Event) -> tuple[Answer, str]:
-        """The script, then its audit event into the log; should this process end in between, the worker appends it."""
+        """The script, then its audit event into the log; should this process end in between, the worker
+        appends it.
+        """
         keys = [self._at[name] for name in ("cursor", "attempts", "dead", "line", "due", "outbox")]
         raw = Codec(letters.AUDIT_TYPES).encode(event)
-        reply = self._stream.server.run(_DEAD, keys, (verb, self._position, letter.line, text, after, event.event_id, raw))
+        reply = self._stream.server.run(
+            _DEAD, keys, (verb, self._position, letter.line, text, after, event.event_id, raw)
+        )
         answer = Answer(reply[0])
         if answer is Answer.OK:
             self._operations.append([event])

@@ -1,18 +1,23 @@
 """
 One processor's way through one partition, without a socket, a clock or a thread.
 
-    read -> items, by line -> attempt: begin (counted) -> Handle -> append the derived events -> done: the cursor moves
-                                                    failed -> Again, after a pause;  for good -> park: a dead letter, and its line waits
+    read -> items, by line -> attempt: begin (counted) -> Handle -> append the derived events -> done: the
+        cursor moves
+                                                    failed -> Again, after a pause;  for good -> park: a dead
+                                                        letter, and its line waits
 
-Invariant: every entry of the log is in exactly one place: after the cursor and not done, done, or a dead letter; and its handler never
-runs more than attempts_max times without a person's word. effects.lua keeps it; what is held here only saves questions.
+Invariant: every entry of the log is in exactly one place: after the cursor and not done, done, or a dead
+letter; and its handler never runs more than attempts_max times without a person's word. effects.lua keeps it;
+what is held here only saves questions.
 
-The generators yield ``Ask`` (commands with the key of the node to ask; sent the answers) and ``Handle`` (call the handler; sent what it
-returned, or ``Failed``). Everything asked may be asked again after a lost connection. Lines may be driven at the same time, items of
-one line only one after the other.
+The generators yield ``Ask`` (commands with the key of the node to ask; sent the answers) and ``Handle`` (call
+the handler; sent what it returned, or ``Failed``). Everything asked may be asked again after a lost
+connection. Lines may be driven at the same time, items of one line only one after the other.
 
-Decision (2026-11): the cursor is the closed prefix of what is done, computed by the script, so finishing in any order and twice is
-harmless. Refused: a cursor computed here, which needs all answers in order; a stream of retries, which loses the order of a subject.
+Decision (2026-11): the cursor is the closed prefix of what is done, computed by the script, so finishing in
+any order and twice is
+harmless. Refused: a cursor computed here, which needs all answers in order; a stream of retries, which loses
+the order of a subject.
 """
 
 from __future__ import annotations
@@ -30,17 +35,19 @@ from aurastream.processors.effects import letters
 from aurastream.processors.effects.items import UNREAD, Item, item_of
 from aurastream.processors.effects.letters import Letter
 from aurastream.processors.effects.processor import Attempt, Processor
-from aurastream.projections.apply import Fenced
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Codec, DamagedEntry, Event, InvalidEvent, Stream, derived_id
 from aurastream.streams.codec import RawEntry, entry_json, read_envelope
 from aurastream.streams.connection import Script
+from aurastream.streams.drive import Ask as Routed
 from aurastream.streams.groups import cursor_of
 from aurastream.streams.index import field_of, pack_position, unpack_position
 from aurastream.streams.keys import Keys
-from aurastream.streams.log import Routed
 from aurastream.streams.pressure import join
 
-AHEAD_MAX = 4_096  # entries between the cursor and the last one read: how far others flow past a subject that waits
+AHEAD_MAX = (
+    4_096  # entries between the cursor and the last one read: how far others flow past a subject that waits
+)
 READ_MAX = 256  # entries a read
 PARTS = ("attempts", "done", "dead", "line", "due", "outbox")
 
@@ -73,7 +80,9 @@ class Handle(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The handler did not return. reason: in its own words. is_final: no further attempt can help. ours: our words before it."""
+    """The handler did not return. reason: in its own words. is_final: no further attempt can help. ours: our
+    words before it.
+    """
 
     reason: str
     is_final: bool = False
@@ -87,7 +96,9 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The item is finished here: done, parked, waiting, or stale. following: position of the dead letter that may run next, or ''."""
+    """The item is finished here: done, parked, waiting, or stale. following: position of the dead letter that
+    may run next, or ''.
+    """
 
     how: str
     following: str = ""
@@ -103,15 +114,24 @@ Steps = Generator[Ask | Handle, Any, Any]
 def effect_keys(keys: Keys, group: str, lease: str | None = None) -> dict[str, str]:
     """The keys of a processor in a partition, by what effects.lua calls them. lease: as in EffectFlow."""
     named = {part: keys.effects(group, part) for part in PARTS if part != "dead"}
-    return {"cursor": keys.cursor(group), "log": keys.log, "lease": keys.lease(lease or group), "dead": keys.dead(group), **named}
+    return {
+        "cursor": keys.cursor(group),
+        "log": keys.log,
+        "lease": keys.lease(lease or group),
+        "dead": keys.dead(group),
+        **named,
+    }
 
 
 class EffectFlow:
-    """See the module. epoch: of the lease under which it goes on; None compares none. seen: position read up to.
-    suspects: positions whose handler was begun by a process before this one, which it may have killed: attempt each alone.
+    """See the module. epoch: of the lease under which it goes on; None compares none. seen: position read up
+    to.
+    suspects: positions whose handler was begun by a process before this one, which it may have killed:
+    attempt each alone.
 
-    into: the stream of the derived events. operations: that of the audit events. lease: the group whose lease has the epoch; default:
-    the processor's. on_step: told each step and its item, for tests: taken, begun, handled, appended, and how it ended.
+    into: the stream of the derived events. operations: that of the audit events. lease: the group whose lease
+    has the epoch; default: the processor's. on_step: told each step and its item, for tests: taken, begun,
+    handled, appended, and how it ended.
     """
 
     def __init__(
@@ -148,16 +168,22 @@ class EffectFlow:
     def settle(self) -> Steps:
         """Begin at the cursor, and forget what was read."""
         begin = _BEGIN.call((self.at["cursor"], self.keys.meta), ())
-        cursor, done, begun = yield from self._ask(begin, ("HKEYS", self.at["done"]), ("HKEYS", self.at["attempts"]))
+        cursor, done, begun = yield from self._ask(
+            begin, ("HKEYS", self.at["done"]), ("HKEYS", self.at["attempts"])
+        )
         self.suspects = {position.decode() for position in begun}
         self.seen = cursor_of(cursor).position
         self._window.clear()
         self._finished = {position.decode() for position in done}
 
     def read(self, until: str = "+") -> Generator[Ask | Handle, Any, list[Item] | None]:
-        """The next entries as items to attempt, in order; None at the end. What needs no handler is finished on the way."""
+        """The next entries as items to attempt, in order; None at the end. What needs no handler is finished
+        on the way.
+        """
         count = min(READ_MAX, self.room)
-        raw: list[RawEntry] = (yield from self._ask(("XRANGE", self.keys.log, f"({self.seen or '0-0'}", until, "COUNT", count)))[0]
+        raw: list[RawEntry] = (
+            yield from self._ask(("XRANGE", self.keys.log, f"({self.seen or '0-0'}", until, "COUNT", count))
+        )[0]
         if not raw:
             yield from self._join()
             return None
@@ -166,7 +192,9 @@ class EffectFlow:
         doubles = yield from self._duplicates([item for item in items if item is not None])
         self._window.extend(position.decode() for position, _ in raw)
         self.seen = self._window[-1]
-        yield from self._skip("skipped", [entry[0].decode() for entry, item in zip(fresh, items, strict=True) if item is None])
+        yield from self._skip(
+            "skipped", [entry[0].decode() for entry, item in zip(fresh, items, strict=True) if item is None]
+        )
         yield from self._skip("duplicates", doubles)
         yield from self._join()
         return [item for item in items if item is not None and item.position not in doubles]
@@ -180,7 +208,11 @@ class EffectFlow:
         answer, told = yield from self._call("begin", item, self.processor.attempts_max, waiting.text())
         if answer is Answer.EXHAUSTED:
             return (
-                yield from self._park(item, int(told), f"{int(told)} attempts were begun and the last did not end: the process did")
+                yield from self._park(
+                    item,
+                    int(told),
+                    f"{int(told)} attempts were begun and the last did not end: the process did",
+                )
             )
         if answer is not Answer.OK:
             return self._ended(item, answer.name.lower())
@@ -211,14 +243,18 @@ class EffectFlow:
 
     def first_letter(self, line: str) -> Generator[Ask | Handle, Any, Item | None]:
         """The first dead letter of a line, ready to attempt; None when there is none."""
-        found = (yield from self._ask(("ZRANGEBYLEX", self.at["line"], f"[{line} ", f"({line}!", "LIMIT", 0, 1)))[0]
+        found = (
+            yield from self._ask(("ZRANGEBYLEX", self.at["line"], f"[{line} ", f"({line}!", "LIMIT", 0, 1))
+        )[0]
         if not found:
             return None
         return (yield from self.letter(line, _unpadded(found[0].decode().rpartition(" ")[2])))
 
     def letter(self, line: str, position: str) -> Generator[Ask | Handle, Any, Item | None]:
         """The dead letter at a position; None when it is gone."""
-        text, raw = yield from self._ask(("HGET", self.at["dead"], position), ("XRANGE", self.keys.log, position, position))
+        text, raw = yield from self._ask(
+            ("HGET", self.at["dead"], position), ("XRANGE", self.keys.log, position, position)
+        )
         if text is None or not raw:
             return None
         item = item_of(raw[0], self._codec, self.keys.where)
@@ -229,9 +265,11 @@ class EffectFlow:
     def is_idle(self) -> Generator[Ask | Handle, Any, bool]:
         """Whether the processor, whoever runs it, has nothing left to do here."""
         cursor, last, due, outbox = yield from self._ask(
-            ("HGET", self.at["cursor"], "position"), ("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1),
-            ("HLEN", self.at["due"]), ("HLEN", self.at["outbox"]),
-        )  # fmt: skip
+            ("HGET", self.at["cursor"], "position"),
+            ("XREVRANGE", self.keys.log, "+", "-", "COUNT", 1),
+            ("HLEN", self.at["due"]),
+            ("HLEN", self.at["outbox"]),
+        )
         return bool((not last or last[0][0] == cursor) and due == 0 and outbox == 0)
 
     def _append(self, item: Item, derived: Any) -> Generator[Ask | Handle, Any, Failed | None]:
@@ -257,7 +295,9 @@ class EffectFlow:
         return events
 
     def _kept(self, stored: Any, opened: Event, failed: Failed) -> Generator[Ask | Handle, Any, str]:
-        """Why it failed, to be kept. A handler that saw personal texts may repeat them in any form: its words are sealed whole."""
+        """Why it failed, to be kept. A handler that saw personal texts may repeat them in any form: its words
+        are sealed whole.
+        """
         if opened is stored or not failed.reason:
             return f"{failed.ours}{failed.reason}"[: letters.REASON_MAX]
         sealed: str = yield from _asked(self.stream.keyring.sealing_reason(stored.creator, failed.reason))
@@ -267,7 +307,9 @@ class EffectFlow:
         """Make it a dead letter, and say so in the audit trail."""
         letter = self._letter(item, reason, attempts)
         event = letters.parked(self.group, self.keys, item.position, letter, self.worker)
-        answer, _ = yield from self._call("park", item, letter.text(), event.event_id, self._audit.encode(event))
+        answer, _ = yield from self._call(
+            "park", item, letter.text(), event.event_id, self._audit.encode(event)
+        )
         if answer is Answer.OK:
             self.on_step("parked", item)
             yield from self._tell(event)
@@ -282,9 +324,15 @@ class EffectFlow:
         before = letters.letter_of(item.letter) if item.letter else None
         event = item.event
         return Letter(
-            line=item.line, reason=reason, attempts=attempts, at=self._clock(), event_id=event.event_id,
-            type=str(event.__struct_config__.tag or ""), correlation_id=event.correlation_id, retries=before.retries if before else 0,
-        )  # fmt: skip
+            line=item.line,
+            reason=reason,
+            attempts=attempts,
+            at=self._clock(),
+            event_id=event.event_id,
+            type=str(event.__struct_config__.tag or ""),
+            correlation_id=event.correlation_id,
+            retries=before.retries if before else 0,
+        )
 
     def _attempt(self, item: Item, event: Event, number: int) -> Attempt:
         key = self.processor.key_of(event.event_id)
@@ -302,10 +350,14 @@ class EffectFlow:
     def _script(self, verb: str, *args: Any) -> Generator[Ask | Handle, Any, tuple[Answer, Any]]:
         """Call effects.lua. Raises Fenced and Gap."""
         keys = [self.at[name] for name in ("cursor", "log", "lease", *PARTS)]
-        reply = (yield from self._ask(_EFFECTS.call(keys, ("" if self.epoch is None else self.epoch, verb, *args))))[0]
+        reply = (
+            yield from self._ask(_EFFECTS.call(keys, ("" if self.epoch is None else self.epoch, verb, *args)))
+        )[0]
         answer = Answer(reply[0])
         if answer is Answer.FENCED:
-            raise Fenced(f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}")
+            raise Fenced(
+                f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}"
+            )
         if answer is Answer.GAP:
             raise Gap(f"the log of {self.keys.where} does not hold {args[0]} as it was read")
         return answer, reply[1] if len(reply) > 1 else b""
@@ -318,16 +370,30 @@ class EffectFlow:
         return list(answers)
 
     def _duplicates(self, items: list[Item]) -> Generator[Ask | Handle, Any, list[str]]:
-        """Positions of entries whose event ID another entry of the log stands for: a raw XADD, an import, a mirror."""
+        """Positions of entries whose event ID another entry of the log stands for: a raw XADD, an import, a
+        mirror.
+        """
         items = [item for item in items if item.event.event_id]
         if not items:
             return []
-        rows = (yield from self._ask(("HMGET", self.keys.ids, *[field_of(item.event.event_id) for item in items])))[0]
-        pairs = [(item, row) for item, row in zip(items, rows, strict=True) if row and row != pack_position(item.position.encode())]
+        rows = (
+            yield from self._ask(("HMGET", self.keys.ids, *[field_of(item.event.event_id) for item in items]))
+        )[0]
+        pairs = [
+            (item, row)
+            for item, row in zip(items, rows, strict=True)
+            if row and row != pack_position(item.position.encode())
+        ]
         if not pairs:
             return []
-        entries = yield from self._ask(*[("XRANGE", self.keys.log, unpack_position(row), unpack_position(row)) for _, row in pairs])
-        return [item.position for (item, _), entry in zip(pairs, entries, strict=True) if _event_id(entry) == item.event.event_id]
+        entries = yield from self._ask(
+            *[("XRANGE", self.keys.log, unpack_position(row), unpack_position(row)) for _, row in pairs]
+        )
+        return [
+            item.position
+            for (item, _), entry in zip(pairs, entries, strict=True)
+            if _event_id(entry) == item.event.event_id
+        ]
 
     def _join(self) -> Steps:
         """Once, with the first step that succeeded: from now on producers wait for this processor."""

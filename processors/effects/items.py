@@ -1,8 +1,9 @@
 """
 From raw entries to items: what a handler is to be called with, and in which line it stands. Pure.
 
-A line is a subject, whose items run one after the other. An entry that cannot be used stands in its subject's line all the same, as
-far as the subject can be read, and is parked when its turn comes: what is behind it must wait.
+A line is a subject, whose items run one after the other. An entry that cannot be used stands in its subject's
+line all the same, as far as the subject can be read, and is parked when its turn comes: what is behind it
+must wait.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ UNREAD = Event(event_id="", subject="", occurred_at=datetime.fromtimestamp(0, UT
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An event to handle. problem: why it cannot be, or "". letter: as stored, where it is a dead letter that runs again."""
+    """An event to handle. problem: why it cannot be, or "". letter: as stored, where it is a dead letter that
+    runs again.
+    """
 
     position: str
     line: str
@@ -43,7 +46,9 @@ def item_of(entry: RawEntry, codec: Codec, where: str) -> Item | None:
         envelope = read_envelope(where, raw)
         event = codec.decode(raw, where)
         if event is not None and not IDENTIFIER.fullmatch(event.subject):
-            raise DamagedEntry(where, f"its subject {event.subject[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -")
+            raise DamagedEntry(
+                where, f"its subject {event.subject[:40]!r} is not 1 to 128 of A-Z a-z 0-9 _ . : -"
+            )
     except DamagedEntry as error:
         event = _as_far_as_known(envelope)
         return Item(position, event.subject or line_of_position(position), crc, event, error.reason)
@@ -55,5 +60,9 @@ def _as_far_as_known(envelope: Envelope | None) -> Event:
     if envelope is None:
         return UNREAD
     subject = envelope.subject if IDENTIFIER.fullmatch(envelope.subject) else ""
-    known = {"event_id": envelope.event_id, "correlation_id": envelope.correlation_id[:1_000], "subject": subject}
+    known = {
+        "event_id": envelope.event_id,
+        "correlation_id": envelope.correlation_id[:1_000],
+        "subject": subject,
+    }
     return msgspec.structs.replace(UNREAD, **known)

@@ -1,8 +1,9 @@
 """
 Dead letters: events that got no effect for now, and the audit events that say who decided what about them.
 
-A letter is parked (its handler failed for good) or waiting (a letter of its line is before it). A line is a subject; an entry whose
-subject cannot be read is a line of its own, "@position". Which of a line's letters is first says its state, so none is stored.
+A letter is parked (its handler failed for good) or waiting (a letter of its line is before it). A line is a
+subject; an entry whose subject cannot be read is a line of its own, "@position". Which of a line's letters is
+first says its state, so none is stored.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ WAITING = "waits behind an earlier event of its subject"
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """What dead:<group> holds under a position. attempts: begun before it was parked. retries: by persons. at: the worker's clock."""
+    """What dead:<group> holds under a position. attempts: begun before it was parked. retries: by persons.
+    at: the worker's clock.
+    """
 
     line: str
     reason: str
@@ -59,25 +62,37 @@ def parked(processor: str, keys: Keys, position: str, letter: Letter, worker: st
     """The audit event; the same for every repeat of this parking."""
     return EffectParked(
         event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "parked", letter.retries),
-        occurred_at=letter.at, source=worker, attempts=letter.attempts, reason=letter.reason, **_of(processor, keys, position, letter),
-    )  # fmt: skip
+        occurred_at=letter.at,
+        source=worker,
+        attempts=letter.attempts,
+        reason=letter.reason,
+        **_of(processor, keys, position, letter),
+    )
 
 
 def retried(processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str) -> EffectRetried:
     """The audit event. letter: with this retry counted."""
     return EffectRetried(
         event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "retried", letter.retries),
-        occurred_at=datetime.now(UTC), source=who, why=why, **_of(processor, keys, position, letter),
-    )  # fmt: skip
+        occurred_at=datetime.now(UTC),
+        source=who,
+        why=why,
+        **_of(processor, keys, position, letter),
+    )
 
 
-def discarded(processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str) -> EffectDiscarded:
+def discarded(
+    processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str
+) -> EffectDiscarded:
     """The audit event."""
     return EffectDiscarded(
         event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "discarded"),
-        occurred_at=datetime.now(UTC), source=who, why=why, reason="" if letter.reason == WAITING else letter.reason,
+        occurred_at=datetime.now(UTC),
+        source=who,
+        why=why,
+        reason="" if letter.reason == WAITING else letter.reason,
         **_of(processor, keys, position, letter),
-    )  # fmt: skip
+    )
 
 
 def _of(processor: str, keys: Keys, position: str, letter: Letter) -> dict[str, Any]:

@@ -10,12 +10,14 @@ What a person writes: a handler that does work outside, and the events that say 
             url = await storage.make(event.subject, key=attempt.idempotency_key)
             return [attempt.derive(ThumbnailMade, url=url)]
 
-Delivery to the outside is at least once: a process may end between the work and its record. So hand the idempotency key to whoever
-does the work; it is the same at every attempt. The derived events are in the log once, whatever happens: their IDs come from the
-source event, the processor and their place in what was returned. Return the same events in the same order at every attempt.
+Delivery to the outside is at least once: a process may end between the work and its record. So hand the
+idempotency key to whoever does the work; it is the same at every attempt. The derived events are in the log
+once, whatever happens: their IDs come from the source event, the processor and their place in what was
+returned. Return the same events in the same order at every attempt.
 
-A handler gets personal fields opened; the creator is a pseudonym, and where that was erased the fields are "". What a handler says of
-such an event (the text of an exception) is sealed like the fields before it is kept, and shown opened by `aurastream dead`.
+A handler gets personal fields opened; the creator is a pseudonym, and where that was erased the fields are
+"". What a handler says of such an event (the text of an exception) is sealed like the fields before it is
+kept, and shown opened by `aurastream dead`.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class GiveUp(Exception):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One call of a handler. number: from 1. idempotency_key: of this event and processor, the same at every attempt.
+    """One call of a handler. number: from 1. idempotency_key: of this event and processor, the same at every
+    attempt.
 
     started_at: the worker's clock.
     """
@@ -60,9 +63,11 @@ class Attempt(msgspec.Struct, frozen=True):
         return self.number >= self.attempts_max
 
     def derive(self, kind: type[Event], **fields: Any) -> Event:
-        """A derived event: of the source's subject and of now, unless `fields` say otherwise. The framework gives it its ID.
+        """A derived event: of the source's subject and of now, unless `fields` say otherwise. The framework
+        gives it its ID.
 
-        Where `kind` has personal fields, it is of the source's creator too, so that they are sealed under the same key.
+        Where `kind` has personal fields, it is of the source's creator too, so that they are sealed under the
+        same key.
         """
         made = {"event_id": PENDING, "subject": self.source.subject, "occurred_at": self.started_at, **fields}
         if kind.personal and self.source.personal:
@@ -76,10 +81,12 @@ Derived = Iterable[Event] | None
 class Processor:
     """One handler of events. Subclass it; see the module's example.
 
-    name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads; None reads all.
+    name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads;
+    None reads all.
     into: the stream its derived events go to, created where it is new; None: the source's.
     attempts_max: how often a handler is begun before its event is parked, kills of the process included.
-    first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less a random part of up
+    first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less
+    a random part of up
     to `jitter` of it. timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
     parallel: subjects of a partition handled at a time. is_silent_in_replay: a replay leaves its handler out.
     """
@@ -99,7 +106,9 @@ class Processor:
     upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
 
     def handle(self, event: Any, attempt: Attempt) -> Derived | Awaitable[Derived]:
-        """Do the work. `async def` runs in the event loop; a plain `def` in a thread. Any exception is a failed attempt."""
+        """Do the work. `async def` runs in the event loop; a plain `def` in a thread. Any exception is a
+        failed attempt.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no handle")
 
     def reads(self, stream: str) -> bool:
@@ -107,7 +116,9 @@ class Processor:
         return self.streams is None or stream in self.streams
 
     def handles(self, stream: Stream) -> bool:
-        """Whether it works on this stream: it reads it, and is not silent there because its events are a replay's."""
+        """Whether it works on this stream: it reads it, and is not silent there because its events are a
+        replay's.
+        """
         return self.reads(stream.name) and not (stream.is_replay and self.is_silent_in_replay)
 
     def codec(self) -> Codec:
@@ -129,12 +140,20 @@ class Processor:
         if self.into is not None:
             checked_name("stream", self.into)
         if not self.events:
-            raise ProjectionError(f"the processor {self.name!r} handles no events. Name their types in `events`.")
+            raise ProjectionError(
+                f"the processor {self.name!r} handles no events. Name their types in `events`."
+            )
         bounds = (
-            ("attempts_max", self.attempts_max, 1, ATTEMPTS_MOST), ("parallel", self.parallel, 1, 1_000),
-            ("first_s", self.first_s, 0, BACKOFF_MAX_S), ("factor", self.factor, 1, 100), ("max_s", self.max_s, 0, BACKOFF_MAX_S),
-            ("jitter", self.jitter, 0, 1), ("timeout_s", self.timeout_s, 0.001, TIMEOUT_MAX_S),
-        )  # fmt: skip
+            ("attempts_max", self.attempts_max, 1, ATTEMPTS_MOST),
+            ("parallel", self.parallel, 1, 1_000),
+            ("first_s", self.first_s, 0, BACKOFF_MAX_S),
+            ("factor", self.factor, 1, 100),
+            ("max_s", self.max_s, 0, BACKOFF_MAX_S),
+            ("jitter", self.jitter, 0, 1),
+            ("timeout_s", self.timeout_s, 0.001, TIMEOUT_MAX_S),
+        )
         for name, value, least, most in bounds:
             if not least <= value <= most:
-                raise ProjectionError(f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}.")
+                raise ProjectionError(
+                    f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}."
+                )

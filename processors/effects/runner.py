@@ -1,13 +1,15 @@
 """
 Drive a flow in an event loop: many lines at a time, each in order.
 
-    take(entries, epoch)  -> read the log up to there -> every item into its line -> a task per line: attempt, pause, attempt ..
+    take(entries, epoch)  -> read the log up to there -> every item into its line -> a task per line: attempt,
+                          pause, attempt ..
     look()                -> lines a person let run again -> a task per line, letter after letter
 
-An event that was begun when a process died is attempted alone in this one, so that if it kills again, no bystander is counted with it.
-A slot (``parallel`` of them) is held during an attempt and not during the pause after it, so a subject that waits blocks nobody. What
-is asked of the server is asked again after a lost connection, ASKS_MAX times; then, as after every other error, the runner stops, says
-so at the next ``take``, and begins anew at the cursor when it is called once more.
+An event that was begun when a process died is attempted alone in this one, so that if it kills again, no
+bystander is counted with it. A slot (``parallel`` of them) is held during an attempt and not during the pause
+after it, so a subject that waits blocks nobody. What is asked of the server is asked again after a lost
+connection, ASKS_MAX times; then, as after every other error, the runner stops, says so at the next ``take``,
+and begins anew at the cursor when it is called once more.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ import structlog
 from aurastream.processors.effects.flow import Again, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.processor import GiveUp
-from aurastream.processors.worker.lanes import Wires
+from aurastream.processors.host.lanes import Wires
 from aurastream.streams import UnknownOutcome
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import LOST, is_passing
+from aurastream.streams.drive import Ask as Routed
 from aurastream.streams.groups import as_pair
-from aurastream.streams.log import Routed
 
 ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
@@ -54,7 +56,9 @@ class Isolation:
         async with self._changed:
             self._wanting += alone
             try:
-                await self._changed.wait_for(lambda: not self._running if alone else not (self._is_alone or self._wanting))
+                await self._changed.wait_for(
+                    lambda: not self._running if alone else not (self._is_alone or self._wanting)
+                )
             finally:
                 self._wanting -= alone
                 self._changed.notify_all()
@@ -69,7 +73,8 @@ class Isolation:
 
 
 class Asker:
-    """What all runners of a process share: puts questions to the servers until they answer, and isolates suspects.
+    """What all runners of a process share: puts questions to the servers until they answer, and isolates
+    suspects.
 
     recover: brings an embedded server back; blocking.
     """
@@ -79,12 +84,16 @@ class Asker:
         self.isolation = Isolation()
 
     async def ask(self, routed: list[Routed]) -> list[Any]:
-        """The answers, in order; errors of the server that do not pass are values among them. Raises UnknownOutcome."""
+        """The answers, in order; errors of the server that do not pass are values among them. Raises
+        UnknownOutcome.
+        """
         pause_s = PAUSE_FIRST_S
         for attempt in range(1, ASKS_MAX + 1):
             try:
                 answers = await self._exchange(routed)
-                error: Exception | None = next((a for a in answers if isinstance(a, Exception) and is_passing(a)), None)
+                error: Exception | None = next(
+                    (a for a in answers if isinstance(a, Exception) and is_passing(a)), None
+                )
             except LOST as lost:
                 error = lost
             if error is None:
@@ -136,11 +145,13 @@ class EffectRunner:
         return bool(self._tasks)
 
     async def take(self, entries: list[RawEntry], epoch: int | None = None) -> bool:
-        """Take in everything up to the last of these entries ([]: to the end of the log), read from the log itself; does not wait for
-        its handlers, but for room. Returns whether there was something new.
+        """Take in everything up to the last of these entries ([]: to the end of the log), read from the log
+        itself; does not wait for its handlers, but for room. Returns whether there was something new.
 
-        epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises what ended a line since
-        the last call: Fenced, when a newer owner has the partition; UnknownOutcome; UnknownEventVersion; InvariantBroken.
+        epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises
+        what ended a line since
+        the last call: Fenced, when a newer owner has the partition; UnknownOutcome; UnknownEventVersion;
+        InvariantBroken.
         """
         await self._settle(epoch)
         until = entries[-1][0].decode() if entries else "+"
@@ -167,7 +178,9 @@ class EffectRunner:
         return not self._tasks and bool(await self._drive(self.flow.is_idle()))
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """End: no attempt begins any more; those under way get patience_s, then they are cut off and begun again by the next owner."""
+        """End: no attempt begins any more; those under way get patience_s, then they are cut off and begun
+        again by the next owner.
+        """
         self._stopping.set()
         tasks = list(self._tasks.values())
         if tasks:
@@ -186,7 +199,12 @@ class EffectRunner:
 
     async def _settle(self, epoch: int | None) -> None:
         if isinstance(self._trouble, Gap):
-            log.warning("effects_gap", processor=self.flow.group, where=self.flow.keys.where, reason=str(self._trouble))
+            log.warning(
+                "effects_gap",
+                processor=self.flow.group,
+                where=self.flow.keys.where,
+                reason=str(self._trouble),
+            )
             self._trouble = None
             await self.stop(0)
         self._raise_trouble()
@@ -229,7 +247,9 @@ class EffectRunner:
                 self._trouble = self._trouble or task.exception()
             self._moved.set()
 
-        task = self._tasks[name] = asyncio.create_task(steps, name=f"effects {self.flow.group} {self.flow.keys.where} {line}")
+        task = self._tasks[name] = asyncio.create_task(
+            steps, name=f"effects {self.flow.group} {self.flow.keys.where} {line}"
+        )
         task.add_done_callback(ended)
 
     async def _run_line(self, line: str) -> None:
@@ -244,7 +264,9 @@ class EffectRunner:
             del self._lines[line]
 
     async def _run_letters(self, line: str) -> None:
-        """Dead letters of a line that may run again, the first one first, until the line is empty or one is parked again."""
+        """Dead letters of a line that may run again, the first one first, until the line is empty or one is
+        parked again.
+        """
         item = await self._drive(self.flow.first_letter(line))
         while item is not None and not self._stopping.is_set():
             ended = await self._run(item)
@@ -273,7 +295,9 @@ class EffectRunner:
         try:
             while True:
                 wanted = steps.send(answer)
-                answer = await (self._handle(wanted) if isinstance(wanted, Handle) else self._asker.ask(wanted.routed))
+                answer = await (
+                    self._handle(wanted) if isinstance(wanted, Handle) else self._asker.ask(wanted.routed)
+                )
         except StopIteration as finished:
             return finished.value
 
@@ -287,7 +311,9 @@ class EffectRunner:
                 return await asyncio.get_running_loop().run_in_executor(self._pool(), self._call, wanted)
         except TimeoutError as error:
             said = str(error)
-            return Failed(said, ours="" if said else f"it did not return within timeout_s = {processor.timeout_s} s")
+            return Failed(
+                said, ours="" if said else f"it did not return within timeout_s = {processor.timeout_s} s"
+            )
         except GiveUp as error:
             said = str(error)
             return Failed(said, is_final=True, ours="" if said else "it gave up")
@@ -300,5 +326,7 @@ class EffectRunner:
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.flow.processor.parallel, thread_name_prefix=f"effects-{self.flow.group}")
+            self._threads = ThreadPoolExecutor(
+                self.flow.processor.parallel, thread_name_prefix=f"effects-{self.flow.group}"
+            )
         return self._threads

@@ -1,10 +1,13 @@
 """
-Processors without a transport: lease the partitions, read the log, run what is new until told to stop or until there is nothing left.
+Processors without a transport: lease the partitions, read the log, run what is new until told to stop or
+until there is nothing left.
 
-    every tick: keep and claim leases -> a follower task per partition held: take, look, pause -> surplus: stop, release
+    every tick: keep and claim leases -> a follower task per partition held: take, look, pause -> surplus:
+        stop, release
 
-For `aurastream run`, and for tests. Leases keep two of these from doing the same work twice; the epoch of a lease refuses the one that
-was stopped past it. A partition that a person must mend is told in the log and tried again with a growing pause; the others go on.
+For `aurastream run`, and for tests. Leases keep two of these from doing the same work twice; the epoch of a
+lease refuses the one that was stopped past it. A partition that a person must mend is told in the log and
+tried again with a growing pause; the others go on.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from aurastream.processors.effects.flow import EffectFlow
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.processor import Processor
 from aurastream.processors.effects.runner import Asker, EffectRunner
-from aurastream.processors.worker.lanes import Wires
-from aurastream.projections.apply import Fenced
+from aurastream.processors.host.lanes import Wires
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import OPERATIONS, Codec, Server, Settings, Stream, UnknownOutcome, open_stream
-from aurastream.streams.leases import LEASE_MS, Claim, Leases, Routed
+from aurastream.streams.drive import Ask as Routed
+from aurastream.streams.leases import LEASE_MS, Claim, Leases
 
 POLL_FIRST_S, POLL_MAX_S = 0.005, 0.2  # between two looks at a log without news
 LOOK_S = 0.5  # how late a person's word may be noticed
@@ -33,9 +37,11 @@ log = structlog.get_logger("aurastream.effects")
 
 
 class EffectWorker:
-    """Every processor on every stream it reads. streams: asked again at every tick, so that new ones are taken up.
+    """Every processor on every stream it reads. streams: asked again at every tick, so that new ones are
+    taken up.
 
-    codec: of all installed events, the derived ones among them. recover: brings an embedded server back; blocking.
+    codec: of all installed events, the derived ones among them. recover: brings an embedded server back;
+    blocking.
     """
 
     def __init__(
@@ -60,7 +66,8 @@ class EffectWorker:
         self.trouble: dict[Claim, str] = {}
 
     async def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
-        """Until told to stop; or until every log is read to its end and nothing waits for another attempt, whoever does it.
+        """Until told to stop; or until every log is read to its end and nothing waits for another attempt,
+        whoever does it.
 
         Raises what stopped a partition when until_idle is asked and a person must mend it.
         """
@@ -82,13 +89,20 @@ class EffectWorker:
         processor, stream = self._processors[claim.group], self._stream(claim.stream)
         into = stream if processor.into is None else self._stream(processor.into)
         return EffectFlow(
-            processor, stream, claim.partition, into=into, operations=self._stream(OPERATIONS), worker=self.leases.worker,
+            processor,
+            stream,
+            claim.partition,
+            into=into,
+            operations=self._stream(OPERATIONS),
+            worker=self.leases.worker,
             on_step=self._on_step,
-        )  # fmt: skip
+        )
 
     def _stream(self, name: str) -> Stream:
         if name not in self._opened:
-            self._opened[name] = open_stream(self._server, name, codec=self._codec, settings=self._settings, create=True)
+            self._opened[name] = open_stream(
+                self._server, name, codec=self._codec, settings=self._settings, create=True
+            )
         return self._opened[name]
 
     def _claims(self) -> list[Claim]:
@@ -98,13 +112,21 @@ class EffectWorker:
             for processor in self._processors.values()
             if processor.handles(stream)
         ]
-        return [Claim(name, stream.name, partition) for name, stream in found for partition in range(stream.partitions)]
+        return [
+            Claim(name, stream.name, partition)
+            for name, stream in found
+            for partition in range(stream.partitions)
+        ]
 
     async def _tick(self) -> None:
         """Renew and claim; start followers of what is held, end those of what is not."""
         claims = await asyncio.to_thread(self._claims)
         await self._drive(self.leases.tick(claims))
-        ended = {claim for claim, follower in self._followers.items() if claim not in self.leases.held or follower.done()}
+        ended = {
+            claim
+            for claim, follower in self._followers.items()
+            if claim not in self.leases.held or follower.done()
+        }
         for claim in self.leases.surplus | ended:
             await self._end(claim)
         await self._drive(self.leases.release(list(self.leases.surplus)))
@@ -126,7 +148,9 @@ class EffectWorker:
                 pause_s, mend_s = POLL_FIRST_S if found else min(POLL_MAX_S, pause_s * 2), POLL_MAX_S
                 self.trouble.pop(claim, None)
             except Fenced as error:
-                log.warning("effects_fenced", processor=claim.group, where=claim.keys.where, reason=str(error))
+                log.warning(
+                    "effects_fenced", processor=claim.group, where=claim.keys.where, reason=str(error)
+                )
                 self.leases.lost(claim)
                 return
             except Exception as error:
@@ -136,7 +160,13 @@ class EffectWorker:
 
     def _troubled(self, claim: Claim, error: Exception) -> None:
         is_away = isinstance(error, UnknownOutcome)
-        log.log(30 if is_away else 40, "effects_stuck", processor=claim.group, where=claim.keys.where, reason=str(error)[:500])
+        log.log(
+            30 if is_away else 40,
+            "effects_stuck",
+            processor=claim.group,
+            where=claim.keys.where,
+            reason=str(error)[:500],
+        )
         self.trouble[claim] = str(error)
 
     async def _is_idle(self) -> bool:
@@ -156,8 +186,12 @@ class EffectWorker:
         if follower is not None:
             follower.cancel()
             await asyncio.wait({follower})
-            if not follower.cancelled() and (error := follower.exception()) is not None:  # it could not even begin
-                log.error("effects_stuck", processor=claim.group, where=claim.keys.where, reason=str(error)[:500])
+            if (
+                not follower.cancelled() and (error := follower.exception()) is not None
+            ):  # it could not even begin
+                log.error(
+                    "effects_stuck", processor=claim.group, where=claim.keys.where, reason=str(error)[:500]
+                )
         if runner is not None:
             await runner.stop()
 

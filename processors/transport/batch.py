@@ -10,8 +10,9 @@ Batches: entries of one partition, up to AURASTREAM_BATCH_MAX, as one Faust mess
 
 Works over every transport with ``batch_topics``: ours for Redis (driver.py) and for Kafka (kafka.py).
 
-Always true: a batch is acknowledged after the body of the loop is done with it, never when the body raised. What was handed out
-and not acknowledged is handed out again when the agent's function starts anew, before anything newer of its partition.
+Always true: a batch is acknowledged after the body of the loop is done with it, never when the body raised.
+What was handed out and not acknowledged is handed out again when the agent's function starts anew, before
+anything newer of its partition.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ from aurastream.streams import Codec, DamagedEntry, Event, Settings
 from aurastream.streams.codec import RawEntry, entry_json
 from aurastream.streams.groups import Cursor
 
-QUEUED_MAX = 16  # batches waiting for an agent: Faust's own default of 4,096 would hold a whole stream in memory
+QUEUED_MAX = (
+    16  # batches waiting for an agent: Faust's own default of 4,096 would hold a whole stream in memory
+)
 log = structlog.get_logger(__name__)
 
 
 class RawBatch:
     """The next entries of one partition.
 
-    epoch: of the lease they were read under; commit.lua refuses it once a newer owner exists. Of Kafka: the group's generation.
+    epoch: of the lease they were read under; commit.lua refuses it once a newer owner exists. Of Kafka: the
+    group's generation.
     entries: (position, [field, value, ..]) in order, never empty.
     """
 
@@ -74,7 +78,9 @@ class BatchSchema(faust.Schema[Any, Any]):
 
 
 def batch_topic(app: AppT, name: str, *, partitions: int | None = None) -> TopicT:
-    """A topic whose messages are RawBatch, for agents that loop over ``batches`` or ``events``. Raises NotOffered."""
+    """A topic whose messages are RawBatch, for agents that loop over ``batches`` or ``events``. Raises
+    NotOffered.
+    """
     transport: Any = app.transport
     if not hasattr(transport, "batch_topics"):
         raise NotOffered(
@@ -101,7 +107,8 @@ async def batches(stream: StreamT[Any]) -> AsyncIterator[RawBatch]:
 async def events(stream: StreamT[Any], codec: Codec | None = None) -> AsyncIterator[Event]:
     """The stream's events one by one, in order; those of types the codec does not know are left out.
 
-    codec: default: of all installed plugins. A damaged entry is logged and left out: it stays in the log for a person to see.
+    codec: default: of all installed plugins. A damaged entry is logged and left out: it stays in the log for
+    a person to see.
     """
     decode = (codec or find_plugins().codec()).decode
     async for batch in batches(stream):

@@ -1,8 +1,8 @@
 """
 The topics a worker knows, and how many partitions each has.
 
-A topic's stream is registered when it is first used, like a Kafka topic that is created automatically; one that exists keeps the
-number of partitions it was created with, whatever the app asks for.
+A topic's stream is registered when it is first used, like a Kafka topic that is created automatically; one
+that exists keeps the number of partitions it was created with, whatever the app asks for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 
 from aurastream.processors.transport.names import is_leader_topic, stream_of
 from aurastream.streams import Server, Settings, open_stream
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.keys import Keys
 
 
@@ -28,10 +28,14 @@ class Catalog:
         return self._known.get(topic)
 
     async def ensure(self, topic: str, partitions: int | None = None) -> tuple[Keys, ...]:
-        """The keys; registers the stream where it is new. Raises StreamUnknown where it may not, TopicNameRefused, ServerUnfit."""
+        """The keys; registers the stream where it is new. Raises StreamUnknown where it may not,
+        TopicNameRefused, ServerUnfit.
+        """
         known = self._known.get(topic)
         if known is None:
-            known = self._known[topic] = await asyncio.to_thread(self._open, topic, partitions or self._partitions)
+            known = self._known[topic] = await asyncio.to_thread(
+                self._open, topic, partitions or self._partitions
+            )
         return known
 
     def _open(self, topic: str, partitions: int) -> tuple[Keys, ...]:

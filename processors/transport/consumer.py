@@ -4,9 +4,9 @@ Faust's consumer over Redis Streams: what is read, handed to the agents and ackn
     coordinator -> rebalance: shares -> reader -> _drain_messages -> conductor -> queues -> agents
                                         shares <- _new_offset <- Faust's acks  -> _commit: acknowledge.lua
 
-Always true: a record is handed out only while it is the next one of its share, so nothing that was read before a seek, a rewind or a
-change of owner is handed out after it. Acknowledged is only the prefix of what the agents are done with.
-Who owns what is not here but in coordinator.py and rebalance.py.
+Always true: a record is handed out only while it is the next one of its share, so nothing that was read
+before a seek, a rewind or a change of owner is handed out after it. Acknowledged is only the prefix of what
+the agents are done with. Who owns what is not here but in coordinator.py and rebalance.py.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Consumer(base.Consumer):
         self.link = await self._driver.open()
         self.reader = Reader(self.link)
         self._rebalance = Rebalance(self)
-        self._coordinator = Coordinator(self.link, self._rebalance, self._claims, Settings().lease_ms, self.add_future)
+        self._coordinator = Coordinator(
+            self.link, self._rebalance, self._claims, Settings().lease_ms, self.add_future
+        )
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -108,7 +110,9 @@ class Consumer(base.Consumer):
             self.app.monitor.track_tp_end_offset(tp, end)
 
     async def wait_empty(self) -> None:
-        """Handlers under way finish, for a bounded time, and what is done is acknowledged; a stopping worker then leaves the group."""
+        """Handlers under way finish, for a bounded time, and what is done is acknowledged; a stopping worker
+        then leaves the group.
+        """
         is_stopping = self.app.should_stop or self.should_stop
         if is_stopping:
             self._coordinator.stop_claiming()
@@ -150,11 +154,17 @@ class Consumer(base.Consumer):
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
         """Where a key's messages go."""
-        return partition if partition is not None else self.app.producer.key_partition(topic, key or b"").partition
+        return (
+            partition
+            if partition is not None
+            else self.app.producer.key_partition(topic, key or b"").partition
+        )
 
     def _claims(self) -> list[Claim]:
         get = self._driver.catalog.get
-        return [Claim(self._group, keys.stream, keys.partition) for topic in self._topics for keys in get(topic)]
+        return [
+            Claim(self._group, keys.stream, keys.partition) for topic in self._topics for keys in get(topic)
+        ]
 
     # Reading
 
@@ -177,7 +187,9 @@ class Consumer(base.Consumer):
                 raise
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's signature
-        active = {tp: share for tp, share in self.shares.items() if self._is_readable(tp, share, active_partitions)}
+        active = {
+            tp: share for tp, share in self.shares.items() if self._is_readable(tp, share, active_partitions)
+        }
         counts = [self._batch_max if tp.topic in self._driver.batch_topics else EVENTS_READ for tp in active]
         found = await self.reader.read(list(active.values()), counts, timeout)
         records = {}
@@ -186,7 +198,9 @@ class Consumer(base.Consumer):
                 is_batch = tp.topic in self._driver.batch_topics
                 at = share.offset
                 records[tp] = (
-                    [Record(share, at, entries)] if is_batch else [Record(share, at + n, [entry]) for n, entry in enumerate(entries)]
+                    [Record(share, at, entries)]
+                    if is_batch
+                    else [Record(share, at + n, [entry]) for n, entry in enumerate(entries)]
                 )
         return records
 
@@ -195,7 +209,12 @@ class Consumer(base.Consumer):
 
     async def _hand(self, tp: TP, record: Record) -> None:
         share = record.share
-        if record.offset != share.offset or share.is_leaving or self.shares.get(tp) is not share or not self.flow_active:
+        if (
+            record.offset != share.offset
+            or share.is_leaving
+            or self.shares.get(tp) is not share
+            or not self.flow_active
+        ):
             return
         is_tracked = self.app.topics.acks_enabled_for(tp.topic)
         share.hand(record.entries, is_tracked=is_tracked)
@@ -220,8 +239,18 @@ class Consumer(base.Consumer):
             key, value, headers, timestamp = content_of(share.keys.where, entries[0])
         generation = self.app.consumer_generation_id
         return ConsumerMessage(
-            tp.topic, tp.partition, offset, timestamp, 0, headers, key, value, None, tp=tp, generation_id=generation
-        )  # fmt: skip
+            tp.topic,
+            tp.partition,
+            offset,
+            timestamp,
+            0,
+            headers,
+            key,
+            value,
+            None,
+            tp=tp,
+            generation_id=generation,
+        )
 
     def on_buffer_drop(self, tp: TP) -> None:
         """There is room for the partition's messages again."""
@@ -248,7 +277,11 @@ class Consumer(base.Consumer):
         except ServerAway as error:
             log.warning("not_acknowledged", reason=str(error))
             return False
-        fenced = {share.claim for share, answer in zip(shares, answers, strict=True) if Acknowledged(answer) is Acknowledged.FENCED}
+        fenced = {
+            share.claim
+            for share, answer in zip(shares, answers, strict=True)
+            if Acknowledged(answer) is Acknowledged.FENCED
+        }
         if fenced:
             self._coordinator.lost(fenced)
         return not fenced
@@ -327,7 +360,10 @@ class Consumer(base.Consumer):
 
     async def _bounds(self, tps: Iterable[TP], end: int) -> dict[TP, int]:
         known = {tp: self.shares[tp] for tp in tps if tp in self.shares}
-        return {tp: found[end] for tp, found in zip(known, await bounds(self.link, list(known.values())), strict=True)}
+        return {
+            tp: found[end]
+            for tp, found in zip(known, await bounds(self.link, list(known.values())), strict=True)
+        }
 
     def begin(self, shares: Mapping[TP, Share]) -> None:
         """Count from the cursors of new shares."""

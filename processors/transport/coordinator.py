@@ -5,8 +5,9 @@ Ownership for a Faust consumer: drives streams/leases.py and tells the consumer 
          -> surplus given back when its work under way is done, while everything else goes on
          -> new     taken over from the group's cursor
 
-Always true: ticks never wait for the work of a partition, so a slow handler costs no lease; a claim is released only after the
-consumer has let it go; when the worker stops, nothing new is claimed and what is held stays renewed until its work is done.
+Always true: ticks never wait for the work of a partition, so a slow handler costs no lease; a claim is
+released only after the consumer has let it go; when the worker stops, nothing new is claimed and what is held
+stays renewed until its work is done.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ class Owner(Protocol):
 class Coordinator:
     """One worker's part in a group. claims: everything there is to own, asked at every tick."""
 
-    def __init__(self, link: Link, owner: Owner, claims: Callable[[], list[Claim]], lease_ms: int, spawn: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        owner: Owner,
+        claims: Callable[[], list[Claim]],
+        lease_ms: int,
+        spawn: Callable[[Any], Any],
+    ) -> None:
         """spawn: runs a coroutine beside, and stops the worker should it fail."""
         self.leases = Leases(lease_ms=lease_ms)
         self._link, self._owner, self._claims, self._spawn = link, owner, claims, spawn
@@ -114,7 +122,9 @@ class Coordinator:
         return self._is_stopping and not self._groups
 
     async def _change(self, lost: set[Claim], new: dict[Claim, int]) -> None:
-        async with self._changing:  # in the order of the ticks: what comes and goes at once must not go and then come
+        async with (
+            self._changing
+        ):  # in the order of the ticks: what comes and goes at once must not go and then come
             if lost:
                 log.warning("partitions_lost", partitions=[claim.keys.where for claim in sorted(lost)])
                 await self._owner.lose(lost)
@@ -127,7 +137,11 @@ class Coordinator:
         await self._owner.give(claims)
         async with self._ticking:
             # One that was lost and claimed again meanwhile is not the one that was given.
-            given = [claim for claim in claims if self._owned.get(claim) == self.leases.held.get(claim) == epochs[claim]]
+            given = [
+                claim
+                for claim in claims
+                if self._owned.get(claim) == self.leases.held.get(claim) == epochs[claim]
+            ]
             await self._link.drive(self.leases.release(given))
         for claim in given:
             del self._owned[claim]

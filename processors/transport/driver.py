@@ -63,7 +63,11 @@ class Transport(base.Transport):
 def address(url: URL) -> str:
     """The URL as redis-py wants it: yarl writes unix:/path."""
     text = str(url)
-    return text.replace("unix:/", "unix:///", 1) if text.startswith("unix:/") and not text.startswith("unix://") else text
+    return (
+        text.replace("unix:/", "unix:///", 1)
+        if text.startswith("unix:/") and not text.startswith("unix://")
+        else text
+    )
 
 
 def first_of(urls: list[str]) -> Server:

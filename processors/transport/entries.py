@@ -2,9 +2,11 @@
 What a Faust message looks like in the log, and what any entry looks like to Faust.
 
     key, value, headers, timestamp  <->  fields of the same names; an absent one is an absent field
-    event, crc32                     ->  key is the subject, value the event's JSON: a stranger may consume our streams
+    event, crc32                     ->  key is the subject, value the event's JSON: a stranger may consume
+                                     our streams
 
-headers: a JSON list of [name, text], or [name, {"base64": ..}] where the bytes are no UTF-8. timestamp: milliseconds since 1970.
+headers: a JSON list of [name, text], or [name, {"base64": ..}] where the bytes are no UTF-8. timestamp:
+milliseconds since 1970.
 """
 
 from __future__ import annotations
@@ -55,10 +57,16 @@ def content_of(where: str, entry: RawEntry) -> Content:
         return Content(read_envelope(at, raw).subject.encode(), raw, None, _seconds_of(position))
     found = dict(zip(fields[::2], fields[1::2], strict=False))
     try:
-        headers = [(name, _bytes(text)) for name, text in _HEADERS.decode(found[b"headers"])] if b"headers" in found else None
+        headers = (
+            [(name, _bytes(text)) for name, text in _HEADERS.decode(found[b"headers"])]
+            if b"headers" in found
+            else None
+        )
         timestamp = int(found[b"timestamp"]) / 1000 if b"timestamp" in found else _seconds_of(position)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise DamagedEntry(f"{where}/{position.decode()}", f"its headers or timestamp cannot be read ({error})") from error
+        raise DamagedEntry(
+            f"{where}/{position.decode()}", f"its headers or timestamp cannot be read ({error})"
+        ) from error
     return Content(found.get(b"key"), found.get(b"value"), headers, timestamp)
 
 

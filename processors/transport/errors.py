@@ -20,7 +20,8 @@ class TopicNameRefused(StreamError):
 
     def __init__(self, topic: str, length: int, length_max: int) -> None:
         super().__init__(
-            f"the topic {topic[:80]!r} cannot be a stream: its name takes {length} characters (capitals and other characters that are "
+            f"the topic {topic[:80]!r} cannot be a stream: its name takes {length} characters (capitals and "
+            "other characters that are "
             f"not a-z 0-9 . - take three each), the limit is {length_max}. Use a shorter name."
         )
         self.topic = topic

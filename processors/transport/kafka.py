@@ -1,11 +1,14 @@
 """
-Batches over Kafka: broker URL kafka+batch://host:port, the stock aiokafka driver with RawBatch for the topics of ``batch_topic``.
+Batches over Kafka: broker URL kafka+batch://host:port, the stock aiokafka driver with RawBatch for the topics
+of ``batch_topic``.
 
-A batch is the records of one fetch of one partition; its entries look like those of Redis, with the offset as position:
-(b"<offset>-0", [b"received_ms", timestamp, b"event", value, b"crc32", b"<CRC-32 of value>"]). Other topics keep single events.
+A batch is the records of one fetch of one partition; its entries look like those of Redis, with the offset as
+position: (b"<offset>-0", [b"received_ms", timestamp, b"event", value, b"crc32", b"<CRC-32 of value>"]). Other
+topics keep single events.
 
-Always true: a batch's acknowledgement commits the offset after its last record. Only for one stream per partition, in order: what
-overlapped would be acknowledged by the same first offset, so agents of batch topics have concurrency 1.
+Always true: a batch's acknowledgement commits the offset after its last record. Only for one stream per
+partition, in order: what overlapped would be acknowledged by the same first offset, so agents of batch topics
+have concurrency 1.
 """
 
 from __future__ import annotations
@@ -29,13 +32,17 @@ class Consumer(aiokafka.Consumer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._handed: dict[TP, deque[tuple[int, int]]] = {}  # first offset of each batch handed out, and the one after its last
+        self._handed: dict[
+            TP, deque[tuple[int, int]]
+        ] = {}  # first offset of each batch handed out, and the one after its last
         self._driver: Any = self.transport
         self._batch_max = entries_max()
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
         fetched = await super()._getmany(active_partitions, timeout)
-        return {tp: self._batched(records) if self._is_batch(tp) else records for tp, records in fetched.items()}
+        return {
+            tp: self._batched(records) if self._is_batch(tp) else records for tp, records in fetched.items()
+        }
 
     def _batched(self, records: list[Any]) -> list[list[Any]]:
         return [records[start : start + self._batch_max] for start in range(0, len(records), self._batch_max)]
@@ -50,9 +57,18 @@ class Consumer(aiokafka.Consumer):
         handed.append((first.offset, last.offset + 1))
         batch: Any = RawBatch(tp.topic, tp.partition, generation, [_entry(item) for item in record])
         return ConsumerMessage(
-            tp.topic, tp.partition, first.offset, last.timestamp / 1000, last.timestamp_type, None, None, batch, None,
-            tp=tp, generation_id=generation,
-        )  # fmt: skip
+            tp.topic,
+            tp.partition,
+            first.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            None,
+            None,
+            batch,
+            None,
+            tp=tp,
+            generation_id=generation,
+        )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Continue where the app's views are: what the broker has committed is a hint."""
@@ -111,4 +127,11 @@ class Transport(aiokafka.Transport):
 
 def _entry(record: Any) -> RawEntry:
     value = record.value or b""
-    return b"%d-0" % record.offset, [b"received_ms", b"%d" % record.timestamp, b"event", value, b"crc32", b"%d" % crc32(value)]
+    return b"%d-0" % record.offset, [
+        b"received_ms",
+        b"%d" % record.timestamp,
+        b"event",
+        value,
+        b"crc32",
+        b"%d" % crc32(value),
+    ]

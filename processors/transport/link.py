@@ -4,7 +4,8 @@ A worker's connection to its server, which outlives the server's outages.
     ask -> the wire of the key's node, made when needed -> answers
         -> a passing fault: drop the wire, learn the nodes anew, wait a little longer each time, ask again
 
-Every command that goes through here may run twice, so all are idempotent: reads, leases, acknowledge.lua, send.lua.
+Every command that goes through here may run twice, so all are idempotent: reads, leases, acknowledge.lua,
+send.lua.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from redis.exceptions import ClusterError, RedisError, ResponseError
 
 from aurastream.streams import Server, StreamError
 from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.connection import LOST, PAUSE_FIRST_S, PAUSE_MAX_S, is_passing
-from aurastream.streams.leases import Asking, Routed
+from aurastream.streams.connection import LOST, is_passing
+from aurastream.streams.drive import PAUSE_FIRST_S, PAUSE_MAX_S, Asking
+from aurastream.streams.drive import Ask as Routed
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,8 @@ class ServerAway(StreamError):
 
     def __init__(self, waited_s: float) -> None:
         super().__init__(
-            f"the server was away for {waited_s:.1f} s when the worker stopped. Nothing is lost: what is not acknowledged comes again."
+            f"the server was away for {waited_s:.1f} s when the worker stopped. Nothing is lost: what is "
+            "not acknowledged comes again."
         )
 
 
@@ -47,7 +50,8 @@ class Link:
         self._patience_s = 0.0
 
     async def ask(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
-        """All answers, from the node that holds the key. Waits for a server that is away; raises the server's own errors.
+        """All answers, from the node that holds the key. Waits for a server that is away; raises the server's
+        own errors.
 
         Raises ServerAway after ``hurry``.
         """
@@ -75,7 +79,10 @@ class Link:
             nodes.setdefault(self.server.node_of(key), []).append(number)
         if len(nodes) == 1:
             return await self.ask(routed[0][0], *[command for _, command in routed])
-        asking = [self.ask(routed[numbers[0]][0], *[routed[number][1] for number in numbers]) for numbers in nodes.values()]
+        asking = [
+            self.ask(routed[numbers[0]][0], *[routed[number][1] for number in numbers])
+            for numbers in nodes.values()
+        ]
         answers: list[Any] = [None] * len(routed)
         for numbers, found in zip(nodes.values(), await asyncio.gather(*asking), strict=True):
             for number, answer in zip(numbers, found, strict=True):

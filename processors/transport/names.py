@@ -1,9 +1,11 @@
 """
 Topics and streams: which stream a Faust topic is, and which topic a stream is.
 
-A topic whose name is legal for a stream is that stream. Any other is quoted into legal characters, reversibly:
+A topic whose name is legal for a stream is that stream. Any other is quoted into legal characters,
+reversibly:
 
-    Orders  ->  quoted._4frders         _ and the two hexadecimal digits of a UTF-8 byte, for all but a-z 0-9 . -
+    Orders  ->  quoted._4frders         _ and the two hexadecimal digits of a UTF-8 byte, for all but a-z 0-9
+            . -
 
 The same for app ids, which become group names.
 """
@@ -36,7 +38,9 @@ def topic_of(stream: str) -> str:
     """The topic whose stream this is."""
     if not stream.startswith(_QUOTED):
         return stream
-    plain = re.sub(rb"_([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), stream.removeprefix(_QUOTED).encode())
+    plain = re.sub(
+        rb"_([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), stream.removeprefix(_QUOTED).encode()
+    )
     return plain.decode()
 
 

@@ -1,10 +1,12 @@
 """
 Messages into the log: what ``topic.send`` becomes.
 
-    send -> the partition's outbox -> at the end of the loop's turn one send.lua call per partition -> RecordMetadata
+    send -> the partition's outbox -> at the end of the loop's turn one send.lua call per partition ->
+        RecordMetadata
 
-Always true: one call per partition is under way, so messages of a partition go in the order they were sent; a call whose answer was
-lost is repeated with the same sequence, and the server writes it once. While a call is under way, what comes collects into the next.
+Always true: one call per partition is under way, so messages of a partition go in the order they were sent; a
+call whose answer was lost is repeated with the same sequence, and the server writes it once. While a call is
+under way, what comes collects into the next.
 """
 
 from __future__ import annotations
@@ -83,12 +85,19 @@ class Outbox:
             self._room.set()
             try:
                 answer = await self._send(chunk)
-            except Exception as error:  # the server refused it (memory, a key of another type), or is away for good
+            except (
+                Exception
+            ) as error:  # the server refused it (memory, a key of another type), or is away for good
                 failure = ProducerSendError(f"sending to {self._keys.where} failed: {error}")
                 failure.__cause__ = error
                 _settle(chunk, lambda message, _, failure=failure: message.future.set_exception(failure))
             else:
-                _settle(chunk, lambda message, number, answer=answer: message.future.set_result(self._placed(message, number, answer)))
+                _settle(
+                    chunk,
+                    lambda message, number, answer=answer: message.future.set_result(
+                        self._placed(message, number, answer)
+                    ),
+                )
 
     def _chunk(self) -> list[Waiting]:
         chunk = [self._waiting.popleft()]
@@ -105,7 +114,9 @@ class Outbox:
             args.append(len(message.fields))
             args += message.fields
         answer: list[int] = (
-            await self._link.ask(self._keys.log, _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args))
+            await self._link.ask(
+                self._keys.log, _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args)
+            )
         )[0]
         Sent(answer[0])
         return answer
@@ -158,7 +169,9 @@ class Producer(base.Producer):
         *,
         transactional_id: str | None = None,
     ) -> Awaitable[RecordMetadata]:
-        """Schedule a message. Raises NotOffered for one that asks for a reply, ProducerSendError for one that is too large."""
+        """Schedule a message. Raises NotOffered for one that asks for a reply, ProducerSendError for one that
+        is too large.
+        """
         refuse_ask(headers)
         transport: Any = self.transport
         keys = transport.catalog.get(topic) or await transport.catalog.ensure(topic)
@@ -167,7 +180,8 @@ class Producer(base.Producer):
         size = sum(map(len, fields))
         if size > self.max_request_size:
             raise ProducerSendError(
-                f"the message to {topic!r} has {size} bytes, producer_max_request_size is {self.max_request_size}. "
+                f"the message to {topic!r} has {size} bytes, producer_max_request_size is "
+                f"{self.max_request_size}. "
                 "Send a reference instead, or raise the setting."
             )
         message = Waiting(fields, size, timestamp, asyncio.get_running_loop().create_future())
@@ -196,7 +210,9 @@ class Producer(base.Producer):
             await asyncio.wait(sending)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **_: Any) -> None:
-        """Register the topic's stream. What Kafka would keep of it otherwise (retention, compaction) is not offered and ignored."""
+        """Register the topic's stream. What Kafka would keep of it otherwise (retention, compaction) is not
+        offered and ignored.
+        """
         transport: Any = self.transport
         await transport.catalog.ensure(topic, partitions)
 
@@ -214,16 +230,21 @@ class Producer(base.Producer):
         if outbox is None:
             if self._link is None:
                 raise ProducerSendError(
-                    "the producer is not running: start the app, or await app.maybe_start_producer(), before sending."
+                    "the producer is not running: start the app, or await app.maybe_start_producer(), "
+                    "before sending."
                 )
             outbox = self._outboxes[tp] = Outbox(self._link, self._name, tp, keys[tp.partition])
         return outbox
 
     def _partition(self, keys: tuple[Keys, ...], key: bytes | None, partition: int | None) -> int:
-        """As partition_of: events of a subject and messages of a key go to the same one. Without a key, in turn."""
+        """As partition_of: events of a subject and messages of a key go to the same one. Without a key, in
+        turn.
+        """
         if partition is not None:
             if not 0 <= partition < len(keys):
-                raise ProducerSendError(f"{keys[0].stream} has the partitions 0 to {len(keys) - 1}, not {partition}.")
+                raise ProducerSendError(
+                    f"{keys[0].stream} has the partitions 0 to {len(keys) - 1}, not {partition}."
+                )
             return partition
         if self.partitioner is not None:
             every = list(range(len(keys)))

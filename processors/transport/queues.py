@@ -1,5 +1,6 @@
 """
-What waits in an app's streams: taken out again when its partition goes, and whether any of it is being handled now.
+What waits in an app's streams: taken out again when its partition goes, and whether any of it is being
+handled now.
 
 Faust's own way (flow_control.clear) empties the queues of all partitions, those that stay too.
 """
@@ -34,5 +35,10 @@ def purge(topics: Any, tps: set[TP]) -> dict[Message, int]:
 
 
 def is_busy(unacked: Any, tps: set[TP], taken: dict[Message, int]) -> bool:
-    """Whether an agent handles a message of these partitions: one of its copies is neither acknowledged nor taken out."""
-    return any(message.tp in tps and not message.acked and message.refcount > taken.get(message, 0) for message in list(unacked))
+    """Whether an agent handles a message of these partitions: one of its copies is neither acknowledged nor
+    taken out.
+    """
+    return any(
+        message.tp in tps and not message.acked and message.refcount > taken.get(message, 0)
+        for message in list(unacked)
+    )

@@ -2,7 +2,8 @@
 Read what follows in the partitions a worker owns, and wait where nothing does.
 
     one XRANGE per partition, one round trip per node -> entries
-    nothing anywhere -> one server: XREAD BLOCK over all of them, on a connection of its own; a cluster: look again, ever slower
+    nothing anywhere -> one server: XREAD BLOCK over all of them, on a connection of its own; a cluster: look
+        again, ever slower
     a partition is added, or has room again -> the wait ends at once (CLIENT UNBLOCK)
 """
 
@@ -19,7 +20,10 @@ from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.groups import wake_up
 
-POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # between looks at a cluster, where one command cannot wait for all partitions
+POLL_FIRST_S, POLL_MAX_S = (
+    0.001,
+    0.05,
+)  # between looks at a cluster, where one command cannot wait for all partitions
 
 
 class Reader:
@@ -33,8 +37,11 @@ class Reader:
         self._interrupted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def read(self, shares: list[Share], counts: list[int], timeout_s: float) -> dict[Share, list[RawEntry]]:
-        """The next entries of those shares that have any; empty when there were none for timeout_s, or on an interrupt.
+    async def read(
+        self, shares: list[Share], counts: list[int], timeout_s: float
+    ) -> dict[Share, list[RawEntry]]:
+        """The next entries of those shares that have any; empty when there were none for timeout_s, or on an
+        interrupt.
 
         counts: how many entries at most, of each.
         """

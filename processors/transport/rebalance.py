@@ -2,10 +2,12 @@
 Partitions that come and go, told to the app.
 
     the first time  Faust's own rebalance: on_rebalance_start, revoked, generation, assigned, recovery, flow
-    later           only what changes: its queued events are taken out, its handlers finish, it is acknowledged and let go;
+    later           only what changes: its queued events are taken out, its handlers finish, it is
+                    acknowledged and let go;
                     the conductor, the agents, the sensors and the signals hear the same as from Faust's own
 
-Always true: the app hears on_partitions_revoked before another worker can have the partition; partitions that stay run on.
+Always true: the app hears on_partitions_revoked before another worker can have the partition; partitions that
+stay run on.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from aurastream.streams.leases import Claim
 if TYPE_CHECKING:
     from aurastream.processors.transport.consumer import Consumer
 
-GENERATION = 1  # of every message: a partition's queued events are taken out when it goes, so none is ever of an older one
-DRAIN_MAX_S = 30.0  # for handlers under way, when a partition goes or the worker stops; what is not done by then comes again
+# of every message: a partition's queued events are taken out when it goes, so none is ever of an older one
+GENERATION = 1
+# for handlers under way, when a partition goes or the worker stops; what is not done by then comes again
+DRAIN_MAX_S = 30.0
 LOOK_S = 0.005  # between looks whether they are done
 
 log = structlog.get_logger(__name__)
@@ -44,7 +48,9 @@ class Rebalance:
 
     async def take(self, claims: dict[Claim, int]) -> None:
         """Begin with these partitions; the first call, maybe of none, begins the app."""
-        shares = await self._acquired({claim: epoch for claim, epoch in claims.items() if not is_leader_topic(topic_of(claim.stream))})
+        shares = await self._acquired(
+            {claim: epoch for claim, epoch in claims.items() if not is_leader_topic(topic_of(claim.stream))}
+        )
         alone = {tp_of(claim) for claim in claims if is_leader_topic(topic_of(claim.stream))}
         async with self._changing:
             if self._is_begun:
@@ -65,7 +71,9 @@ class Rebalance:
         await self._remove(claims, shares)
 
     async def lose(self, claims: set[Claim]) -> None:
-        """These are another worker's: what is queued is dropped, what is under way can no longer be acknowledged."""
+        """These are another worker's: what is queued is dropped, what is under way can no longer be
+        acknowledged.
+        """
         shares = self._shares_of(claims)
         for share in shares.values():
             share.is_leaving = True
@@ -84,7 +92,9 @@ class Rebalance:
     async def _acquired(self, claims: dict[Claim, int]) -> dict[TP, Share]:
         from_end = self._app.conf.consumer_auto_offset_reset == "latest"
         acquisitions = [Acquisition(claim, epoch, from_end) for claim, epoch in claims.items()]
-        await asyncio.gather(*[self._consumer.link.drive(acquisition.steps()) for acquisition in acquisitions])
+        await asyncio.gather(
+            *[self._consumer.link.drive(acquisition.steps()) for acquisition in acquisitions]
+        )
         shares = {}
         for acquisition in acquisitions:
             tp = tp_of(acquisition.claim)

@@ -1,8 +1,9 @@
 """
-What Faust has and these transports have not: tables, joins, transactions, ask. Refused with a sentence, at definition or at start.
+What Faust has and these transports have not: tables, joins, transactions, ask. Refused with a sentence, at
+definition or at start.
 
-Faust's settings name the classes of its table manager and its streams; ours take the places of the defaults there, so that the
-refusal is where the feature is used. An app that set classes of its own keeps them.
+Faust's settings name the classes of its table manager and its streams; ours take the places of the defaults
+there, so that the refusal is where the feature is used. An app that set classes of its own keeps them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from faust.types.enums import ProcessingGuarantee
 from aurastream.processors.transport.errors import NotOffered
 
 REPLY_HEADER = "Faust-Ag-ReplyTo"
-INSTEAD_OF_TABLES = (
-    "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after any crash"
-)
+INSTEAD_OF_TABLES = "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after any crash"
 INSTEAD_OF_JOINS = "Send to a topic keyed as you need it and consume that with another agent, or fold both streams with a projection"
 INSTEAD_OF_ASK = "Send to a topic and read the answer from a view, or call the worker's web page"
 
@@ -29,7 +28,10 @@ class NoTables(TableManager):
 
     def add(self, table: CollectionT) -> CollectionT:
         """Refuse."""
-        raise NotOffered(f"the table {table.name!r} cannot be kept: tables are not offered over Redis Streams", INSTEAD_OF_TABLES)
+        raise NotOffered(
+            f"the table {table.name!r} cannot be kept: tables are not offered over Redis Streams",
+            INSTEAD_OF_TABLES,
+        )
 
     async def on_start(self) -> None:
         """Without the pause of 1.0 s (faust 0.15.3, tables/manager.py:140)."""
@@ -63,15 +65,22 @@ def refuse_transactions(app: AppT) -> None:
     if cast(Any, app.conf).processing_guarantee == ProcessingGuarantee.EXACTLY_ONCE:
         raise NotOffered(
             "processing_guarantee=exactly_once is not offered over Redis Streams",
-            "Use at_least_once; projections count every event once by their own cursor, and topic.send is idempotent",
+            "Use at_least_once; projections count every event once by their own cursor, and topic.send is "
+            "idempotent",
         )
 
 
 def take_places(app: AppT) -> None:
-    """Put the refusing classes where Faust's defaults are, unless they are in use already (``refuse_at_start`` sees to those)."""
+    """Put the refusing classes where Faust's defaults are, unless they are in use already
+    (``refuse_at_start`` sees to those).
+    """
     conf: Any = app.conf
-    for setting, default, ours in (("TableManager", TableManager, NoTables), ("Stream", faust.Stream, PlainStream)):
-        # Past the settings' own __getattribute__, which takes a look for a use and then warns of a late change.
+    for setting, default, ours in (
+        ("TableManager", TableManager, NoTables),
+        ("Stream", faust.Stream, PlainStream),
+    ):
+        # Past the settings' own __getattribute__, which takes a look for a use and then warns of a late
+        # change.
         if object.__getattribute__(conf, setting) is default and setting not in conf._accessed:
             setattr(conf, setting, ours)
 
@@ -79,7 +88,9 @@ def take_places(app: AppT) -> None:
 def refuse_at_start(app: AppT) -> None:
     """Raise NotOffered for tables defined before the transport was, and for a client that waits for replies."""
     if app.tables:
-        raise NotOffered(f"tables ({', '.join(sorted(app.tables))}) are not offered over Redis Streams", INSTEAD_OF_TABLES)
+        raise NotOffered(
+            f"tables ({', '.join(sorted(app.tables))}) are not offered over Redis Streams", INSTEAD_OF_TABLES
+        )
     if app.client_only or app.conf.reply_create_topic:
         raise NotOffered("agent.ask is not offered over Redis Streams", INSTEAD_OF_ASK)
 

@@ -11,16 +11,23 @@ SCAN = 1_000  # entries a look
 async def bounds(link: Link, shares: list[Share]) -> list[tuple[int, int]]:
     """Of each partition the offset of its first entry, and the one after its last."""
     commands = [
-        (share.keys.log, command) for share in shares for command in (("XLEN", share.keys.log), ("HGET", share.keys.meta, "trimmed"))
+        (share.keys.log, command)
+        for share in shares
+        for command in (("XLEN", share.keys.log), ("HGET", share.keys.meta, "trimmed"))
     ]
     answers = await link.ask_each(commands) if commands else []
-    return [(int(trimmed or 0), int(trimmed or 0) + length) for length, trimmed in zip(answers[::2], answers[1::2], strict=True)]
+    return [
+        (int(trimmed or 0), int(trimmed or 0) + length)
+        for length, trimmed in zip(answers[::2], answers[1::2], strict=True)
+    ]
 
 
 async def place_of(link: Link, share: Share, offset: int) -> tuple[str, int]:
-    """The position after which the entry of this offset comes, and its offset; the end of the log where it has no such entry.
+    """The position after which the entry of this offset comes, and its offset; the end of the log where it
+    has no such entry.
 
-    Counted from the acknowledged position, or from the start where the offset lies before that. cost O(entries between)
+    Counted from the acknowledged position, or from the start where the offset lies before that. cost
+    O(entries between)
     """
     position, at = share.acknowledged.position, share.acknowledged.following
     if offset < at:

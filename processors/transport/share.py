@@ -2,14 +2,17 @@
 A partition this worker owns: how far it was handed to Faust, and how far it is acknowledged.
 
     acquire: cursor -> Share -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
-                                                        passed <- the longest prefix that is acknowledged -> acknowledge.lua
+                                                        passed <- the longest prefix that is acknowledged ->
+                                                            acknowledge.lua
 
-Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so that they name the same
-entry in every worker. Positions are the truth: reading continues after a position, whatever the server's group says.
+Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so
+that they name the same entry in every worker. Positions are the truth: reading continues after a position,
+whatever the server's group says.
 
-Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before ``acknowledged`` was handled.
-What is handed out again is cut into the same messages as before: Faust acknowledges by offset, and a late acknowledgement of a
-small batch must not pass for one of a larger batch that begins at the same entry.
+Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before
+``acknowledged`` was handled. What is handed out again is cut into the same messages as before: Faust
+acknowledges by offset, and a late acknowledgement of a small batch must not pass for one of a larger batch
+that begins at the same entry.
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from typing import Any, NamedTuple
 
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import Script
+from aurastream.streams.drive import Ask as Routed
 from aurastream.streams.keys import Keys
-from aurastream.streams.leases import Claim, Routed
+from aurastream.streams.leases import Claim
 
-UNACKED_MAX = 100_000  # messages of one partition handed out and not acknowledged: beyond, nothing more is read
+UNACKED_MAX = (
+    100_000  # messages of one partition handed out and not acknowledged: beyond, nothing more is read
+)
 
 _ACKNOWLEDGE = Script(__file__, "acknowledge.lua")
 
@@ -45,7 +51,9 @@ class Handed(NamedTuple):
 
 
 class Share:
-    """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in order."""
+    """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in
+    order.
+    """
 
     def __init__(self, claim: Claim, epoch: int, position: str = "", read: int = 0) -> None:
         self.claim, self.epoch = claim, epoch
@@ -78,7 +86,9 @@ class Share:
             self.unacked.append(handed)
 
     def passed(self, acked: set[int]) -> int | None:
-        """The offset after the longest acknowledged prefix, which leaves `acked`; None when nothing was added to it."""
+        """The offset after the longest acknowledged prefix, which leaves `acked`; None when nothing was added
+        to it.
+        """
         before = self.acknowledged
         while self.unacked and self.unacked[0].offset in acked:
             self.acknowledged = self.unacked.popleft()
@@ -112,7 +122,8 @@ class Share:
 
 
 class Acquisition:
-    """Takes a partition over from the group's cursor. ``share`` is the result, None when a newer owner exists.
+    """Takes a partition over from the group's cursor. ``share`` is the result, None when a newer owner
+    exists.
 
     from_end: a group that is new to the partition begins after its last entry instead of before its first.
     """

@@ -1,7 +1,9 @@
 """
-The past: views as of any time (as_of.py, read by view.py), the checkpoints that make them quick, and the events behind a value.
+The past: views as of any time (as_of.py, read by view.py), the checkpoints that make them quick, and the
+events behind a value.
 
-    archive and log -> as_of.py: what is not later than T -> the live view's own fold, in memory -> view.py answers as View does
+    archive and log -> as_of.py: what is not later than T -> the live view's own fold, in memory -> view.py
+        answers as View does
     why.py  the events of one key -> the same fold, event by event -> what each of them changed
 
 Nothing here writes to a view; checkpoints are a cache beside the archive.

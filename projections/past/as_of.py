@@ -5,17 +5,20 @@ A view as of a past time: the fold of the log cut at T.
     checkpoint (checkpoints.py) -> folded on from its position      segments that begin after T -> not read
 
 ``by`` says what is not later than T:
-    occurred  entries whose event time is at most T, in the log's order: what was true at T, by all that is known of it today
+    occurred  entries whose event time is at most T, in the log's order: what was true at T, by all that is
+              known of it today
     appended  the log's prefix up to T by the server's clock: what the view said at T
-An entry whose event time cannot be read or believed (damaged, quarantined) is part of no view, of this one neither.
+An entry whose event time cannot be read or believed (damaged, quarantined) is part of no view, of this one
+neither.
 
-Always true: each event ID counts once, and the entry that counts is the one the ids index names today, or for archived entries the one
-it named when they were archived. What is appended while the past is folded is not part of it.
+Always true: each event ID counts once, and the entry that counts is the one the ids index names today, or for
+archived entries the one it named when they were archived. What is appended while the past is folded is not
+part of it.
 
-Decision (2026-11): of the live log every entry is looked at, by decoding its occurred_at alone: 0.9 us an entry (measured, 248,500
-entries), a twelfth of folding it. Refused: an index of event times in Redis, which every append would pay for; a bound by the
-position's clock, as an import may tell of any time. Who has a long log archives it: segments and row groups are then skipped by their
-statistics.
+Decision (2026-11): of the live log every entry is looked at, by decoding its occurred_at alone: 0.9 us an
+entry (measured, 248,500 entries), a twelfth of folding it. Refused: an index of event times in Redis, which
+every append would pay for; a bound by the position's clock, as an import may tell of any time. Who has a long
+log archives it: segments and row groups are then skipped by their statistics.
 """
 
 from __future__ import annotations
@@ -26,19 +29,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
-from aurastream.projections.check import ServerIndex, index_rows
-from aurastream.projections.errors import ProjectionError
-from aurastream.projections.fold import EPOCH, MICROSECOND, microseconds
-from aurastream.projections.intake import Batch
-from aurastream.projections.memory import MemoryView
+from aurastream.projections.engine.check import ServerIndex, index_rows
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
+from aurastream.projections.engine.intake import Batch
+from aurastream.projections.engine.memory import MemoryView
+from aurastream.projections.engine.projection import Projection
 from aurastream.projections.past.checkpoints import Checkpoints, Place, spacing
-from aurastream.projections.projection import Projection
 from aurastream.streams import Stream
 from aurastream.streams.codec import UNDECODABLE, RawEntry
 from aurastream.streams.groups import as_pair
 from aurastream.streams.history import History, Span
 from aurastream.streams.index import pack_position
-from aurastream.streams.log import AHEAD_MAX
+from aurastream.streams.stream import AHEAD_MAX
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive.manifest import Manifest
@@ -83,10 +86,14 @@ class AsOf(msgspec.Struct, frozen=True):
 class Past(msgspec.Struct):
     """One partition's view as of a time.
 
-    position: by event time of the log's last entry, as any may be part of it; else of the last one appended by then.
-    read: entries looked at. began: the checkpoint's position; "" for the log's beginning. is_whole: nothing up to the cursor was left
-    out. latest_us: the latest believed event time of what was read. missing: entries gone from the log without the trimmer.
-    spacing: how many entries there must be from one checkpoint to the next; since_checkpoint: how many there are.
+    position: by event time of the log's last entry, as any may be part of it; else of the last one appended
+    by then.
+    read: entries looked at. began: the checkpoint's position; "" for the log's beginning. is_whole: nothing
+    up to the cursor was left
+    out. latest_us: the latest believed event time of what was read. missing: entries gone from the log
+    without the trimmer.
+    spacing: how many entries there must be from one checkpoint to the next; since_checkpoint: how many there
+    are.
     """
 
     view: MemoryView
@@ -101,9 +108,11 @@ class Past(msgspec.Struct):
 
 
 class LogFacts(msgspec.Struct, frozen=True):
-    """A partition's log at one instant. last: position of its newest entry, archived or not; "" where there is none.
+    """A partition's log at one instant. last: position of its newest entry, archived or not; "" where there
+    is none.
 
-    is_pure: append made every entry, so that each event ID is in it once. missing: entries gone without the trimmer.
+    is_pure: append made every entry, so that each event ID is in it once. missing: entries gone without the
+    trimmer.
     """
 
     last: str
@@ -119,16 +128,25 @@ _when = msgspec.json.Decoder(_When).decode
 
 
 def fold_past(
-    history: History, projection: Projection[Any], partition: int, as_of: AsOf,
-    checkpoints: Checkpoints | None = None, tell: Tell = lambda partition, entries: None,
-) -> Past:  # fmt: skip
-    """The partition's view as of a time. Leaves checkpoints at archived positions on the way, where it is given any.
+    history: History,
+    projection: Projection[Any],
+    partition: int,
+    as_of: AsOf,
+    checkpoints: Checkpoints | None = None,
+    tell: Tell = lambda partition, entries: None,
+) -> Past:
+    """The partition's view as of a time. Leaves checkpoints at archived positions on the way, where it is
+    given any.
 
-    Raises ProjectionError for a log that is elsewhere, ArchiveNeeded where the past is in an archive that is not at hand, FoldFailed.
+    Raises ProjectionError for a log that is elsewhere, ArchiveNeeded where the past is in an archive that is
+    not at hand, FoldFailed.
     """
     stream = history.stream
     if not stream.is_log_here:
-        raise ProjectionError(f"the log of {stream.name!r} is in Kafka: its past cannot be folded from here. Rebuild from the topic.")
+        raise ProjectionError(
+            f"the log of {stream.name!r} is in Kafka: its past cannot be folded from here. Rebuild from the "
+            "topic."
+        )
     past = Past(MemoryView(projection, stream.keys[partition].where), spacing=spacing(0))
     facts = log_facts(stream, partition)
     past.missing = facts.missing
@@ -142,7 +160,12 @@ def fold_past(
         past.since_checkpoint += len(span.raw)
         if chosen:
             past.view.fold(settled(past.view, Span(chosen, span.duplicates), index, is_pure=facts.is_pure))
-        if checkpoints is not None and past.is_whole and span.is_archived and past.since_checkpoint >= past.spacing:
+        if (
+            checkpoints is not None
+            and past.is_whole
+            and span.is_archived
+            and past.since_checkpoint >= past.spacing
+        ):
             past.spacing = spacing(checkpoints.write(partition, past.view, past.latest_us))
             past.since_checkpoint = 0
         tell(partition, len(span.raw))
@@ -160,7 +183,10 @@ def entries_ahead(history: History, partition: int, as_of: AsOf, checkpoints: Ch
     ahead = int(client.xlen(keys.log)) + int(client.hget(keys.meta, "trimmed") or 0) - archived
     for segment in segments:
         if as_pair(segment.last) > after:
-            ahead += int(sum(block.entries for block in segment.blocks if as_pair(block.first) > after) * _share(segment, as_of))
+            ahead += int(
+                sum(block.entries for block in segment.blocks if as_pair(block.first) > after)
+                * _share(segment, as_of)
+            )
     return max(0, ahead)
 
 
@@ -173,7 +199,8 @@ def _share(segment: Manifest, as_of: AsOf) -> float:
 
 
 def settled(view: MemoryView, span: Span, index: PastIndex, *, is_pure: bool = False) -> Batch:
-    """A span as a batch to fold: which of its events count is decided, by the archive's marks or by the index.
+    """A span as a batch to fold: which of its events count is decided, by the archive's marks or by the
+    index.
 
     is_pure: the live log holds each event ID once, so that the index need not be asked.
     """
@@ -186,7 +213,9 @@ def settled(view: MemoryView, span: Span, index: PastIndex, *, is_pure: bool = F
 
 
 class PastIndex(ServerIndex):
-    """The index, and what it will be told: of entries that nobody has counted yet (a raw XADD) the first of an event ID counts."""
+    """The index, and what it will be told: of entries that nobody has counted yet (a raw XADD) the first of
+    an event ID counts.
+    """
 
     def __init__(self, stream: Stream, partition: int) -> None:
         super().__init__(stream, partition)
@@ -218,7 +247,11 @@ def log_facts(stream: Stream, partition: int) -> LogFacts:
             raise answer
     newest, (appended, trimmed), archived, length, info = answers
     last = newest[0][0].decode() if newest else (archived or b"").decode()
-    added = int(info[2 * info[::2].index(b"entries-added") + 1]) if isinstance(info, list) and b"entries-added" in info[::2] else None
+    added = (
+        int(info[2 * info[::2].index(b"entries-added") + 1])
+        if isinstance(info, list) and b"entries-added" in info[::2]
+        else None
+    )
     missing = max(int(appended or 0), added or 0) - length - int(trimmed or 0)
     return LogFacts(last, added is not None and added == int(appended or 0), max(0, missing))
 
@@ -239,7 +272,9 @@ def _begin(past: Past, checkpoints: Checkpoints, partition: int, as_of: AsOf) ->
 
 
 def _spans(history: History, partition: int, past: Past, as_of: AsOf, until: str) -> Iterator[Span]:
-    """What has to be read, from the archive without what is later than T as far as that is known there, then from the log."""
+    """What has to be read, from the archive without what is later than T as far as that is known there, then
+    from the log.
+    """
     after = past.view.cursor.position or "0-0"
     archive = cast("StreamArchive | None", history.archive)
     for segment in archive.segments(partition) if archive is not None else ():
@@ -258,8 +293,12 @@ def _spans(history: History, partition: int, past: Past, as_of: AsOf, until: str
         yield from history.spans(partition, after, until)
 
 
-def _straddled(history: History, partition: int, past: Past, as_of: AsOf, bounds: tuple[str, str]) -> Iterator[Span]:
-    """A segment that has something not later than T: all of it, until there is something to leave out; then what the archive picks."""
+def _straddled(
+    history: History, partition: int, past: Past, as_of: AsOf, bounds: tuple[str, str]
+) -> Iterator[Span]:
+    """A segment that has something not later than T: all of it, until there is something to leave out; then
+    what the archive picks.
+    """
     after, last = bounds
     if past.is_whole:
         for span in history.spans(partition, after, last, ARCHIVE_SPAN):
@@ -276,11 +315,15 @@ def _straddled(history: History, partition: int, past: Past, as_of: AsOf, bounds
 def _chosen(raw: list[RawEntry], as_of: AsOf, past: Past) -> list[RawEntry]:
     """The entries that are not later than T; notes what was left out and the latest event time."""
     instants = [_occurred(fields) for _, fields in raw]
-    limit = _limit_of(raw[0][0])  # positions only grow: what the first entry's clock allows, the others' allow as well
+    limit = _limit_of(
+        raw[0][0]
+    )  # positions only grow: what the first entry's clock allows, the others' allow as well
     believed = instants
     if any(at is None or at > limit for at in instants):
         pairs = zip(instants, raw, strict=True)
-        believed = [at if at is not None and at <= _limit_of(position) else None for at, (position, _) in pairs]
+        believed = [
+            at if at is not None and at <= _limit_of(position) else None for at, (position, _) in pairs
+        ]
     known = [at for at in believed if at is not None]
     if known:
         past.latest_us = max(past.latest_us, microseconds(max(known)))

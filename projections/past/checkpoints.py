@@ -1,22 +1,26 @@
 """
-Checkpoints: views as they were at a position of the archive, so that a past time is not folded from the log's beginning.
+Checkpoints: views as they were at a position of the archive, so that a past time is not folded from the log's
+beginning.
 
-    fold of the archived log[.. position] -> tables and cursor -> msgpack, zlib, SHA-256 -> a blob beside the partition's segments
+    fold of the archived log[.. position] -> tables and cursor -> msgpack, zlib, SHA-256 -> a blob beside the
+        partition's segments
     as of T: the farthest one that holds nothing later than T -> go on folding from there
 
-A checkpoint is a cache and never the truth: it is used only when its hash holds, it was made by this very code, and of this very log,
-which it proves by the hash of the segment it stands in (the chain has all before in it); what fails is told and passed over. Deleting
-all of them costs time alone.
+A checkpoint is a cache and never the truth: it is used only when its hash holds, it was made by this very
+code, and of this very log, which it proves by the hash of the segment it stands in (the chain has all before
+in it); what fails is told and passed over. Deleting all of them costs time alone.
 
-Always true: a checkpoint equals the fold of the whole log up to its position. It is for one partition, and for one projection by its
+Always true: a checkpoint equals the fold of the whole log up to its position. It is for one partition, and
+for one projection by its
 fingerprint and its source: a fold that was mended folds anew, though its version is the same.
 
-Decision (2026-11): zlib and one blob per partition. Refused: Parquet and zstd, which are 15 % smaller, but cost every command that
-needs nothing else of pyarrow 0.1 s to import it; a blob per table, as whoever folds on needs all of them. Measured, 2,485 clips after
+Decision (2026-11): zlib and one blob per partition. Refused: Parquet and zstd, which are 15 % smaller, but
+cost every command that needs nothing else of pyarrow 0.1 s to import it; a blob per table, as whoever folds
+on needs all of them. Measured, 2,485 clips after
 99,400 events: 1.67 MB of tables are 0.17 MB, packed in 13 ms, unpacked in 5.
-Decision (2026-11): they lie at least EVERY entries apart, and farther where they are large (the trail's grow with the log): all of
-them together have at most BYTES_MAX bytes per entry, what the archive itself has. Half as many would be twice as slow a question, which
-folds on from one to the next at 11 us an event.
+Decision (2026-11): they lie at least EVERY entries apart, and farther where they are large (the trail's grow
+with the log): all of them together have at most BYTES_MAX bytes per entry, what the archive itself has. Half
+as many would be twice as slow a question, which folds on from one to the next at 11 us an event.
 """
 
 from __future__ import annotations
@@ -30,9 +34,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aurastream.projections import fold, intake, memory
-from aurastream.projections.memory import MemoryView, Tables
-from aurastream.projections.projection import Projection
+from aurastream.projections.engine import fold, intake, memory
+from aurastream.projections.engine.memory import MemoryView, Tables
+from aurastream.projections.engine.projection import Projection
 from aurastream.streams.errors import StreamError
 from aurastream.streams.groups import Cursor, as_pair
 
@@ -71,7 +75,9 @@ class Keeper(Protocol):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """What a checkpoint's name says: its position, and the latest event time of anything up to it, microseconds since 1970."""
+    """What a checkpoint's name says: its position, and the latest event time of anything up to it,
+    microseconds since 1970.
+    """
 
     name: str
     position: str
@@ -96,7 +102,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class Checkpoints:
     """One projection's checkpoints of one stream. warn: told, in a sentence, of each that is passed over."""
 
-    def __init__(self, keeper: Keeper, stream: str, projection: Projection[Any], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, keeper: Keeper, stream: str, projection: Projection[Any], warn: Callable[[str], None]
+    ) -> None:
         self._keeper, self._stream, self._projection, self._warn = keeper, stream, projection, warn
         self._made_by = made_by(projection)
         self._is_writable = True
@@ -107,32 +115,49 @@ class Checkpoints:
             return []
         prefix = f"{self._projection.name}.{self._made_by}."
         named = [_place(name, prefix) for name in self._keeper.list_blobs(partition, prefix)]
-        return sorted((place for place in named if place is not None), key=lambda place: as_pair(place.position), reverse=True)
+        return sorted(
+            (place for place in named if place is not None),
+            key=lambda place: as_pair(place.position),
+            reverse=True,
+        )
 
     def load(self, partition: int, place: Place, view: MemoryView) -> int:
-        """Put the view where the checkpoint is; returns its size in bytes, 0 after a warning when it cannot be trusted."""
+        """Put the view where the checkpoint is; returns its size in bytes, 0 after a warning when it cannot
+        be trusted.
+        """
         try:
             blob = self._keeper.read_blob(partition, place.name)
             content, segment = _unpacked(blob), self._segment(partition, place.position)
         except (OSError, StreamError, ValueError, zlib.error, msgspec.MsgspecError) as error:
             return self._refuse(partition, place, str(error) or type(error).__name__)
-        stated = (content.stream, content.partition, content.made_by, content.cursor.position, content.latest_us)
+        stated = (
+            content.stream,
+            content.partition,
+            content.made_by,
+            content.cursor.position,
+            content.latest_us,
+        )
         if stated != (self._stream, partition, self._made_by, place.position, place.latest_us):
             return self._refuse(partition, place, "it is another one's under this name")
         if content.segment != segment:
-            return self._refuse(partition, place, "it is of another log: the archive has another segment there")
+            return self._refuse(
+                partition, place, "it is of another log: the archive has another segment there"
+            )
         view.restore(content.cursor, content.tables, content.dead)
         return len(blob or b"")
 
     def write(self, partition: int, view: MemoryView, latest_us: int) -> int:
         """Keep the view as a checkpoint at its cursor; returns its size in bytes, 0 where none can be kept.
 
-        That is a projection whose source cannot be read, or a place that takes no file: told once, as the answer needs none.
+        That is a projection whose source cannot be read, or a place that takes no file: told once, as the
+        answer needs none.
         """
         if not self._made_by or not self._is_writable:
             return 0
         segment = self._segment(partition, view.cursor.position)
-        content = _Content(self._stream, partition, self._made_by, segment, latest_us, view.cursor, view.tables, view.dead)
+        content = _Content(
+            self._stream, partition, self._made_by, segment, latest_us, view.cursor, view.tables, view.dead
+        )
         packed = zlib.compress(_encode(content), _LEVEL)
         position = view.cursor.position
         name = f"{self._projection.name}.{self._made_by}.{position}.{latest_us}{SUFFIX}"
@@ -141,7 +166,8 @@ class Checkpoints:
         except (OSError, StreamError) as error:
             self._is_writable = False
             self._warn(
-                f"no checkpoint of {self._stream}/{partition} could be kept ({error}); the next question takes as long as this one."
+                f"no checkpoint of {self._stream}/{partition} could be kept ({error}); the next question "
+                "takes as long as this one."
             )
             return 0
         return len(packed)
@@ -152,15 +178,22 @@ class Checkpoints:
         for segment in self._keeper.segments(partition):
             if as_pair(segment.first) <= pair <= as_pair(segment.last):
                 return segment.hash
-        raise StreamError(f"{position} of {self._stream}/{partition} is not in the archive: a checkpoint has no place there.")
+        raise StreamError(
+            f"{position} of {self._stream}/{partition} is not in the archive: a checkpoint has no place "
+            "there."
+        )
 
     def _refuse(self, partition: int, place: Place, reason: str) -> int:
-        self._warn(f"the checkpoint {place.name} of {self._stream}/{partition} is not used ({reason}); the log is folded instead.")
+        self._warn(
+            f"the checkpoint {place.name} of {self._stream}/{partition} is not used ({reason}); the log is "
+            "folded instead."
+        )
         return 0
 
 
 def made_by(projection: Projection[Any]) -> str:
-    """16 hexadecimal digits: the projection's fingerprint and the source of its module and of the fold. "" where that is no file.
+    """16 hexadecimal digits: the projection's fingerprint and the source of its module and of the fold. ""
+    where that is no file.
 
     A fold's helpers in modules of its own are not looked at: raise ``version`` when those change.
     """

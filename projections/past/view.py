@@ -3,8 +3,8 @@ Read a view as of a past time, with everything ``View`` answers.
 
     PastView(history, Clips(), AsOf(T)).ranking("viral")     the same methods, positions included
 
-A partition is folded (as_of.py) when it is first asked for, and then read from memory as often as wanted. What expires is judged by the
-latest event time as of T, as a live view judges it by its own.
+A partition is folded (as_of.py) when it is first asked for, and then read from memory as often as wanted.
+What expires is judged by the latest event time as of T, as a live view judges it by its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from aurastream.projections.errors import ProjectionError
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
 from aurastream.projections.past.as_of import AsOf, Past, fold_past
 from aurastream.projections.past.checkpoints import Checkpoints
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
 from aurastream.streams.groups import Cursor
 from aurastream.streams.history import History
 
@@ -40,18 +40,25 @@ class PastView(View[S]):
         folder: Folder | None = None,
     ) -> None:
         """folder: who folds partitions; default: here, one after the other."""
-        super().__init__(history.stream, projection, generation=1)  # which generation is live makes no difference to a new fold
+        super().__init__(
+            history.stream, projection, generation=1
+        )  # which generation is live makes no difference to a new fold
         self.as_of, self.pasts = as_of, dict[int, Past]()
         self._scored = {spec.name for spec in projection.rankings}
         self._folder = folder or (
-            lambda partitions: {p: fold_past(history, projection, p, as_of, checkpoints=checkpoints) for p in partitions}
+            lambda partitions: {
+                p: fold_past(history, projection, p, as_of, checkpoints=checkpoints) for p in partitions
+            }
         )
 
     def _ask(self, requests: dict[int, Any], *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Any]]]:
         """The requests of snapshot.lua, answered from memory."""
         if unknown := [partition for partition in requests if partition not in self.pasts]:
             self.pasts |= self._folder(unknown)
-        return {partition: self._answers(self.pasts[partition], request) for partition, request in requests.items()}
+        return {
+            partition: self._answers(self.pasts[partition], request)
+            for partition, request in requests.items()
+        }
 
     def _answers(self, past: Past, request: Any) -> tuple[Cursor, list[Any]]:
         arguments = ["", *request.args]  # as in the script: the operations are the first
@@ -74,9 +81,13 @@ class PastView(View[S]):
 
     @staticmethod
     def _table(past: Past, request: Any, number: int) -> tuple[str, dict[str, Any]]:
-        """A table by its place among the request's keys, the first of which is the cursor's: its name and its rows."""
+        """A table by its place among the request's keys, the first of which is the cursor's: its name and its
+        rows.
+        """
         if number - 2 >= len(request.tables):
-            raise ProjectionError("a view as of a past time has no keys in the server: read its tables by their names.")
+            raise ProjectionError(
+                "a view as of a past time has no keys in the server: read its tables by their names."
+            )
         name, part = request.tables[number - 2]
         return name, past.view.tables.get(name if part is None else f"{name}:{part}", {})
 

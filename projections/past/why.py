@@ -2,16 +2,20 @@
 Why a row of a view has its value: the events behind it, and what each of them changed.
 
     key is a subject:  trail's positions of it -> History.entries ─┐
-                       what the trail has not read yet -> scanned ─┴─> folded alone, one by one -> changes of its state -> compared
-    any other row:     the whole history of the partition, folded one by one -> the events after which the row was another
+                       what the trail has not read yet -> scanned ─┴─> folded alone, one by one -> changes of
+                           its state -> compared
+    any other row:     the whole history of the partition, folded one by one -> the events after which the row
+                       was another
 
-Always true: the steps are in the log's order up to the view's cursor (or to T), and lead from nothing to the value named; whether
-the view says the same is in ``agrees``. The first way reads the key's entries and what the trail lags behind, and so takes no longer in
-a longer log; the second is as long as the log (65 us an event).
+Always true: the steps are in the log's order up to the view's cursor (or to T), and lead from nothing to the
+value named; whether the view says the same is in ``agrees``. The first way reads the key's entries and what
+the trail lags behind, and so takes no longer in a longer log; the second is as long as the log (65 us an
+event).
 Not here: raw copies of an event that the trail has passed. No view counts them, and no index keeps them.
 
-Decision (2026-11): the index is the trail's list of positions, which the audit needs anyway. Measured: a key of 100 events takes 10 ms
-in a log of 10^4, 10^5 and 10^6 events alike; the trail costs 25 bytes of Redis, 3.4 us of the server and 9.7 us of its
+Decision (2026-11): the index is the trail's list of positions, which the audit needs anyway. Measured: a key
+of 100 events takes 10 ms in a log of 10^4, 10^5 and 10^6 events alike; the trail costs 25 bytes of Redis, 3.4
+us of the server and 9.7 us of its
 consumer per event. Refused: an index per projection and row, as a total is changed by nearly every event.
 """
 
@@ -23,14 +27,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from aurastream.projections.errors import ProjectionError
-from aurastream.projections.fold import Change, _getter
-from aurastream.projections.intake import Batch
-from aurastream.projections.memory import MemoryView
+from aurastream.projections.built_in.trail import known_of_subject
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.engine.fold import Change, _getter
+from aurastream.projections.engine.intake import Batch
+from aurastream.projections.engine.memory import MemoryView
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
 from aurastream.projections.past.as_of import AsOf, PastIndex, log_facts, settled
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
-from aurastream.projections.trail import known_of_subject
 from aurastream.streams.codec import UNDECODABLE, Envelope, RawEntry, entry_json, read_envelope
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import as_pair
@@ -46,7 +50,9 @@ Changed = dict[str, tuple[Any, Any]]  # field -> before, after
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One event. changed: field -> before and after, None for what was not there. remark: why it changed nothing, "" where it did."""
+    """One event. changed: field -> before and after, None for what was not there. remark: why it changed
+    nothing, "" where it did.
+    """
 
     partition: int
     position: str
@@ -59,9 +65,11 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Why(msgspec.Struct):
-    """The whole answer. value: what the steps lead to, None for no row; stored: what the view holds. Both as JSON values, opened.
+    """The whole answer. value: what the steps lead to, None for no row; stored: what the view holds. Both as
+    JSON values, opened.
 
-    agrees: whether the two are the same, byte for byte; None as of a past time, which no view is kept of. positions: up to which the
+    agrees: whether the two are the same, byte for byte; None as of a past time, which no view is kept of.
+    positions: up to which the
     steps go. read: entries looked at; scanned: those of them that no index named.
     """
 
@@ -75,16 +83,23 @@ class Why(msgspec.Struct):
 
 
 def why(
-    history: History, projection: Projection[Any], key: str, table: str | None = None, as_of: AsOf | None = None,
+    history: History,
+    projection: Projection[Any],
+    key: str,
+    table: str | None = None,
+    as_of: AsOf | None = None,
     tell: Callable[[int], None] = lambda entries: None,
-) -> Why:  # fmt: skip
-    """The events behind a row. table: default the table of states; of a ranking the key's score. tell: called with entries read.
+) -> Why:
+    """The events behind a row. table: default the table of states; of a ranking the key's score. tell: called
+    with entries read.
 
     Raises ProjectionError for a table there is not, and for a log that is elsewhere.
     """
     stream = history.stream
     if not stream.is_log_here:
-        raise ProjectionError(f"the log of {stream.name!r} is in Kafka: the events behind its views cannot be read from here.")
+        raise ProjectionError(
+            f"the log of {stream.name!r} is in Kafka: the events behind its views cannot be read from here."
+        )
     rankings = {spec.name: spec for spec in projection.rankings}
     chosen = table or projection.table
     declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
@@ -98,16 +113,31 @@ def why(
 
 def has_index(projection: Projection[Any], table: str) -> bool:
     """Whether the trail names the events behind the table's rows: states by subject, and their scores."""
-    return type(projection).key is Projection.key and table in {projection.table, *(spec.name for spec in projection.rankings)}
+    return type(projection).key is Projection.key and table in {
+        projection.table,
+        *(spec.name for spec in projection.rankings),
+    }
 
 
 class _OfSubject:
     """The steps of one subject's state."""
 
     def __init__(
-        self, history: History, projection: Projection[Any], key: str, ranking: Any, as_of: AsOf | None, tell: Callable[[int], None]
+        self,
+        history: History,
+        projection: Projection[Any],
+        key: str,
+        ranking: Any,
+        as_of: AsOf | None,
+        tell: Callable[[int], None],
     ) -> None:
-        self._history, self._projection, self._key, self._as_of, self._tell = history, projection, key, as_of, tell
+        self._history, self._projection, self._key, self._as_of, self._tell = (
+            history,
+            projection,
+            key,
+            as_of,
+            tell,
+        )
         self._partition = history.stream.partition_of(key)
         self._view = MemoryView(projection, history.stream.keys[self._partition].where)
         self._state_of = msgspec.json.Decoder(projection.state).decode
@@ -121,7 +151,9 @@ class _OfSubject:
         self._why.positions = {partition: until}
         if until:
             known = known_of_subject(stream, self._key)
-            self._fold_known([position for position in known.positions if as_pair(position) <= as_pair(until)])
+            self._fold_known(
+                [position for position in known.positions if as_pair(position) <= as_pair(until)]
+            )
             if as_pair(known.until) < as_pair(until):
                 self._fold_rest(known.until or "0-0", until)
         raw = self._row()
@@ -134,7 +166,9 @@ class _OfSubject:
         """The view's row, and up to which position to explain it."""
         if self._as_of is not None:
             return None, log_facts(self._history.stream, self._partition).last
-        found = View(self._history.stream, self._projection).rows(self._projection.table, [self._key], [self._partition])
+        found = View(self._history.stream, self._projection).rows(
+            self._projection.table, [self._key], [self._partition]
+        )
         return found.rows[self._partition][0], found.positions[self._partition]
 
     def _fold_known(self, positions: list[str]) -> None:
@@ -145,7 +179,8 @@ class _OfSubject:
             self._why.read += len(entries)
             gone = [position for position in part if position not in entries]
             self._why.steps += [
-                Step(self._partition, position, None, "", "", "", {}, "the entry is gone from the log") for position in gone
+                Step(self._partition, position, None, "", "", "", {}, "the entry is gone from the log")
+                for position in gone
             ]
             if entries:
                 raw = [entries[position] for position in part if position in entries]
@@ -167,7 +202,9 @@ class _OfSubject:
     def _spans(self, after: str, until: str) -> Iterator[Span]:
         archive = cast("StreamArchive | None", self._history.archive)
         if archive is not None and as_pair(end := archive.until(self._partition)) > as_pair(after):
-            yield from archive.scan(self._partition, after=after, until=min(end, until, key=as_pair), subject=self._key)
+            yield from archive.scan(
+                self._partition, after=after, until=min(end, until, key=as_pair), subject=self._key
+            )
             after = end
         if as_pair(after) < as_pair(until):
             yield from self._history.spans(self._partition, after, until)
@@ -225,9 +262,22 @@ class _OfRow:
     """The steps of any row of any table, by folding all there is."""
 
     def __init__(
-        self, history: History, projection: Projection[Any], key: str, table: str, as_of: AsOf | None, tell: Callable[[int], None]
+        self,
+        history: History,
+        projection: Projection[Any],
+        key: str,
+        table: str,
+        as_of: AsOf | None,
+        tell: Callable[[int], None],
     ) -> None:
-        self._history, self._projection, self._key, self._table, self._as_of, self._tell = history, projection, key, table, as_of, tell
+        self._history, self._projection, self._key, self._table, self._as_of, self._tell = (
+            history,
+            projection,
+            key,
+            table,
+            as_of,
+            tell,
+        )
         self._is_score = table in {spec.name for spec in projection.rankings}
         self._why = Why([])
 
@@ -248,7 +298,9 @@ class _OfRow:
         """The view's rows, and up to which positions to explain them."""
         stream = self._history.stream
         if self._as_of is not None:
-            return {}, {partition: log_facts(stream, partition).last for partition in range(stream.partitions)}
+            return {}, {
+                partition: log_facts(stream, partition).last for partition in range(stream.partitions)
+            }
         view = View(stream, self._projection)
         if self._is_score:
             found = view.tables(self._table)
@@ -275,12 +327,19 @@ class _OfRow:
     def _look(self, view: MemoryView, partition: int, place: str, event: Any) -> None:
         """One event; a batch would not do, as what comes and goes within it leaves no trace in its changes."""
         before = self._row_of(view)
-        if any(self._touches(change) for change in view.step([(place, event)])) and (after := self._row_of(view)) != before:
+        if (
+            any(self._touches(change) for change in view.step([(place, event)]))
+            and (after := self._row_of(view)) != before
+        ):
             changed = changes_between(self._fields(before), self._fields(after))
             self._why.steps.append(step_of(partition, place, event, changed, ""))
 
     def _touches(self, change: Change) -> bool:
-        return change.table == self._table and change.part is None and (self._key in change.put or self._key in change.drop)
+        return (
+            change.table == self._table
+            and change.part is None
+            and (self._key in change.put or self._key in change.drop)
+        )
 
     def _row_of(self, view: MemoryView) -> bytes | None:
         found = view.tables.get(self._table, {}).get(self._key)
@@ -311,12 +370,18 @@ def step_of(partition: int, place: str, event: Any, changed: Changed, remark: st
 def changes_between(before: dict[str, Any], after: dict[str, Any]) -> Changed:
     """The fields that are not the same."""
     names = dict.fromkeys([*before, *after])
-    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    return {
+        name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    }
 
 
 def duplicates_of(span: Span, batch: Batch) -> frozenset[bytes]:
     """The positions of a batch whose event ID another entry is canonical for."""
-    return span.duplicates if span.duplicates is not None else frozenset(item.position for item in batch.odd if item.kind == "D")
+    return (
+        span.duplicates
+        if span.duplicates is not None
+        else frozenset(item.position for item in batch.odd if item.kind == "D")
+    )
 
 
 def envelope_of(fields: list[bytes]) -> Envelope | None:

@@ -1,9 +1,12 @@
 """
-Rebuild: a new generation of a view beside the live one, compared with it, swapped in, rolled back; or one key put right.
+Rebuild: a new generation of a view beside the live one, compared with it, swapped in, rolled back; or one key
+put right.
 
-    rebuild.py  begin, build, compare, swap, follow    tasks.py    one partition's part, for this process or for several
+    rebuild.py  begin, build, compare, swap, follow    tasks.py    one partition's part, for this process or
+                for several
     builder.py  archive and log -> fold -> commits     compare.py  two generations at equal positions
     lease.py    one rebuild of a view at a time        rollback.py, subject.py
 
-Which generations there are and how one becomes live is not here but in projections/generations.py, as every reader needs it.
+Which generations there are and how one becomes live is not here but in projections/generations.py, as every
+reader needs it.
 """

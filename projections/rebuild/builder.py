@@ -1,25 +1,30 @@
 """
 One partition's way into a generation that nobody else writes: as fast as it goes.
 
-    archive, then log -> spans, the next one asked for before this one is folded -> decode -> fold a great many together
-                      -> one commit of the rows that are different by then, which the server works at while we read on
+    archive, then log -> spans, the next one asked for before this one is folded -> decode -> fold a great
+        many together
+                      -> one commit of the rows that are different by then, which the server works at while we
+                          read on
 
-The same fold and the same script as ever; only the batches are large, as no reader waits for them: rows are encoded and written
-once a batch, however often they changed in it. The cursor is in every commit, so a build that was killed goes on from the last.
+The same fold and the same script as ever; only the batches are large, as no reader waits for them: rows are
+encoded and written once a batch, however often they changed in it. The cursor is in every commit, so a build
+that was killed goes on from the last.
 
-Decision (2026-11): batches of up to EVENTS_MAX events, or as many keys as make ROWS_MAX rows: a commit keeps the server busy for its
-rows alone, under 100 ms. Where more keys than that take turns, each is written nearly as often as it changes, as in the live path.
-Digests are not made where append.lua made every entry of the log ('pure' in commit.lua): the archive says which entries are
-duplicates, and a pure log has none. A log with foreign entries is folded in the live path's small batches, with digests, at the live
-path's speed (as is any on Redis 6.2, which does not count the entries ever added).
-Refused: one commit at the end, from which a kill at 60 % would begin anew; commits in parts, of which the first would be ahead of the
-cursor; rows by RESTORE, whose format is the server's.
-Measured (Python 3.11, Valkey 9.1, 2 shared cores, 10^6 events of 10,000 keys, CPU of this process an event): the reference projection
-3.4 us from the log, 3.6 from Parquet, so 293,000 and 276,000 events/s a core (about as many by the clock), where the live path takes
-9.4 us; trail 3.4; clips 7 to 8, so 122,000 to 145,000, 3.5 us of them its own apply, which nothing around it can save. The server
-spends 0.6 us, at most 90 ms a commit.
-Of 3.4: 0.5 to read, 0.4 checksums (0.1 from Parquet, whose hash was just compared), 0.6 JSON, 0.7 apply, 0.2 commits.
-Memory 155 MB a process with 10,000 keys, 220 for clips, from the first 10^5 events on: batches and states, not the log.
+Decision (2026-11): batches of up to EVENTS_MAX events, or as many keys as make ROWS_MAX rows: a commit keeps
+the server busy for its rows alone, under 100 ms. Where more keys than that take turns, each is written nearly
+as often as it changes, as in the live path. Digests are not made where append.lua made every entry of the log
+('pure' in commit.lua): the archive says which entries are duplicates, and a pure log has none. A log with
+foreign entries is folded in the live path's small batches, with digests, at the live path's speed (as is any
+on Redis 6.2, which does not count the entries ever added).
+Refused: one commit at the end, from which a kill at 60 % would begin anew; commits in parts, of which the
+first would be ahead of the cursor; rows by RESTORE, whose format is the server's.
+Measured (Python 3.11, Valkey 9.1, 2 shared cores, 10^6 events of 10,000 keys, CPU of this process an event):
+the reference projection 3.4 us from the log, 3.6 from Parquet, so 293,000 and 276,000 events/s a core (about
+as many by the clock), where the live path takes 9.4 us; trail 3.4; clips 7 to 8, so 122,000 to 145,000, 3.5
+us of them its own apply, which nothing around it can save. The server spends 0.6 us, at most 90 ms a commit.
+Of 3.4: 0.5 to read, 0.4 checksums (0.1 from Parquet, whose hash was just compared), 0.6 JSON, 0.7 apply, 0.2
+commits. Memory 155 MB a process with 10,000 keys, 220 for clips, from the first 10^5 events on: batches and
+states, not the log.
 """
 
 from __future__ import annotations
@@ -27,9 +32,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.apply import Answer, Applier, Commands
-from aurastream.projections.intake import Batch
-from aurastream.projections.projection import Projection
+from aurastream.projections.engine.apply import Answer, Applier, Commands
+from aurastream.projections.engine.intake import Batch
+from aurastream.projections.engine.projection import Projection
 from aurastream.streams import InvariantBroken
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import Wire
@@ -39,7 +44,10 @@ from aurastream.streams.history import History, Span, end_of
 SPAN = 2_000  # entries read at once
 EVENTS_MAX = 100_000  # events folded together
 ROWS_MAX = 20_000  # rows of a commit, about: bounds how long it keeps the server busy, 2 to 4 us a row
-KEYS_FIRST, KEYS_MAX = 3_000, 10_000  # subjects of the first batch, before it is known how many rows one makes, and of any
+KEYS_FIRST, KEYS_MAX = (
+    3_000,
+    10_000,
+)  # subjects of the first batch, before it is known how many rows one makes, and of any
 STATES_MAX = 300_000  # states kept in memory; those beyond are read again when they are needed
 SMALL = 2_000  # entries of a commit with digests
 REFUSED_MAX = 20  # commits refused in a row
@@ -56,16 +64,30 @@ class Refused(Exception):
 
 
 class Builder(Applier):
-    """Folds one partition into a generation, under the lease of that epoch. ``close`` it. Not for several threads.
+    """Folds one partition into a generation, under the lease of that epoch. ``close`` it. Not for several
+    threads.
 
-    stopping: asked between two spans; what was folded by then is committed first. is_shared: others may write the generation too, and
-    where one does, ``build`` leaves the rest to it.
+    stopping: asked between two spans; what was folded by then is committed first. is_shared: others may write
+    the generation too, and where one does, ``build`` leaves the rest to it.
     """
 
     def __init__(
-        self, projection: Projection[Any], history: History, partition: int, generation: int, *, epoch: int | None = None
+        self,
+        projection: Projection[Any],
+        history: History,
+        partition: int,
+        generation: int,
+        *,
+        epoch: int | None = None,
     ) -> None:
-        super().__init__(projection, history.stream, partition, generation=generation, batch_max=SMALL, states_max=STATES_MAX)
+        super().__init__(
+            projection,
+            history.stream,
+            partition,
+            generation=generation,
+            batch_max=SMALL,
+            states_max=STATES_MAX,
+        )
         self.history, self.epoch = history, epoch
         self.stopping: Callable[[], bool] = lambda: False
         self.is_shared = False
@@ -75,9 +97,11 @@ class Builder(Applier):
         self._is_pure, self._keys_max = True, KEYS_FIRST
 
     def build(self, until: str = "+") -> Cursor:
-        """Fold and commit up to and including the position ("+": all there is now), or until told to stop. Returns the cursor.
+        """Fold and commit up to and including the position ("+": all there is now), or until told to stop.
+        Returns the cursor.
 
-        Raises Fenced, Retired, and what a person must mend; one of LOST or another passing fault, after which ``close`` and repeat.
+        Raises Fenced, Retired, and what a person must mend; one of LOST or another passing fault, after which
+        ``close`` and repeat.
         """
         refused = 0
         while True:
@@ -95,14 +119,18 @@ class Builder(Applier):
                 self._is_pure = self._is_pure and refusal.answer is not Answer.IMPURE
                 if refused > REFUSED_MAX:
                     raise InvariantBroken(
-                        f"generation {self.generation} of {self.projection.name} cannot get past {self.cursor.position or 'the start'} "
-                        f"of {self.keys.where}: {REFUSED_MAX} commits were refused ({refusal}). Run `aurastream check`."
+                        f"generation {self.generation} of {self.projection.name} cannot get past "
+                        f"{self.cursor.position or 'the start'} "
+                        f"of {self.keys.where}: {REFUSED_MAX} commits were refused ({refusal}). Run "
+                        "`aurastream check`."
                     ) from refusal
             else:
                 return self.cursor
 
     def drive(self, steps: Generator[Commands, Any, T]) -> T:
-        """Answer a generator's commands over the connection the commits go by, so that it sees what they wrote."""
+        """Answer a generator's commands over the connection the commits go by, so that it sees what they
+        wrote.
+        """
         answers: Any = None
         while True:
             try:
@@ -128,11 +156,20 @@ class Builder(Applier):
         held: list[Batch] = []
         events, keys = 0, set[str]()
         for span in self._spans(until):
-            if held and (held[0].is_archived != span.is_archived or events >= EVENTS_MAX or len(keys) >= self._keys_max):
+            if held and (
+                held[0].is_archived != span.is_archived or events >= EVENTS_MAX or len(keys) >= self._keys_max
+            ):
                 self._bulk(held, len(keys))
                 held, events, keys = [], 0, set()
             if span.is_archived or self._is_pure:
-                batch = Batch(span.raw, self._codec, self.keys.where, self._any_type, span.duplicates, is_sound=span.is_sound)
+                batch = Batch(
+                    span.raw,
+                    self._codec,
+                    self.keys.where,
+                    self._any_type,
+                    span.duplicates,
+                    is_sound=span.is_sound,
+                )
                 held.append(batch)
                 events += len(span.raw)
                 keys.update([event.subject for _, event in batch.events])
@@ -146,14 +183,17 @@ class Builder(Applier):
     def _spans(self, until: str) -> Iterator[Span]:
         """What follows the cursor. The next part of the log is asked for before this one is worked at.
 
-        Where the trimmer passes us meanwhile the next commit is refused (BEHIND, GAP), and the archive has it when we look again.
+        Where the trimmer passes us meanwhile the next commit is refused (BEHIND, GAP), and the archive has it
+        when we look again.
         """
         after, archive = self.cursor.position or "0-0", self.history.archive
         wire = self._reading()
         wire.send([("HGET", self.keys.meta, "trimmed_to")])
         trimmed_to = as_pair((_sound(wire.receive()) or b"").decode())
         if archive is None and trimmed_to > as_pair(after):
-            yield from self.history.spans(self.partition, after, until, SPAN)  # raises, and says which archive it takes
+            yield from self.history.spans(
+                self.partition, after, until, SPAN
+            )  # raises, and says which archive it takes
             return
         if archive is not None and as_pair(archive.until(self.partition)) > as_pair(after):
             for span in archive.spans(self.partition, after, until, SPAN):
@@ -185,7 +225,9 @@ class Builder(Applier):
         dead = {position: reason for batch in held for position, reason in batch.dead.items()}
         span = (held[-1].positions[-1], self.cursor.position, held[0].positions[0])
         where = "archive" if held[0].is_archived else "pure"
-        command = self._command_of(span, b"", b"", [], dead, held[-1].checksum_parts[-1], changes, after, where)
+        command = self._command_of(
+            span, b"", b"", [], dead, held[-1].checksum_parts[-1], changes, after, where
+        )
         self._writing().send([command])
         self._under_way = after
 

@@ -1,9 +1,11 @@
 """
 One partition of two generations at one position: every row and every count, compared.
 
-    the live one, at one instant -> its cursor -> the new one is built to exactly there -> its rows, at one instant -> compare
+    the live one, at one instant -> its cursor -> the new one is built to exactly there -> its rows, at one
+        instant -> compare
 
-The rebuild is the new one's only writer, so it stands still while it is read; the live one moves on, and its answer names where it was.
+The rebuild is the new one's only writer, so it stands still while it is read; the live one moves on, and its
+answer names where it was.
 """
 
 from __future__ import annotations
@@ -12,16 +14,26 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.check import COUNTED, DIFFERENCES_MAX, LOOKS_MAX, Difference, compare, stored_tables, table_names
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
+from aurastream.projections.engine.check import (
+    COUNTED,
+    DIFFERENCES_MAX,
+    LOOKS_MAX,
+    Difference,
+    compare,
+    stored_tables,
+    table_names,
+)
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.streams import InvariantBroken, Stream
 from aurastream.streams.groups import Cursor, as_pair
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """A partition of two generations at one position. differences: of the rows, the first DIFFERENCES_MAX; view is the live one."""
+    """A partition of two generations at one position. differences: of the rows, the first DIFFERENCES_MAX;
+    view is the live one.
+    """
 
     partition: int
     position: str
@@ -51,10 +63,13 @@ def compare_partition(builder: Builder, projection: Projection[Any], live: int) 
             raise InvariantBroken(_apart(stream, partition, builder, cursor, at))
         if not (unlisted := folded_names - names):
             break
-        names |= unlisted  # a table that the live one made after its tables were listed, or one that only the new one has
+        # a table that the live one made after its tables were listed, or one that only the new one has
+        names |= unlisted
     differences = [*compare(stored, folded), *_counts(cursor, at)]
     rows = sum(len(table) for table in folded.values())
-    return Compared(partition, cursor.position, cursor.read, rows, len(differences), differences[:DIFFERENCES_MAX])
+    return Compared(
+        partition, cursor.position, cursor.read, rows, len(differences), differences[:DIFFERENCES_MAX]
+    )
 
 
 def _counts(old: Cursor, new: Cursor) -> list[Difference]:
@@ -68,8 +83,10 @@ def _apart(stream: Stream, partition: int, builder: Builder, live: Cursor, new: 
     where = stream.keys[partition].where
     told = "ahead of" if is_ahead else "not able to reach"
     return (
-        f"generation {builder.generation} of {builder.projection.name} at {where} is {told} the live one: it is at "
-        f"{new.position or 'the start'}, that at {live.position or 'the start'}. The live view or its log was changed by hand, or "
+        f"generation {builder.generation} of {builder.projection.name} at {where} is {told} the live one: "
+        "it is at "
+        f"{new.position or 'the start'}, that at {live.position or 'the start'}. The live view or its log "
+        "was changed by hand, or "
         "restored: run `aurastream check`, or give the new generation up "
         f"(`aurastream rebuild {builder.projection.name} --abandon`) and build it anew."
     )

@@ -1,8 +1,10 @@
 """
-One rebuild at a time: a lease on every partition of the generation being built, renewed while the process lives.
+One rebuild at a time: a lease on every partition of the generation being built, renewed while the process
+lives.
 
-Two processes that both believe to build are kept apart by the epoch in every commit (commit.lua), not by their clocks: who was
-stopped past its lease is refused when it wakes. What a rebuild commits, and where it goes on, is the cursor's to say.
+Two processes that both believe to build are kept apart by the epoch in every commit (commit.lua), not by
+their clocks: who was stopped past its lease is refused when it wakes. What a rebuild commits, and where it
+goes on, is the cursor's to say.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import threading
 import time
 
-from aurastream.projections.apply import Fenced
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Stream
-from aurastream.streams.connection import is_passing, retried
+from aurastream.streams.connection import is_passing
+from aurastream.streams.drive import retried
 from aurastream.streams.keys import generation_group
 from aurastream.streams.leases import LEASE_MS, ask_lease
 
@@ -28,12 +31,16 @@ class Held(Exception):
 
 
 class RebuildLease:
-    """The leases of one generation, all partitions. ``claim``, then ``release``; in between a thread renews them.
+    """The leases of one generation, all partitions. ``claim``, then ``release``; in between a thread renews
+    them.
 
-    epochs: partition -> epoch to commit under. is_lost: somebody else claimed one, so that nothing we commit is accepted any more.
+    epochs: partition -> epoch to commit under. is_lost: somebody else claimed one, so that nothing we commit
+        is accepted any more.
     """
 
-    def __init__(self, stream: Stream, projection: str, generation: int, worker: str, lease_ms: int = LEASE_MS) -> None:
+    def __init__(
+        self, stream: Stream, projection: str, generation: int, worker: str, lease_ms: int = LEASE_MS
+    ) -> None:
         self.worker, self.lease_ms = worker, lease_ms
         self.epochs: dict[int, int] = {}
         self.is_lost = False
@@ -75,7 +82,9 @@ class RebuildLease:
                     if self._ask(partition, "keep")[0] != epoch:
                         self.is_lost = True
                         return
-            except Exception as error:  # a server that is away: it keeps the lease as it was, and the epoch decides
+            except (
+                Exception
+            ) as error:  # a server that is away: it keeps the lease as it was, and the epoch decides
                 if not is_passing(error):
                     self.is_lost = True
                     raise
@@ -91,7 +100,8 @@ class RebuildLease:
 
 
 def lapsed(lease: RebuildLease, held: Held) -> bool:
-    """Wait for the lease of a process that is dead to lapse, which it does in left_ms, and claim. Returns whether we own it now.
+    """Wait for the lease of a process that is dead to lapse, which it does in left_ms, and claim. Returns
+    whether we own it now.
 
     A lease that somebody renews meanwhile is never ours: then the process lives.
     """

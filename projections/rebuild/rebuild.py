@@ -1,21 +1,27 @@
 """
 Rebuild a view beside the live one, compare the two, and swap.
 
-    begin   a new generation in the record, or the one that is being built; its leases; the trimmer and the producers know of it
-    build   every partition from archive and log up to where the live view is, in processes side by side; a kill goes on from there
+    begin   a new generation in the record, or the one that is being built; its leases; the trimmer and the
+            producers know of it
+    build   every partition from archive and log up to where the live view is, in processes side by side; a
+            kill goes on from there
     compare every partition at equal positions; differences are named, and nobody swaps without --accept
     swap    build to the end of the log, then one compare-and-set of the record: all partitions at once
     follow  keep the new one up until a worker has taken over, or until nothing more comes
 
-Always true: the live view is not written to by a rebuild, ever; the swap is all or nothing; what a person decided is in the record
-and in the audit trail, by events whose IDs are derived from it, so that a repeat after a kill appends nothing new.
+Always true: the live view is not written to by a rebuild, ever; the swap is all or nothing; what a person
+decided is in the record and in the audit trail, by events whose IDs are derived from it, so that a repeat
+after a kill appends nothing new.
 
-Decision (2026-11): the comparison builds the new generation to the live one's cursor, not the other way round: a live view that cannot
-move (nobody consumes it, its code is gone) is compared like any other. Only what was compared, or accepted, is built past it.
-Decision (2026-11): a view that never existed is swapped in without a comparison: a projection that is new on a log that was trimmed
-has no other way. A live view that cannot go on (behind what was trimmed), or never was, is retired by the swap, not kept.
-Decision (2026-11): producers and the trimmer wait for a rebuild as for any group, and not for one that was paused: it reads on in the
-archive. One that was killed holds them, beyond their budget, until it is begun again or given up; `aurastream status` shows it.
+Decision (2026-11): the comparison builds the new generation to the live one's cursor, not the other way
+round: a live view that cannot move (nobody consumes it, its code is gone) is compared like any other. Only
+what was compared, or accepted, is built past it.
+Decision (2026-11): a view that never existed is swapped in without a comparison: a projection that is new on
+a log that was trimmed has no other way. A live view that cannot go on (behind what was trimmed), or never
+was, is retired by the swap, not kept.
+Decision (2026-11): producers and the trimmer wait for a rebuild as for any group, and not for one that was
+paused: it reads on in the archive. One that was killed holds them, beyond their budget, until it is begun
+again or given up; `aurastream status` shows it.
 """
 
 from __future__ import annotations
@@ -30,8 +36,8 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.errors import ProjectionError
-from aurastream.projections.generations import (
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.engine.generations import (
     Generation,
     Record,
     State,
@@ -44,13 +50,13 @@ from aurastream.projections.generations import (
     read_record,
     swapped,
 )
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
+from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.lease import Held, RebuildLease, lapsed
 from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
-from aurastream.projections.retirement import retire, retire_due
 from aurastream.streams import Stream, named_id
 from aurastream.streams.events import RebuildCompared, RebuildStarted, ViewSwapped
 from aurastream.streams.groups import Cursor
@@ -61,18 +67,25 @@ from aurastream.streams.pressure import forget, join
 
 CATCH_UPS_MAX = 20  # passes over the log before a comparison or a swap, while producers go on
 NEAR = 5_000  # events that a pass may find before the next step
-CLOSE, CLOSE_PASSES_MAX = 100, 200  # the same right before the swap: what the new one lacks then, readers see it lack for a moment
+CLOSE, CLOSE_PASSES_MAX = (
+    100,
+    200,
+)  # the same right before the swap: what the new one lacks then, readers see it lack for a moment
 FOLLOW_S = 5.0  # how long the new generation is kept up after the swap, unless somebody takes over before
 
 
 class RebuildRunning(ProjectionError):
     """Another process rebuilds the view."""
 
-    def __init__(self, projection: str, stream: str, item: Generation, owner: str, read: int, total: int) -> None:
+    def __init__(
+        self, projection: str, stream: str, item: Generation, owner: str, read: int, total: int
+    ) -> None:
         since = datetime.fromtimestamp(item.since_ms / 1000, UTC).isoformat(timespec="seconds")
         super().__init__(
-            f"{projection!r} of {stream!r} is being rebuilt already: generation {item.number}, begun by {item.by}, by process "
-            f"{owner or item.builder} since {since}, {read:,} of {total:,} events read. Wait for it, or end that process and try again."
+            f"{projection!r} of {stream!r} is being rebuilt already: generation {item.number}, begun by "
+            f"{item.by}, by process "
+            f"{owner or item.builder} since {since}, {read:,} of {total:,} events read. Wait for it, or end "
+            "that process and try again."
         )
         self.item, self.owner, self.read, self.total = item, owner, read, total
 
@@ -88,14 +101,22 @@ class Progress(msgspec.Struct, frozen=True):
 class Rebuild(AbstractContextManager["Rebuild"]):
     """One rebuild of one view. Use as a context: leaving it gives the leases back.
 
-    by, why: for the audit trail. stopping: asked all the time; True pauses after the commit under way. crew: who builds and compares.
+    by, why: for the audit trail. stopping: asked all the time; True pauses after the commit under way. crew:
+    who builds and compares.
     swap_ms: what the swap itself took, the compare-and-set.
     """
 
     def __init__(
-        self, history: History, projection: Projection[Any], *, by: str, why: str = "", lease_ms: int = LEASE_MS,
-        stopping: Callable[[], bool] = lambda: False, on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:  # fmt: skip
+        self,
+        history: History,
+        projection: Projection[Any],
+        *,
+        by: str,
+        why: str = "",
+        lease_ms: int = LEASE_MS,
+        stopping: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
         self.history, self.stream, self.projection = history, history.stream, projection
         self.by, self.why, self.worker = by, why, worker_name()
         self.crew: Crew = Alone(history, projection)
@@ -120,7 +141,8 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             item = self._change(self._begun).building
         if item is None:
             raise ProjectionError(
-                f"what was being built of {self.projection.name!r} was swapped in or given up this instant. Begin again."
+                f"what was being built of {self.projection.name!r} was swapped in or given up this instant. "
+                "Begin again."
             )
         self._own(item)
         self.generation = item.number
@@ -133,19 +155,34 @@ class Rebuild(AbstractContextManager["Rebuild"]):
     def _begun(self, record: Record) -> Record:
         if record.building is not None:
             return record
-        at_ms, held = self._now(), next((c.fingerprint for c in self._cursors(record.live).values() if c.fingerprint), "")
+        at_ms, held = (
+            self._now(),
+            next((c.fingerprint for c in self._cursors(record.live).values() if c.fingerprint), ""),
+        )
         after = begun(record, held, self.projection.fingerprint, self.by, self.worker, at_ms)
         event = RebuildStarted(
-            event_id=named_id("rebuild", self.stream.name, self.projection.name, after.last, "started"), subject=self.projection.name,
-            source=self.by, occurred_at=_instant(at_ms), stream=self.stream.name, generation=after.last, why=self.why,
-        )  # fmt: skip
+            event_id=named_id("rebuild", self.stream.name, self.projection.name, after.last, "started"),
+            subject=self.projection.name,
+            source=self.by,
+            occurred_at=_instant(at_ms),
+            stream=self.stream.name,
+            generation=after.last,
+            why=self.why,
+        )
         return announcing(after, event)
 
     def _taken(self, record: Record, number: int) -> Record:
         item = record.find(number)
         if item is None or item.state is not State.BUILDING:
-            raise ProjectionError(f"generation {number} is not being built any more. Look at `aurastream status`, and begin again.")
-        return record if item.builder == self.worker else begun(record, "", "", self.by, self.worker, self._now())
+            raise ProjectionError(
+                f"generation {number} is not being built any more. Look at `aurastream status`, and begin "
+                "again."
+            )
+        return (
+            record
+            if item.builder == self.worker
+            else begun(record, "", "", self.by, self.worker, self._now())
+        )
 
     def _own(self, item: Generation) -> None:
         lease = RebuildLease(self.stream, self.projection.name, item.number, self.worker, self._lease_ms)
@@ -153,32 +190,46 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             lease.claim()
         except Held as held:
             if not (_is_dead(held.owner) and lapsed(lease, held)):
-                read, total = sum(cursor.read for cursor in self._cursors(item.number).values()), self._entries()
-                raise RebuildRunning(self.projection.name, self.stream.name, item, held.owner, read, total) from held
+                read, total = (
+                    sum(cursor.read for cursor in self._cursors(item.number).values()),
+                    self._entries(),
+                )
+                raise RebuildRunning(
+                    self.projection.name, self.stream.name, item, held.owner, read, total
+                ) from held
         self._lease = lease
 
     # Build and compare.
 
     def build(self) -> bool:
-        """Build every partition to where the live view is now, as near as it stays. Returns False when it was told to stop."""
+        """Build every partition to where the live view is now, as near as it stays. Returns False when it was
+        told to stop.
+        """
         self._step, self._total = "build", self._entries()
         for _ in range(CATCH_UPS_MAX):
             before = self._read()
-            if not all(done.is_whole for done in self._do([self._task(p, until=goal) for p, goal in self._goals().items()])):
+            if not all(
+                done.is_whole
+                for done in self._do([self._task(p, until=goal) for p, goal in self._goals().items()])
+            ):
                 return self._pause()
             if self._read() - before < NEAR:
                 break
         return True
 
     def compare(self, *, accept: bool = False) -> list[Compared] | None:
-        """Every partition beside the live view's, noted in the record and the audit trail. [] where there is no live view, and where
-        a rebuild that was stopped later had done it, with a result that allows the swap. None when it was told to stop."""
+        """Every partition beside the live view's, noted in the record and the audit trail. [] where there is
+        no live view, and where
+        a rebuild that was stopped later had done it, with a result that allows the swap. None when it was
+        told to stop."""
         self._step, record = "compare", self._record()
         if record.may_swap(self.generation):
             return []
         found: list[Compared] = []
         if self.has_live():
-            for done in self._do([self._task(p, until="", compare_with=record.live) for p in self._partitions()]):
+            for done in self._do(
+                [self._task(p, until="", compare_with=record.live) for p in self._partitions()]
+            ):
                 if done.compared is None:
                     self._pause()
                     return None
@@ -187,12 +238,21 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         differing, at_ms = sum(one.differing for one in found), self._now()
         event = RebuildCompared(
             event_id=named_id(
-                "rebuild", self.stream.name, self.projection.name, self.generation, "compared",
+                "rebuild",
+                self.stream.name,
+                self.projection.name,
+                self.generation,
+                "compared",
                 *[f"{one.events}-{one.differing}" for one in found],
             ),
-            subject=self.projection.name, source=self.by, occurred_at=_instant(at_ms), stream=self.stream.name,
-            generation=self.generation, events=sum(one.events for one in found), differing=differing,
-        )  # fmt: skip
+            subject=self.projection.name,
+            source=self.by,
+            occurred_at=_instant(at_ms),
+            stream=self.stream.name,
+            generation=self.generation,
+            events=sum(one.events for one in found),
+            differing=differing,
+        )
         self._change(lambda held: announcing(self._noted(held, record.live, differing, accept), event))
         announce(self.stream, self.projection.name)
         return found
@@ -210,12 +270,15 @@ class Rebuild(AbstractContextManager["Rebuild"]):
     def swap(self, keep_ms: int) -> Record | None:
         """Build to the end of the log, then make the generation live. None when it was told to stop before.
 
-        Raises ProjectionError where it differs and nobody accepted that, and where another generation has become live meanwhile.
+        Raises ProjectionError where it differs and nobody accepted that, and where another generation has
+        become live meanwhile.
         """
         self._step, before = "swap", self._record()
         item = before.find(self.generation)
         if item is None or not before.may_swap(self.generation):
-            raise ProjectionError(f"generation {self.generation} was not found equal to the live view, and nobody accepted it.")
+            raise ProjectionError(
+                f"generation {self.generation} was not found equal to the live view, and nobody accepted it."
+            )
         for _ in range(CATCH_UPS_MAX):
             read = self._read()
             if not all(done.is_whole for done in self._do([self._task(p) for p in self._partitions()])):
@@ -229,9 +292,15 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         at_ms = self._now()
         event = ViewSwapped(
             event_id=named_id("rebuild", self.stream.name, self.projection.name, self.generation, "swapped"),
-            subject=self.projection.name, source=self.by, occurred_at=_instant(at_ms), stream=self.stream.name,
-            generation=self.generation, previous=before.live, differing=item.differing, why=self.why,
-        )  # fmt: skip
+            subject=self.projection.name,
+            source=self.by,
+            occurred_at=_instant(at_ms),
+            stream=self.stream.name,
+            generation=self.generation,
+            previous=before.live,
+            differing=item.differing,
+            why=self.why,
+        )
 
         def flipped(record: Record) -> Record:
             if record.live == self.generation:
@@ -247,7 +316,8 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         return after
 
     def follow(self) -> None:
-        """After the swap: keep the new generation up until a worker moves it, until nothing more comes, or for FOLLOW_S. Then retire
+        """After the swap: keep the new generation up until a worker moves it, until nothing more comes, or
+        for FOLLOW_S. Then retire
         what is not to be kept."""
         self._step, ends = "follow", time.monotonic() + FOLLOW_S
         while time.monotonic() < ends and not self._is_told():
@@ -260,7 +330,9 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         retire_due(self.stream, self.projection.name, self.by)
 
     def _come_close(self) -> None:
-        """Pass after pass by builders that stay, until one finds next to nothing: a pass takes some milliseconds."""
+        """Pass after pass by builders that stay, until one finds next to nothing: a pass takes some
+        milliseconds.
+        """
         for _ in range(CLOSE_PASSES_MAX):
             before = sum(builder.cursor.read for builder in self._builders())
             if sum(builder.build().read for builder in self._builders()) - before < CLOSE:
@@ -271,13 +343,20 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         if not self._near:
             for partition in self._partitions():
                 epoch = self._task(partition).epoch
-                self._near.append(Builder(self.projection, self.history, partition, self.generation, epoch=epoch))
+                self._near.append(
+                    Builder(self.projection, self.history, partition, self.generation, epoch=epoch)
+                )
         return self._near
 
     def _is_behind(self, number: int) -> bool:
         """Whether the generation lacks entries that were trimmed, so that it can never go on."""
-        trimmed = [self.stream.wire(keys.partition).ask(("HGET", keys.meta, "trimmed"))[0] for keys in self.stream.keys]
-        return any(cursor.read < int(trimmed[partition] or 0) for partition, cursor in self._cursors(number).items())
+        trimmed = [
+            self.stream.wire(keys.partition).ask(("HGET", keys.meta, "trimmed"))[0]
+            for keys in self.stream.keys
+        ]
+        return any(
+            cursor.read < int(trimmed[partition] or 0) for partition, cursor in self._cursors(number).items()
+        )
 
     # What the steps share.
 
@@ -300,7 +379,9 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         return range(self.stream.partitions)
 
     def _goals(self) -> dict[int, str]:
-        """Where to build each partition to: the live view's cursor, or the end of the log where nothing is left to be compared."""
+        """Where to build each partition to: the live view's cursor, or the end of the log where nothing is
+        left to be compared.
+        """
         record = self._record()
         live = self._cursors(record.live)
         if record.may_swap(self.generation) or not any(cursor.position for cursor in live.values()):
@@ -309,7 +390,9 @@ class Rebuild(AbstractContextManager["Rebuild"]):
 
     def _task(self, partition: int, until: str = "+", compare_with: int = 0) -> Task:
         epoch = None if self._lease is None else self._lease.epochs[partition]
-        return Task(self.stream.name, self.projection.name, partition, self.generation, epoch, until, compare_with)
+        return Task(
+            self.stream.name, self.projection.name, partition, self.generation, epoch, until, compare_with
+        )
 
     def _do(self, tasks: list[Task]) -> list[Done]:
         done = self.crew.do(tasks, self._tick, self._stopping)
@@ -321,7 +404,9 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         return self._is_told() or (self._lease is not None and self._lease.is_lost)
 
     def _pause(self) -> bool:
-        """Told to stop: nobody waits for what does not move. It joins again when it goes on. Raises Fenced when somebody took over."""
+        """Told to stop: nobody waits for what does not move. It joins again when it goes on. Raises Fenced
+        when somebody took over.
+        """
         self._check_lease()
         self.is_paused = True
         forget(self.stream.server, self.stream.keys, self.group)
@@ -354,7 +439,8 @@ class Rebuild(AbstractContextManager["Rebuild"]):
     def _expect_live(self, record: Record, live: int) -> None:
         if record.live != live:
             raise ProjectionError(
-                f"generation {record.live} of {self.projection.name} became the live one meanwhile, in the place of {live}: ours is to "
+                f"generation {record.live} of {self.projection.name} became the live one meanwhile, in the "
+                f"place of {live}: ours is to "
                 "be compared with that. Rebuild again; what was built is kept."
             )
 
@@ -369,12 +455,16 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             self._lease.release()
             self._lease = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._let_go()
 
 
 def leave_alone(stream: Stream, projection: Projection[Any], record: Record, number: int) -> None:
-    """Producers and the trimmer do not wait for a kept generation of another definition: nobody may be there who keeps it up."""
+    """Producers and the trimmer do not wait for a kept generation of another definition: nobody may be there
+    who keeps it up.
+    """
     item = record.find(number)
     if item is not None and item.state is State.KEPT and item.fingerprint not in ("", projection.fingerprint):
         forget(stream.server, stream.keys, generation_group(projection.name, number))
@@ -388,7 +478,10 @@ def abandon(stream: Stream, projection: Projection[Any], *, by: str, why: str = 
     with Rebuild(History(stream), projection, by=by, why=why) as rebuild:
         item = read_record(stream.server, stream.name, projection.name).building
         if item is None:
-            raise ProjectionError(f"nothing is being built of {projection.name!r} of {stream.name!r}: there is nothing to give up.")
+            raise ProjectionError(
+                f"nothing is being built of {projection.name!r} of {stream.name!r}: there is nothing to "
+                "give up."
+            )
         rebuild._own(item)
         retire(stream, projection.name, item.number, by, why)
         return item.number

@@ -1,8 +1,9 @@
 """
 Back to the generation before: live again by the compare-and-set that made it the one before.
 
-A kept generation is kept up by whoever has its definition, so it lags no more than the live one does. Where it lags and the
-definition is ours, it is caught up first; where it is another's, the caller decides whether to go back to older numbers.
+A kept generation is kept up by whoever has its definition, so it lags no more than the live one does. Where
+it lags and the definition is ours, it is caught up first; where it is another's, the caller decides whether
+to go back to older numbers.
 """
 
 from __future__ import annotations
@@ -12,14 +13,23 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.apply import Retired
-from aurastream.projections.errors import ProjectionError
-from aurastream.projections.generations import Record, State, announce, announcing, change, now_ms, read_record, swapped
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
+from aurastream.projections.engine.apply import Retired
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.engine.generations import (
+    Record,
+    State,
+    announce,
+    announcing,
+    change,
+    now_ms,
+    read_record,
+    swapped,
+)
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
+from aurastream.projections.engine.retirement import retire_due
 from aurastream.projections.rebuild.rebuild import leave_alone
 from aurastream.projections.rebuild.tasks import Task, perform
-from aurastream.projections.retirement import retire_due
 from aurastream.streams import named_id
 from aurastream.streams.events import ViewRolledBack
 from aurastream.streams.history import History
@@ -36,7 +46,13 @@ class RolledBack(msgspec.Struct, frozen=True):
 
 
 def rollback(
-    history: History, projection: Projection[Any], *, by: str, keep_ms: int, why: str = "", accept_lag: bool = False
+    history: History,
+    projection: Projection[Any],
+    *,
+    by: str,
+    keep_ms: int,
+    why: str = "",
+    accept_lag: bool = False,
 ) -> RolledBack:
     """Make the newest kept generation live; the live one is kept for keep_ms.
 
@@ -48,7 +64,8 @@ def rollback(
     item = next(iter(record.of(State.KEPT)), None)
     if item is None:
         raise ProjectionError(
-            f"no generation of {projection.name!r} of {stream.name!r} is kept: there is nothing to go back to. "
+            f"no generation of {projection.name!r} of {stream.name!r} is kept: there is nothing to go back "
+            "to. "
             f"`aurastream rebuild {projection.name}` makes a new one."
         )
     is_own = item.fingerprint in ("", projection.fingerprint)
@@ -57,12 +74,16 @@ def rollback(
         try:
             perform(history, projection, task, lambda: False)
         except Retired as error:
-            raise ProjectionError(f"generation {item.number} of {projection.name!r} was retired this instant.") from error
+            raise ProjectionError(
+                f"generation {item.number} of {projection.name!r} was retired this instant."
+            ) from error
     lag = _lag(history, projection, item.number, record.live)
     if lag and not is_own and not accept_lag:
         raise ProjectionError(
-            f"generation {item.number} of {projection.name!r} lacks {lag} events that the live one has, and was folded by another "
-            "definition than this process has. Run that one's worker to catch it up, or accept the older numbers with --accept-lag."
+            f"generation {item.number} of {projection.name!r} lacks {lag} events that the live one has, and "
+            "was folded by another "
+            "definition than this process has. Run that one's worker to catch it up, or accept the older "
+            "numbers with --accept-lag."
         )
     at_ms = now_ms(stream.server)
 
@@ -70,12 +91,22 @@ def rollback(
         if held.live == item.number:
             return held
         if held.live != record.live:
-            raise ProjectionError(f"generation {held.live} of {projection.name!r} became the live one meanwhile. Look, and try again.")
+            raise ProjectionError(
+                f"generation {held.live} of {projection.name!r} became the live one meanwhile. Look, and "
+                "try again."
+            )
         event = ViewRolledBack(
-            event_id=named_id("rebuild", stream.name, projection.name, item.number, "rolled_back", held.changes),
-            subject=projection.name, source=by, occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC), stream=stream.name,
-            generation=item.number, previous=held.live, why=why,
-        )  # fmt: skip
+            event_id=named_id(
+                "rebuild", stream.name, projection.name, item.number, "rolled_back", held.changes
+            ),
+            subject=projection.name,
+            source=by,
+            occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC),
+            stream=stream.name,
+            generation=item.number,
+            previous=held.live,
+            why=why,
+        )
         return announcing(swapped(held, item.number, at_ms, keep_ms), event)
 
     for keys in stream.keys:

@@ -1,14 +1,17 @@
 """
 One key of the live view, folded anew from its own events, and put right where it differs.
 
-    positions of the subject's events (by the trail as far as it has come, then by reading the partition on) -> fold them alone
-        -> the key's rows at one instant, beside what was folded -> listed; with accept written, if the view is still there
+    positions of the subject's events (by the trail as far as it has come, then by reading the partition on)
+        -> fold them alone
+        -> the key's rows at one instant, beside what was folded -> listed; with accept written, if the view
+            is still there
 
-Looked at: the key's state, its places in rankings, its own listings. Not looked at are rows that add up several keys (totals,
-roll-ups, listings under another name): one key's events do not say what they should be; the whole rebuild does.
+Looked at: the key's state, its places in rankings, its own listings. Not looked at are rows that add up
+several keys (totals, roll-ups, listings under another name): one key's events do not say what they should be;
+the whole rebuild does.
 
-Always true: rows are written by one script that compares the live cursor, so that a worker who goes on meanwhile loses nothing, and
-whoever keeps the key's state in memory is refused once and reads it anew.
+Always true: rows are written by one script that compares the live cursor, so that a worker who goes on
+meanwhile loses nothing, and whoever keeps the key's state in memory is refused once and reads it anew.
 """
 
 from __future__ import annotations
@@ -19,15 +22,22 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.apply import Answer
-from aurastream.projections.check import Difference, ServerIndex, compare, flat, index_rows, table_names
-from aurastream.projections.errors import ProjectionError, ViewBroken
-from aurastream.projections.fold import ListRow, microseconds
-from aurastream.projections.generations import now_ms
-from aurastream.projections.memory import MemoryView
-from aurastream.projections.projection import Projection
-from aurastream.projections.reads import View
-from aurastream.projections.trail import known_of_subject
+from aurastream.projections.built_in.trail import known_of_subject
+from aurastream.projections.engine.apply import Answer
+from aurastream.projections.engine.check import (
+    Difference,
+    ServerIndex,
+    compare,
+    flat,
+    index_rows,
+    table_names,
+)
+from aurastream.projections.engine.errors import ProjectionError, ViewBroken
+from aurastream.projections.engine.fold import ListRow, microseconds
+from aurastream.projections.engine.generations import now_ms
+from aurastream.projections.engine.memory import MemoryView
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import View
 from aurastream.streams import OPERATIONS, InvariantBroken, named_id, open_stream
 from aurastream.streams.codec import UNDECODABLE, RawEntry
 from aurastream.streams.connection import Script
@@ -51,7 +61,9 @@ _named = msgspec.json.Decoder(_Named).decode
 
 
 class SubjectRebuiltAnew(msgspec.Struct, frozen=True):
-    """What came of it. rows: of the key, compared. shared: tables that were not looked at. is_written: the rows are right now."""
+    """What came of it. rows: of the key, compared. shared: tables that were not looked at. is_written: the
+    rows are right now.
+    """
 
     subject: str
     partition: int
@@ -73,7 +85,8 @@ def rebuild_subject(
     """
     if type(projection).key is not Projection.key:
         raise ProjectionError(
-            f"the keys of {projection.name!r} are not subjects, so the events of one are not known before all are read. "
+            f"the keys of {projection.name!r} are not subjects, so the events of one are not known before "
+            "all are read. "
             f"Rebuild the whole view: `aurastream rebuild {projection.name}`."
         )
     work = _Repair(history, projection, subject)
@@ -87,17 +100,32 @@ def rebuild_subject(
             if is_written:
                 work.tell(len(differences), cursor, by, why)
             return SubjectRebuiltAnew(
-                subject, work.partition, cursor.position, work.events, sum(len(table) for table in folded.values()),
-                len(differences), differences, work.shared(), is_written,
-            )  # fmt: skip
-    raise InvariantBroken(f"the view {projection.name} of {work.keys.where} moved on {TRIES_MAX} times before it could be written to.")
+                subject,
+                work.partition,
+                cursor.position,
+                work.events,
+                sum(len(table) for table in folded.values()),
+                len(differences),
+                differences,
+                work.shared(),
+                is_written,
+            )
+    raise InvariantBroken(
+        f"the view {projection.name} of {work.keys.where} moved on {TRIES_MAX} times before it could be "
+        "written to."
+    )
 
 
 class _Repair:
     """One key's fold, and its rows in the live view."""
 
     def __init__(self, history: History, projection: Projection[Any], subject: str) -> None:
-        self.history, self.stream, self.projection, self.subject = history, history.stream, projection, subject
+        self.history, self.stream, self.projection, self.subject = (
+            history,
+            history.stream,
+            projection,
+            subject,
+        )
         self.partition = self.stream.partition_of(subject)
         self.keys: Keys = self.stream.keys[self.partition]
         self.events = 0
@@ -107,7 +135,9 @@ class _Repair:
         self._rankings = {spec.name: spec for spec in projection.rankings}
 
     def look(self) -> tuple[Cursor, dict[str, dict[str, str]]]:
-        """The live cursor and the key's rows, at one instant. Raises ProjectionError for a view of another definition."""
+        """The live cursor and the key's rows, at one instant. Raises ProjectionError for a view of another
+        definition.
+        """
         self._view.cursor(self.partition)  # follows the live generation
         names = sorted(name for name in table_names(self._view, self.partition) if self._of_key(name))
         ranked = [name for name in names if _plain(name) in self._rankings]
@@ -123,8 +153,10 @@ class _Repair:
         cursor = cursor_of(_flat(reply))
         if cursor.fingerprint not in ("", self.projection.fingerprint):
             raise ProjectionError(
-                f"the live view {self.projection.name!r} of {self.keys.where} was folded by another definition than this process has: "
-                f"one key of it cannot be put right by ours. `aurastream rebuild {self.projection.name}` folds it anew."
+                f"the live view {self.projection.name!r} of {self.keys.where} was folded by another "
+                "definition than this process has: "
+                f"one key of it cannot be put right by ours. `aurastream rebuild {self.projection.name}` "
+                "folds it anew."
             )
         stored: dict[str, dict[str, str]] = {}
         for name, value in zip([*ranked, *hashes], values, strict=True):
@@ -140,14 +172,18 @@ class _Repair:
         index = ServerIndex(self.stream, self.partition)
         for span in self._spans(cursor.position):
             batch = self._folded.decode(span.raw, span.duplicates)
-            while not span.is_archived and (strange := batch.strangers(index_rows(self.stream, self.partition, batch.fields))):
+            while not span.is_archived and (
+                strange := batch.strangers(index_rows(self.stream, self.partition, batch.fields))
+            ):
                 batch.resolve(strange, index)
             self.events += len(batch.events)
             self._folded.fold(batch)
         self._read_to = cursor.position
 
     def folded(self, watermark: int) -> dict[str, dict[str, str]]:
-        """The key's rows as they should be when the partition's event time is the watermark: that is what others' events say of it."""
+        """The key's rows as they should be when the partition's event time is the watermark: that is what
+        others' events say of it.
+        """
         expired = self._expired(watermark)
         found: dict[str, dict[str, str]] = {}
         for name, table in flat(self._folded).items():
@@ -162,15 +198,25 @@ class _Repair:
         if raw is None:
             return set()
         state = msgspec.json.decode(raw, type=self.projection.state)
-        ends = {spec.name: spec.expires_at(state) for spec in self.projection.rankings if spec.expires_at is not None}
+        ends = {
+            spec.name: spec.expires_at(state)
+            for spec in self.projection.rankings
+            if spec.expires_at is not None
+        }
         return {name for name, end in ends.items() if end is not None and microseconds(end) <= watermark}
 
     def shared(self) -> list[str]:
         """The tables that add up several keys."""
         listed = [spec.name for spec in self.projection.listings if not self._has_own(spec.name)]
-        return [*(spec.name for spec in self.projection.totals), *(spec.name for spec in self.projection.rollups), *listed]
+        return [
+            *(spec.name for spec in self.projection.totals),
+            *(spec.name for spec in self.projection.rollups),
+            *listed,
+        ]
 
-    def write(self, cursor: Cursor, stored: dict[str, dict[str, str]], folded: dict[str, dict[str, str]]) -> bool:
+    def write(
+        self, cursor: Cursor, stored: dict[str, dict[str, str]], folded: dict[str, dict[str, str]]
+    ) -> bool:
         """Write the rows that differ. False when the view has moved on. Raises ViewBroken."""
         keys, kinds, operations, operands = [self.keys.cursor(self._group)], "", "", list[str]()
         for name in sorted(stored.keys() | folded.keys()):
@@ -178,9 +224,14 @@ class _Repair:
             is_ranking = _plain(name) in self._rankings
             keys.append(self._view.key(self.partition, "") + name)
             kinds += "z" if is_ranking else "h"
-            put = [part for row, value in ours.items() for part in ((value, row) if is_ranking else (row, value))]
+            put = [
+                part for row, value in ours.items() for part in ((value, row) if is_ranking else (row, value))
+            ]
             drop = [row for row in theirs if row not in ours]
-            for verb, parts in (("ZADD" if is_ranking else "HSET", put), ("ZREM" if is_ranking else "HDEL", drop)):
+            for verb, parts in (
+                ("ZADD" if is_ranking else "HSET", put),
+                ("ZREM" if is_ranking else "HDEL", drop),
+            ):
                 if parts:
                     first = 4 + len(operands)
                     operations += f"{len(keys)} {verb} {first} {first + len(parts) - 1}\n"
@@ -189,16 +240,30 @@ class _Repair:
         answer = Answer(reply[0])
         if answer is Answer.BROKEN:
             raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
-        return answer is Answer.OK  # else it moved on, or another generation is the live one by now: look again
+        return (
+            answer is Answer.OK
+        )  # else it moved on, or another generation is the live one by now: look again
 
     def tell(self, differing: int, cursor: Cursor, by: str, why: str) -> None:
         """Append the fact to the audit trail."""
         at_ms = now_ms(self.stream.server)
         event = SubjectRebuilt(
-            event_id=named_id("rebuild", self.stream.name, self.projection.name, self.subject, cursor.position, cursor.repairs),
-            subject=self.subject, source=by, occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC), stream=self.stream.name,
-            projection=self.projection.name, differing=differing, why=why,
-        )  # fmt: skip
+            event_id=named_id(
+                "rebuild",
+                self.stream.name,
+                self.projection.name,
+                self.subject,
+                cursor.position,
+                cursor.repairs,
+            ),
+            subject=self.subject,
+            source=by,
+            occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC),
+            stream=self.stream.name,
+            projection=self.projection.name,
+            differing=differing,
+            why=why,
+        )
         operations = open_stream(self.stream.server, OPERATIONS, settings=self.stream.settings, create=True)
         try:
             operations.append([event])
@@ -210,11 +275,15 @@ class _Repair:
         return generation_group(self.projection.name, self._view.generation)
 
     def _spans(self, until: str) -> Iterator[Span]:
-        """The subject's entries after those that were read: those the trail knows by position, the rest by reading the partition."""
+        """The subject's entries after those that were read: those the trail knows by position, the rest by
+        reading the partition.
+        """
         known = known_of_subject(self.stream, self.subject)
         after = self._read_to or "0-0"
         high = min(known.until or "0-0", until, key=as_pair)
-        wanted = [position for position in known.positions if as_pair(after) < as_pair(position) <= as_pair(high)]
+        wanted = [
+            position for position in known.positions if as_pair(after) < as_pair(position) <= as_pair(high)
+        ]
         if as_pair(high) > as_pair(after):
             yield from self._known(wanted)
             after = high
@@ -248,13 +317,19 @@ class _Repair:
 
     def _of_key(self, name: str) -> bool:
         plain = _plain(name)
-        return plain == self.projection.table or plain in self._rankings or any(spec.name == plain for spec in self.projection.listings)
+        return (
+            plain == self.projection.table
+            or plain in self._rankings
+            or any(spec.name == plain for spec in self.projection.listings)
+        )
 
     def _is_ours(self, name: str, row: str) -> bool:
         return self._of_key(name) and row.partition("|")[0] == self.subject
 
     def _row_names(self, table: str) -> list[str]:
-        """The key's rows in a hash: one, or of a listing its open end and the full rows, with room for what comes meanwhile."""
+        """The key's rows in a hash: one, or of a listing its open end and the full rows, with room for what
+        comes meanwhile.
+        """
         if table == self.projection.table:
             return [self.subject]
         wire, key = self.stream.wire(self.partition), self._view.key(self.partition, table)

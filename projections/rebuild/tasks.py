@@ -1,10 +1,11 @@
 """
 What a rebuild does partition by partition, and who does it.
 
-    Task -> perform: a builder to a position, or a comparison -> Done          Alone does them here, one after the other
+    Task -> perform: a builder to a position, or a comparison -> Done          Alone does them here, one after
+        the other
 
-A task is plain data, so that it can be sent to another process (processors/rebuilding.py). A passing fault costs a pause: the cursor
-says where to go on.
+A task is plain data, so that it can be sent to another process (processors/rebuilding.py). A passing fault
+costs a pause: the cursor says where to go on.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aurastream.projections.projection import Projection
+from aurastream.projections.engine.projection import Projection
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.projections.rebuild.compare import Compared, compare_partition
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.groups import Cursor
 from aurastream.streams.history import History
 from aurastream.streams.keys import generation_group
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What one process does at a time. until: build up to there. compare_with: then compare with that generation; 0 does not.
+    """What one process does at a time. until: build up to there. compare_with: then compare with that
+    generation; 0 does not.
 
     is_shared: workers may write the generation too; the rest is theirs where one does.
     """
@@ -77,7 +79,12 @@ def perform(history: History, projection: Projection[Any], task: Task, stopping:
         stream.reconnect()
 
     try:
-        return retried(f"rebuild of {task.projection} at {builder.keys.where}", stream.settings.attempts_max, once, recover)
+        return retried(
+            f"rebuild of {task.projection} at {builder.keys.where}",
+            stream.settings.attempts_max,
+            once,
+            recover,
+        )
     finally:
         builder.close()
 

@@ -1,11 +1,15 @@
 """
-Which of the entries to be archived are duplicates, by the ids index: the rules by which a live view decides, and the same answers.
+Which of the entries to be archived are duplicates, by the ids index: the rules by which a live view decides,
+and the same answers.
 
     rows of all event IDs -> a row that names the entry: canonical
-                          -> no row (a raw XADD that nobody is canonical for): adopted, the first of an ID; then as below
-                          -> a row that names another entry of that ID: duplicate; of another ID, with one digest: its long field says
+                          -> no row (a raw XADD that nobody is canonical for): adopted, the first of an ID;
+                              then as below
+                          -> a row that names another entry of that ID: duplicate; of another ID, with one
+                              digest: its long field says
 
-Always true: views that read the entries later decide as the archive did, as the rows stay. Damaged entries have no event ID.
+Always true: views that read the entries later decide as the archive did, as the rows stay. Damaged entries
+have no event ID.
 """
 
 from __future__ import annotations
@@ -15,10 +19,10 @@ from typing import Any
 
 from aurastream.streams.archive.segment import Identified
 from aurastream.streams.codec import entry_json, read_envelope
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
-from aurastream.streams.log import READ_MAX, Stream
+from aurastream.streams.stream import READ_MAX, Stream
 
 Named = tuple[bytes, str]  # position, event_id
 
@@ -33,13 +37,20 @@ def decide(stream: Stream, partition: int, found: Identified) -> frozenset[bytes
     duplicates: set[bytes] = set()
     for start in range(0, len(named), READ_MAX):
         collided = _others(stream, partition, named[start : start + READ_MAX], field_of, duplicates)
-        # A long field is one ID's alone: whatever entry its row names instead, here or gone, is canonical for it.
-        duplicates.update(position for position, _ in _others(stream, partition, collided, collided_field_of, duplicates))
+        # A long field is one ID's alone: whatever entry its row names instead, here or gone, is canonical for
+        # it.
+        duplicates.update(
+            position for position, _ in _others(stream, partition, collided, collided_field_of, duplicates)
+        )
     return frozenset(duplicates)
 
 
-def _others(stream: Stream, partition: int, named: list[Named], field: Callable[[str], bytes], duplicates: set[bytes]) -> list[Named]:
-    """Adopt what has no row under its field and add to the duplicates; returns the entries whose row is another ID's."""
+def _others(
+    stream: Stream, partition: int, named: list[Named], field: Callable[[str], bytes], duplicates: set[bytes]
+) -> list[Named]:
+    """Adopt what has no row under its field and add to the duplicates; returns the entries whose row is
+    another ID's.
+    """
     ids = stream.keys[partition].ids
     if not named:
         return []
@@ -63,9 +74,13 @@ def _others(stream: Stream, partition: int, named: list[Named], field: Callable[
 def _event_ids_at(stream: Stream, partition: int, positions: list[bytes]) -> list[str | None]:
     """The event IDs of these entries of the log; None where there is none."""
     keys, found = stream.keys[partition], []
-    for answer in _ask(stream, partition, [("XRANGE", keys.log, position, position) for position in positions]):
+    for answer in _ask(
+        stream, partition, [("XRANGE", keys.log, position, position) for position in positions]
+    ):
         try:
-            found.append(read_envelope(keys.where, entry_json(keys.where, answer[0][1])).event_id if answer else None)
+            found.append(
+                read_envelope(keys.where, entry_json(keys.where, answer[0][1])).event_id if answer else None
+            )
         except DamagedEntry:
             found.append(None)
     return found
@@ -73,4 +88,6 @@ def _event_ids_at(stream: Stream, partition: int, positions: list[bytes]) -> lis
 
 def _ask(stream: Stream, partition: int, commands: list[tuple[Any, ...]]) -> list[Any]:
     what = f"reading the index of {stream.name}/{partition}"
-    return retried(what, stream.settings.attempts_max, lambda: stream.wire(partition).ask(*commands), stream.reconnect)
+    return retried(
+        what, stream.settings.attempts_max, lambda: stream.wire(partition).ask(*commands), stream.reconnect
+    )

@@ -1,7 +1,9 @@
 """
-The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold, counts add up.
+The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold,
+counts add up.
 
-Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have grown.
+Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have
+grown.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from aurastream.streams.archive.manifest import Manifest, just_before
 from aurastream.streams.archive.reading import Slot, StreamArchive
 from aurastream.streams.archive.tampering import Finding
 from aurastream.streams.codec import RawEntry, entry_json
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import Cursor, as_pair, lag_of
-from aurastream.streams.log import READ_MAX, Stream
+from aurastream.streams.stream import READ_MAX, Stream
 
 DAMAGED_MAX = 20  # named per partition; all are counted
 
@@ -30,16 +32,26 @@ def live_entries(stream: Stream, manifest: Manifest) -> dict[bytes, list[bytes]]
     return live
 
 
-def overlap(stream: Stream, manifest: Manifest, entries: list[RawEntry], live: dict[bytes, list[bytes]]) -> Iterator[Finding]:
+def overlap(
+    stream: Stream, manifest: Manifest, entries: list[RawEntry], live: dict[bytes, list[bytes]]
+) -> Iterator[Finding]:
     """The live log's entries are the archived ones; those that are in the archive alone were trimmed."""
     archived = dict(entries)
     for position, fields in live.items():
         if position not in archived:
-            yield _finding(manifest, f"the live log has an entry that segment {manifest.number} has not", position)
+            yield _finding(
+                manifest, f"the live log has an entry that segment {manifest.number} has not", position
+            )
         elif archived[position] != fields:
-            yield _finding(manifest, f"the live log's entry is not the one in segment {manifest.number}", position)
+            yield _finding(
+                manifest, f"the live log's entry is not the one in segment {manifest.number}", position
+            )
     trimmed_to = trimmed(stream, manifest.partition)
-    gone = [position for position, _ in entries if position not in live and as_pair(position.decode()) > trimmed_to]
+    gone = [
+        position
+        for position, _ in entries
+        if position not in live and as_pair(position.decode()) > trimmed_to
+    ]
     if gone:
         told = f"{len(gone)} entries are in the archive, but gone from the live log without the trimmer"
         yield _finding(manifest, told, gone[0], gone[-1])
@@ -48,7 +60,8 @@ def overlap(stream: Stream, manifest: Manifest, entries: list[RawEntry], live: d
 def look_at_log(stream: Stream, partition: int, slot: Slot) -> tuple[int, list[Finding]]:
     """How many entries the log has, and what is wrong with it by itself. slot: as it was before.
 
-    An entry that was archived already is no finding for being damaged: it was, and the archive has it as it is.
+    An entry that was archived already is no finding for being damaged: it was, and the archive has it as it
+    is.
     """
     findings: list[Finding] = []
 
@@ -66,12 +79,17 @@ def look_at_log(stream: Stream, partition: int, slot: Slot) -> tuple[int, list[F
         entries += len(part)
         after = part[-1][0].decode()
     if damaged > DAMAGED_MAX:
-        find(f"{damaged - DAMAGED_MAX} more entries of the live log are damaged", slot.position or "0-0", after)
+        find(
+            f"{damaged - DAMAGED_MAX} more entries of the live log are damaged", slot.position or "0-0", after
+        )
     if missing := lag_of(stream.server, stream.keys[partition], Cursor()).missing:
         find(f"{missing} entries of the live log are gone without the trimmer: XDEL, XTRIM or DEL by hand")
     trimmed_to, end = trimmed(stream, partition), StreamArchive.slot_of(stream, partition).position
     if as_pair(after) < as_pair(slot.position) and trimmed_to < as_pair(slot.position):
-        find("the archive is ahead of the live log, which was deleted or restored from an older copy", slot.position)
+        find(
+            "the archive is ahead of the live log, which was deleted or restored from an older copy",
+            slot.position,
+        )
     if trimmed_to > as_pair(end):
         until = f"{trimmed_to[0]}-{trimmed_to[1]}"
         find(f"the live log was trimmed up to {until}, past the end of the archive", end or "0-0", until)
@@ -82,7 +100,9 @@ def trimmed(stream: Stream, partition: int) -> tuple[int, int]:
     """Up to where the log is trimmed, in a form that compares."""
 
     def ask() -> bytes | None:  # by the wire that is open then
-        found: bytes | None = stream.wire(partition).ask(("HGET", stream.keys[partition].meta, "trimmed_to"))[0]
+        found: bytes | None = stream.wire(partition).ask(("HGET", stream.keys[partition].meta, "trimmed_to"))[
+            0
+        ]
         return found
 
     what = f"reading how far {stream.name}/{partition} is trimmed"
@@ -90,7 +110,14 @@ def trimmed(stream: Stream, partition: int) -> tuple[int, int]:
 
 
 def _finding(manifest: Manifest, problem: str, position: bytes, until: bytes = b"") -> Finding:
-    return Finding(manifest.stream, manifest.partition, position.decode(), (until or position).decode(), manifest.number, problem)
+    return Finding(
+        manifest.stream,
+        manifest.partition,
+        position.decode(),
+        (until or position).decode(),
+        manifest.number,
+        problem,
+    )
 
 
 def _damage(fields: list[bytes]) -> str:

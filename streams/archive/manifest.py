@@ -1,11 +1,12 @@
 """
 What is in a segment, and the chain: pure.
 
-    entries -> blocks -> manifest -> its hash -> named by the next manifest, by the slot in Redis and by a LogArchived event
+    entries -> blocks -> manifest -> its hash -> named by the next manifest, by the slot in Redis and by a
+        LogArchived event
 
-The hash is the SHA-256 of the manifest's JSON without its last two members, hash and signature, as msgspec writes it (compact, in the
-order below). A block's is the SHA-256 of MessagePack [[[position, [field, value, ..]], ..], [index of a duplicate, ..]].
-The signature is ed25519 over the 32 bytes of the hash.
+The hash is the SHA-256 of the manifest's JSON without its last two members, hash and signature, as msgspec
+writes it (compact, in the order below). A block's is the SHA-256 of MessagePack [[[position, [field, value,
+..]], ..], [index of a duplicate, ..]]. The signature is ed25519 over the 32 bytes of the hash.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SHIFT = 64  # a position as one number: milliseconds, then 64 bits of sequence
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
-    """Consecutive entries of a segment. positions: of all of them as numbers, XORed, so that a single missing one is known by name."""
+    """Consecutive entries of a segment. positions: of all of them as numbers, XORed, so that a single missing
+    one is known by name.
+    """
 
     first: str
     entries: int
@@ -41,9 +44,11 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment. number: from 1. entries_before: in the segments before it. previous: hash of the manifest before, "" of the first.
+    """One segment. number: from 1. entries_before: in the segments before it. previous: hash of the manifest
+    before, "" of the first.
 
-    duplicates: how many of the entries another one is canonical for. json_bytes: of the events. file_bytes, file_sha256: of the Parquet
+    duplicates: how many of the entries another one is canonical for. json_bytes: of the events. file_bytes,
+    file_sha256: of the Parquet
     file. min_occurred_at, max_occurred_at: microseconds since 1970 of the events; None where it holds none.
     """
 
@@ -114,7 +119,9 @@ def blocks_of(raw: list[RawEntry], duplicates: Collection[bytes]) -> Iterator[Bl
 
 def block_of(part: list[RawEntry], duplicates: Collection[bytes]) -> Block:
     """One block."""
-    marked = [index for index, (position, _) in enumerate(part) if position in duplicates] if duplicates else []
+    marked = (
+        [index for index, (position, _) in enumerate(part) if position in duplicates] if duplicates else []
+    )
     digest = sha256(msgspec.msgpack.encode((part, marked))).hexdigest()
     return Block(part[0][0].decode(), len(part), xor_of([position for position, _ in part]), digest)
 

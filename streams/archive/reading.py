@@ -1,10 +1,12 @@
 """
 Reading a stream's archive.
 
-    slot (Redis: how far, which head) -> manifests, from the head back -> row groups that matter -> spans, or entries by position
+    slot (Redis: how far, which head) -> manifests, from the head back -> row groups that matter -> spans, or
+        entries by position
 
-Always true: only what the slot leads to is read. Manifests are kept once read, as a chain only grows. A file that is missing or is not
-what was written is an ArchiveDamaged, never a gap: each file is compared with its hash before anything of it is read.
+Always true: only what the slot leads to is read. Manifests are kept once read, as a chain only grows. A file
+that is missing or is not what was written is an ArchiveDamaged, never a gap: each file is compared with its
+hash before anything of it is read.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aurastream.streams.archive import manifest as manifests
-from aurastream.streams.archive.constants import texts_of
+from aurastream.streams.archive.arrow import texts_of
 from aurastream.streams.archive.manifest import Manifest, segment_name
 from aurastream.streams.archive.segment import NEEDED, entries_of, microseconds
 from aurastream.streams.archive.store import Store
 from aurastream.streams.archive.where import Where, matching
 from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.errors import ArchiveDamaged, StreamError
 from aurastream.streams.groups import as_pair
 from aurastream.streams.history import Span, end_of
-from aurastream.streams.log import READ_MAX, Stream
+from aurastream.streams.stream import READ_MAX, Stream
 
 Pair = tuple[int, int]
 UNREADABLE = (OSError, pa.ArrowException, msgspec.MsgspecError, UnicodeDecodeError, KeyError, ValueError)
@@ -39,7 +41,8 @@ OPEN_MAX = 8  # files that are kept in memory, a few MB each
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """What the partition's slot says of its archive. number and entries: of segments and entries in all. head: the newest's hash.
+    """What the partition's slot says of its archive. number and entries: of segments and entries in all.
+    head: the newest's hash.
 
     told: up to which segment the audit trail has it.
     """
@@ -53,7 +56,9 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class StreamArchive:
-    """A stream's archive. Made by ``open_archive``. Not for several threads; its server's connection is the stream's."""
+    """A stream's archive. Made by ``open_archive``. Not for several threads; its server's connection is the
+    stream's.
+    """
 
     def __init__(self, stream: Stream, store: Store) -> None:
         self.stream, self.store = stream, store
@@ -79,7 +84,9 @@ class StreamArchive:
         names = Slot.__struct_fields__
 
         def ask() -> list[bytes | None]:
-            found: list[bytes | None] = stream.wire(partition).ask(("HMGET", stream.keys[partition].archive, *names))[0]
+            found: list[bytes | None] = stream.wire(partition).ask(
+                ("HMGET", stream.keys[partition].archive, *names)
+            )[0]
             return found
 
         what = f"reading how far {stream.name}/{partition} is archived"
@@ -92,13 +99,17 @@ class StreamArchive:
         return self.slot(partition).position
 
     def segments(self, partition: int) -> list[Manifest]:
-        """The chain up to the slot's head, the oldest first. Raises ArchiveDamaged where a manifest is missing or not its hash's."""
+        """The chain up to the slot's head, the oldest first. Raises ArchiveDamaged where a manifest is
+        missing or not its hash's.
+        """
         slot, known = self.slot(partition), self._chains.get(partition, [])
         if slot.number and (not known or known[-1].hash != slot.head):
             known = self._chains[partition] = self._chain(partition, slot, known)
         return known[: slot.number] if slot.number else []
 
-    def spans(self, partition: int, after: str = "0-0", until: str = "+", count: int = READ_MAX) -> Iterator[Span]:
+    def spans(
+        self, partition: int, after: str = "0-0", until: str = "+", count: int = READ_MAX
+    ) -> Iterator[Span]:
         """Archived entries after a position, up to and including `until`, in spans of at most `count`."""
         low, high = as_pair(after), end_of(until)
         for manifest in self.segments(partition):
@@ -113,24 +124,46 @@ class StreamArchive:
         pairs = [as_pair(position) for position in wanted]
         found: dict[str, RawEntry] = {}
         for manifest in self.segments(partition) if wanted else ():
-            start, end = bisect_left(pairs, as_pair(manifest.first)), bisect_right(pairs, as_pair(manifest.last))
+            start, end = (
+                bisect_left(pairs, as_pair(manifest.first)),
+                bisect_right(pairs, as_pair(manifest.last)),
+            )
             for group, names in _by_group(manifest, wanted[start:end], pairs[start:end]).items():
                 raw, _, _ = self._read(manifest, group, names)
                 found |= {position.decode(): (position, fields) for position, fields in raw}
         return found
 
     def scan(
-        self, partition: int, *, after: str = "0-0", until: str = "+", subject: str | None = None, type: str | None = None,
-        source: str | None = None, correlation: str | None = None, since: datetime | None = None, until_time: datetime | None = None,
+        self,
+        partition: int,
+        *,
+        after: str = "0-0",
+        until: str = "+",
+        subject: str | None = None,
+        type: str | None = None,
+        source: str | None = None,
+        correlation: str | None = None,
+        since: datetime | None = None,
+        until_time: datetime | None = None,
         count: int = READ_MAX,
-    ) -> Iterator[Span]:  # fmt: skip
-        """The entries of that range that are events with these values, in spans of at most `count`; duplicates are among them.
+    ) -> Iterator[Span]:
+        """The entries of that range that are events with these values, in spans of at most `count`;
+        duplicates are among them.
 
-        since, until_time: of occurred_at, the second not included. Segments and row groups that cannot hold any are not read; of the
-        others first the column of a value that was asked for. Damaged entries are in no answer but one that asks for no value.
+        since, until_time: of occurred_at, the second not included. Segments and row groups that cannot hold
+        any are not read; of the others first the column of a value that was asked for. Damaged entries are in
+        no answer but one that asks for no value.
         """
-        instants = tuple(None if instant is None else microseconds(instant) for instant in (since, until_time))
-        where = Where(subject=subject, type=type, source=source, correlation_id=correlation, occurred=(instants[0], instants[1]))
+        instants = tuple(
+            None if instant is None else microseconds(instant) for instant in (since, until_time)
+        )
+        where = Where(
+            subject=subject,
+            type=type,
+            source=source,
+            correlation_id=correlation,
+            occurred=(instants[0], instants[1]),
+        )
         low, high = as_pair(after), end_of(until)
         for manifest in self.segments(partition):
             if as_pair(manifest.last) <= low or as_pair(manifest.first) > high:
@@ -154,15 +187,26 @@ class StreamArchive:
 
     def list_blobs(self, partition: int, prefix: str = "") -> list[str]:
         """The names of the files kept that begin so, sorted."""
-        return [name for name in self.store.names(f"{self.folder(partition)}/{BLOBS}") if name.startswith(prefix) and name[0] != "."]
+        return [
+            name
+            for name in self.store.names(f"{self.folder(partition)}/{BLOBS}")
+            if name.startswith(prefix) and name[0] != "."
+        ]
 
     def delete_blob(self, partition: int, name: str) -> None:
         """Remove a file kept beside the segments; one that is gone is fine."""
         self.store.delete(self._blob(partition, name))
 
     def _blob(self, partition: int, name: str) -> str:
-        if not name or name.startswith(".") or not all(char.isascii() and (char.isalnum() or char in "_.@:-") for char in name):
-            raise StreamError(f"{name!r} is no name for a file of the archive: use a-z A-Z 0-9 _ . @ : - and begin with no dot.")
+        if (
+            not name
+            or name.startswith(".")
+            or not all(char.isascii() and (char.isalnum() or char in "_.@:-") for char in name)
+        ):
+            raise StreamError(
+                f"{name!r} is no name for a file of the archive: use a-z A-Z 0-9 _ . @ : - and begin with "
+                "no dot."
+            )
         return f"{self.folder(partition)}/{BLOBS}/{name}"
 
     def _chain(self, partition: int, slot: Slot, known: list[Manifest]) -> list[Manifest]:
@@ -176,9 +220,14 @@ class StreamArchive:
         return [*known[:number], *reversed(new)]
 
     def _read_manifest(self, partition: int, number: int, head: str, url: str) -> Manifest:
-        """The manifest with this number and hash. url: where the server says the archive is. Raises ArchiveDamaged."""
+        """The manifest with this number and hash. url: where the server says the archive is. Raises
+        ArchiveDamaged.
+        """
         name = f"{segment_name(number, head)}.json"
-        where, file = f"segment {number} of {self.stream.name}/{partition}", f"{self.url}/{self.folder(partition)}/{name}"
+        where, file = (
+            f"segment {number} of {self.stream.name}/{partition}",
+            f"{self.url}/{self.folder(partition)}/{name}",
+        )
         try:
             found = manifests.decode(self.store.read(f"{self.folder(partition)}/{name}"))
         except FileNotFoundError as error:
@@ -186,7 +235,11 @@ class StreamArchive:
             raise ArchiveDamaged(where, file, f"the file is missing{elsewhere}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ArchiveDamaged(where, file, f"it is no manifest ({error})") from error
-        if manifests.hash_of(found) != head or (found.stream, found.partition, found.number) != (self.stream.name, partition, number):
+        if manifests.hash_of(found) != head or (found.stream, found.partition, found.number) != (
+            self.stream.name,
+            partition,
+            number,
+        ):
             raise ArchiveDamaged(where, file, "its content is not what its hash stands for")
         return found
 
@@ -224,19 +277,32 @@ class StreamArchive:
     def _read(
         self, manifest: Manifest, group: int, positions: list[str] | None = None
     ) -> tuple[list[RawEntry], frozenset[bytes], bool]:
-        """A row group's entries, or those at these positions of it; which are duplicates; whether all checksums are right."""
+        """A row group's entries, or those at these positions of it; which are duplicates; whether all
+        checksums are right.
+        """
         file = self.file_of(manifest)
         try:
             if file.metadata.num_rows != manifest.entries:
-                raise ValueError(f"it has {file.metadata.num_rows} entries, its manifest says {manifest.entries}")
+                raise ValueError(
+                    f"it has {file.metadata.num_rows} entries, its manifest says {manifest.entries}"
+                )
             table = file.read_row_group(group, columns=list(NEEDED), use_threads=False)
             if positions is not None:
-                table = table.filter(pc.is_in(table["position"], texts_of([position.encode() for position in positions], pa.string())))
-            return *entries_of(table), table["raw"].null_count == table.num_rows  # what is damaged is kept raw
+                table = table.filter(
+                    pc.is_in(
+                        table["position"],
+                        texts_of([position.encode() for position in positions], pa.string()),
+                    )
+                )
+            return *entries_of(table), table[
+                "raw"
+            ].null_count == table.num_rows  # what is damaged is kept raw
         except UNREADABLE as error:
             raise self._damaged(manifest, error) from error
 
-    def _matching(self, manifest: Manifest, group: int, where: Where) -> tuple[list[RawEntry], frozenset[bytes]]:
+    def _matching(
+        self, manifest: Manifest, group: int, where: Where
+    ) -> tuple[list[RawEntry], frozenset[bytes]]:
         """The row group's entries with these values."""
         file = self.file_of(manifest)
         try:
@@ -247,7 +313,11 @@ class StreamArchive:
 
     def _damaged(self, manifest: Manifest, error: BaseException) -> ArchiveDamaged:
         file = f"{self.url}/{self.folder(manifest.partition)}/{manifest.name}.parquet"
-        return error if isinstance(error, ArchiveDamaged) else ArchiveDamaged(manifest.where, file, str(error) or type(error).__name__)
+        return (
+            error
+            if isinstance(error, ArchiveDamaged)
+            else ArchiveDamaged(manifest.where, file, str(error) or type(error).__name__)
+        )
 
 
 def _groups(manifest: Manifest, low: Pair, high: Pair) -> Iterator[int]:
@@ -282,10 +352,16 @@ def _bounded(raw: list[RawEntry], low: Pair, high: Pair) -> list[RawEntry]:
     return raw
 
 
-def _cut(raw: list[RawEntry], duplicates: frozenset[bytes], count: int, *, is_sound: bool = False) -> Iterator[Span]:
+def _cut(
+    raw: list[RawEntry], duplicates: frozenset[bytes], count: int, *, is_sound: bool = False
+) -> Iterator[Span]:
     for start in range(0, len(raw), count):
         part = raw[start : start + count]
-        marked = frozenset(position for position, _ in part if position in duplicates) if duplicates else duplicates
+        marked = (
+            frozenset(position for position, _ in part if position in duplicates)
+            if duplicates
+            else duplicates
+        )
         yield Span(part, marked, is_sound)
 
 

@@ -1,17 +1,21 @@
 """
 A segment's entries as a Parquet table, and back to the same bytes.
 
-    raw entries + which are duplicates -> table (one row an entry) -> Parquet, zstd         rows -> raw entries + duplicates
+    raw entries + which are duplicates -> table (one row an entry) -> Parquet, zstd         rows -> raw
+        entries + duplicates
 
     position        string     as in the log
     appended_at     timestamp  ms, UTC: the position's clock; null beyond the year 9999
-    event_id, type, subject, source, correlation_id, causation_id   string; null for an entry that is no undamaged event
+    event_id, type, subject, source, correlation_id, causation_id   string; null for an entry that is no
+        undamaged event
     occurred_at     timestamp  us, UTC
-    fields          string     JSON object: all of the event but type, event_id and subject; the whole event where is_whole
+    fields          string     JSON object: all of the event but type, event_id and subject; the whole event
+                    where is_whole
     is_whole        bool       the event's JSON does not begin as ours does
     crc32           uint32     of the event's JSON
     is_duplicate    bool       another entry of the log is canonical for the event ID
-    raw             binary     MessagePack of [field, value, ..]: of entries that are not the fields event and crc32, and damaged ones
+    raw             binary     MessagePack of [field, value, ..]: of entries that are not the fields event and
+                    crc32, and damaged ones
 
 Always true: ``entries_of(table_of(entries))`` are the entries, byte for byte. Pure but for pyarrow's memory.
 """
@@ -30,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from aurastream.streams.archive.constants import text_of
+from aurastream.streams.archive.arrow import text_of
 from aurastream.streams.archive.manifest import GROUP_ENTRIES
 from aurastream.streams.codec import Envelope, RawEntry, entries_json, entry_json, read_envelopes
 from aurastream.streams.errors import DamagedEntry
@@ -41,25 +45,41 @@ PAGE_BYTES = 16 * 2**20  # a column of a row group in one page, so that zstd see
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999: what a datetime holds
 
-SCHEMA = pa.schema([
-    pa.field("position", pa.string(), nullable=False),
-    pa.field("appended_at", pa.timestamp("ms", "UTC")),
-    pa.field("event_id", pa.string()),
-    pa.field("type", pa.string()),
-    pa.field("subject", pa.string()),
-    pa.field("occurred_at", pa.timestamp("us", "UTC")),
-    pa.field("source", pa.string()),
-    pa.field("correlation_id", pa.string()),
-    pa.field("causation_id", pa.string()),
-    pa.field("fields", pa.string()),
-    pa.field("is_whole", pa.bool_(), nullable=False),
-    pa.field("crc32", pa.uint32()),
-    pa.field("is_duplicate", pa.bool_(), nullable=False),
-    pa.field("raw", pa.binary()),
-])  # fmt: skip
-NEEDED = ("position", "event_id", "type", "subject", "fields", "is_whole", "crc32", "is_duplicate", "raw")  # for entries_of
+SCHEMA = pa.schema(
+    [
+        pa.field("position", pa.string(), nullable=False),
+        pa.field("appended_at", pa.timestamp("ms", "UTC")),
+        pa.field("event_id", pa.string()),
+        pa.field("type", pa.string()),
+        pa.field("subject", pa.string()),
+        pa.field("occurred_at", pa.timestamp("us", "UTC")),
+        pa.field("source", pa.string()),
+        pa.field("correlation_id", pa.string()),
+        pa.field("causation_id", pa.string()),
+        pa.field("fields", pa.string()),
+        pa.field("is_whole", pa.bool_(), nullable=False),
+        pa.field("crc32", pa.uint32()),
+        pa.field("is_duplicate", pa.bool_(), nullable=False),
+        pa.field("raw", pa.binary()),
+    ]
+)
+NEEDED = (
+    "position",
+    "event_id",
+    "type",
+    "subject",
+    "fields",
+    "is_whole",
+    "crc32",
+    "is_duplicate",
+    "raw",
+)  # for entries_of
 REPEATING = ["type", "subject", "source", "correlation_id", "causation_id"]  # few values: a dictionary
-GROWING = {"position": "DELTA_BYTE_ARRAY", "event_id": "DELTA_BYTE_ARRAY", "fields": "DELTA_BYTE_ARRAY"}  # alike as the one before
+GROWING = {
+    "position": "DELTA_BYTE_ARRAY",
+    "event_id": "DELTA_BYTE_ARRAY",
+    "fields": "DELTA_BYTE_ARRAY",
+}  # alike as the one before
 COUNTING = {"appended_at": "DELTA_BINARY_PACKED", "occurred_at": "DELTA_BINARY_PACKED"}
 
 _BEGIN, _ID, _SUBJECT, _REST, _NOTHING = (
@@ -68,7 +88,9 @@ _BEGIN, _ID, _SUBJECT, _REST, _NOTHING = (
 
 
 class Identified(msgspec.Struct, frozen=True):
-    """Entries with what can be read of them: per entry its JSON and its envelope, None where it is no undamaged event."""
+    """Entries with what can be read of them: per entry its JSON and its envelope, None where it is no
+    undamaged event.
+    """
 
     raw: list[RawEntry]
     jsons: list[bytes | None]
@@ -95,13 +117,21 @@ def _json(fields: list[bytes]) -> bytes | None:
 def table_of(found: Identified, duplicates: Collection[bytes]) -> pa.Table:
     """One row an entry."""
     envelopes = found.envelopes
-    rows = [_row(fields, json, envelope) for (_, fields), json, envelope in zip(found.raw, found.jsons, envelopes, strict=True)]
+    rows = [
+        _row(fields, json, envelope)
+        for (_, fields), json, envelope in zip(found.raw, found.jsons, envelopes, strict=True)
+    ]
     texts, wholes, raws = ([row[index] for row in rows] for index in range(3))
     try:
         column = pa.array(texts, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:  # a field that msgspec skipped is no UTF-8
-        rows = [row if _is_text(row[0]) else _kept(fields) for row, (_, fields) in zip(rows, found.raw, strict=True)]
-        envelopes = [envelope if row[0] is not None else None for row, envelope in zip(rows, envelopes, strict=True)]
+        rows = [
+            row if _is_text(row[0]) else _kept(fields)
+            for row, (_, fields) in zip(rows, found.raw, strict=True)
+        ]
+        envelopes = [
+            envelope if row[0] is not None else None for row, envelope in zip(rows, envelopes, strict=True)
+        ]
         texts, wholes, raws = ([row[index] for row in rows] for index in range(3))
         column = pa.array(texts, pa.binary()).cast(pa.string())
     positions = [position.decode() for position, _ in found.raw]
@@ -109,10 +139,15 @@ def table_of(found: Identified, duplicates: Collection[bytes]) -> pa.Table:
     columns: dict[str, Any] = {
         "position": positions,
         "appended_at": pa.array([ms if ms <= LATEST_MS else None for ms in clocks], pa.int64()),
-        "occurred_at": pa.array([None if item is None else microseconds(item.occurred_at) for item in envelopes], pa.int64()),
+        "occurred_at": pa.array(
+            [None if item is None else microseconds(item.occurred_at) for item in envelopes], pa.int64()
+        ),
         "fields": column,
         "is_whole": wholes,
-        "crc32": [int(fields[3]) if row[2] is None else None for row, (_, fields) in zip(rows, found.raw, strict=True)],
+        "crc32": [
+            int(fields[3]) if row[2] is None else None
+            for row, (_, fields) in zip(rows, found.raw, strict=True)
+        ],
         "is_duplicate": [position in duplicates for position, _ in found.raw],
         "raw": raws,
     }
@@ -122,11 +157,17 @@ def table_of(found: Identified, duplicates: Collection[bytes]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def _row(fields: list[bytes], json: bytes | None, envelope: Envelope | None) -> tuple[bytes | None, bool, bytes | None]:
+def _row(
+    fields: list[bytes], json: bytes | None, envelope: Envelope | None
+) -> tuple[bytes | None, bool, bytes | None]:
     """fields, is_whole and raw of an entry."""
     if json is None or envelope is None:
         return _kept(fields)
-    raw = None if len(fields) == 4 and fields[0] == b"event" and fields[2] == b"crc32" else msgspec.msgpack.encode(fields)
+    raw = (
+        None
+        if len(fields) == 4 and fields[0] == b"event" and fields[2] == b"crc32"
+        else msgspec.msgpack.encode(fields)
+    )
     begin = f'{{"type":"{envelope.type}","event_id":"{envelope.event_id}","subject":"{envelope.subject}",'.encode()
     if json.startswith(begin):
         return b"{" + json[len(begin) :], False, raw
@@ -158,11 +199,17 @@ def to_parquet(table: pa.Table) -> bytes:
     """The file's bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink,
-        row_group_size=GROUP_ENTRIES, compression="zstd", compression_level=ZSTD_LEVEL,
-        data_page_size=PAGE_BYTES, use_dictionary=REPEATING,
-        column_encoding={**GROWING, **COUNTING}, store_schema=False, write_page_checksum=True,
-    )  # fmt: skip
+        table,
+        sink,
+        row_group_size=GROUP_ENTRIES,
+        compression="zstd",
+        compression_level=ZSTD_LEVEL,
+        data_page_size=PAGE_BYTES,
+        use_dictionary=REPEATING,
+        column_encoding={**GROWING, **COUNTING},
+        store_schema=False,
+        write_page_checksum=True,
+    )
     return bytes(sink.getvalue())
 
 
@@ -172,7 +219,9 @@ def is_written(content: bytes, raw: list[RawEntry], duplicates: Collection[bytes
         start, marked = 0, 0
         for group in range(file.metadata.num_row_groups):
             back, marks = entries_of(file.read_row_group(group, columns=list(NEEDED), use_threads=False))
-            if back != [(position, fields) for position, fields in raw[start : start + len(back)]] or not marks <= set(duplicates):
+            if back != [
+                (position, fields) for position, fields in raw[start : start + len(back)]
+            ] or not marks <= set(duplicates):
                 return False
             start, marked = start + len(back), marked + len(marks)
     return (start, marked) == (len(raw), len(duplicates))
@@ -180,7 +229,9 @@ def is_written(content: bytes, raw: list[RawEntry], duplicates: Collection[bytes
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the garbage collector, which looks at all that is being built again and again and finds no cycle: half of the time."""
+    """Without the garbage collector, which looks at all that is being built again and again and finds no
+    cycle: half of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -197,7 +248,8 @@ def entries_of(table: pa.Table) -> tuple[list[RawEntry], frozenset[bytes]]:
         jsons = values_of(_jsons(table))
         crcs = values_of(table["crc32"].cast(pa.string()))
         raw: list[RawEntry] = [
-            (position, [b"event", json, b"crc32", crc]) for position, json, crc in zip(positions, jsons, crcs, strict=True)
+            (position, [b"event", json, b"crc32", crc])
+            for position, json, crc in zip(positions, jsons, crcs, strict=True)
         ]
     if table["raw"].null_count < len(raw):
         for index, kept in enumerate(table["raw"].to_pylist()):
@@ -211,9 +263,18 @@ def entries_of(table: pa.Table) -> tuple[list[RawEntry], frozenset[bytes]]:
 
 def _jsons(table: pa.Table) -> pa.ChunkedArray:
     """The events' JSON; null where the entry is kept raw without one."""
-    kind, name, subject, fields = (table[column].cast(pa.binary()) for column in ("type", "event_id", "subject", "fields"))
+    kind, name, subject, fields = (
+        table[column].cast(pa.binary()) for column in ("type", "event_id", "subject", "fields")
+    )
     usual = pc.binary_join_element_wise(
-        _BEGIN, kind, _ID, name, _SUBJECT, subject, pc.binary_replace_slice(fields, 0, 1, _REST.as_py()), _NOTHING
+        _BEGIN,
+        kind,
+        _ID,
+        name,
+        _SUBJECT,
+        subject,
+        pc.binary_replace_slice(fields, 0, 1, _REST.as_py()),
+        _NOTHING,
     )
     return pc.if_else(table["is_whole"], fields, usual) if pc.any(table["is_whole"]).as_py() else usual
 

@@ -3,8 +3,9 @@ The archive's files: a directory, or any place fsspec knows.
 
     Store("/var/aurastream") | Store("s3://bucket/prefix", {"endpoint_url": ..})    paths are relative, with /
 
-Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under another name, synced,
-renamed, and the directory synced; an object store makes an object visible when it has all of it.
+Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under
+another name, synced, renamed, and the directory synced; an object store makes an object visible when it has
+all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ PART = ".part"  # of a file under way in a directory: what is left of one after 
 
 
 class Store:
-    """Whole files by relative path. Raises FileNotFoundError where there is none, ArchiveUnusable for anything else that fails."""
+    """Whole files by relative path. Raises FileNotFoundError where there is none, ArchiveUnusable for
+    anything else that fails.
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._root: Path | None = None
@@ -31,14 +34,18 @@ class Store:
             return
         scheme, _, place = url.partition("://")
         place = place.rstrip("/")
-        self.url = f"{scheme}://{place.rpartition('@')[2]}"  # it is kept and shown: without a name and password
+        self.url = (
+            f"{scheme}://{place.rpartition('@')[2]}"  # it is kept and shown: without a name and password
+        )
         if not place:
             raise ArchiveUnusable(url, "it names no place")
         from fsspec.core import url_to_fs
 
         try:
             # Listings are never remembered: what is there is asked in order to decide on it.
-            self._fs, self._base = url_to_fs(f"{scheme}://{place}", use_listings_cache=False, **(options or {}))
+            self._fs, self._base = url_to_fs(
+                f"{scheme}://{place}", use_listings_cache=False, **(options or {})
+            )
         except (ImportError, ValueError, TypeError) as error:
             raise ArchiveUnusable(self.url, f"{error}") from error
 
@@ -93,7 +100,9 @@ class Store:
             return operation(*arguments)
         except (FileNotFoundError, ArchiveUnusable):
             raise
-        except Exception as error:  # each file system raises kinds of its own, and not all of them are OSErrors
+        except (
+            Exception
+        ) as error:  # each file system raises kinds of its own, and not all of them are OSErrors
             raise ArchiveUnusable(f"{self.url}/{path}", f"{type(error).__name__}: {error}") from error
 
 

@@ -2,10 +2,13 @@
 What differs between a segment's file and its manifest, as exactly as can be told.
 
     file hash right, blocks right -> nothing
-    a row group that cannot be decoded -> its first and last position, and of a column that no entry needs that one
+    a row group that cannot be decoded -> its first and last position, and of a column that no entry needs
+        that one
     a block with a wrong hash -> by count and the XOR of positions: the entry that is missing, or was added
-                              -> by order: the entry that was moved       -> by its own checksum: the entry that was changed
-                              -> by the live log, where it still has it   -> by trying: two that were exchanged, a mark that was changed
+                              -> by order: the entry that was moved       -> by its own checksum: the entry
+                                  that was changed
+                              -> by the live log, where it still has it   -> by trying: two that were
+                                  exchanged, a mark that was changed
                               -> else the block's first and last position
     all blocks right, the file's hash wrong -> the column that is not what its entries make it
 """
@@ -34,7 +37,8 @@ TRIED_MAX = 3  # blocks of a segment whose entries are exchanged by trial: each 
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it was written. position, until: of the first and the last entry it may be; equal where it is certain.
+    """Something that is not as it was written. position, until: of the first and the last entry it may be;
+    equal where it is certain.
 
     segment: 0 for the live log.
     """
@@ -50,7 +54,8 @@ class Finding(msgspec.Struct, frozen=True):
 def findings_of(
     archive: StreamArchive, manifest: Manifest, live: dict[bytes, list[bytes]]
 ) -> tuple[list[Finding], list[RawEntry] | None, int]:
-    """What is wrong with a segment; its entries where they are intact; how many of them were damaged when they were archived.
+    """What is wrong with a segment; its entries where they are intact; how many of them were damaged when
+    they were archived.
 
     live: entries of it that the live log still has: they tell which ones of a changed block were changed.
     """
@@ -86,9 +91,15 @@ class _Segment:
             read = self._entries(table)
             if read is None:
                 lost.append(self._range(group))
-                self._find(f"rows {group * self.manifest.group_entries + 1:,} and on of {self.path} cannot be decoded", *lost[-1])
+                self._find(
+                    f"rows {group * self.manifest.group_entries + 1:,} and on of {self.path} cannot be "
+                    "decoded",
+                    *lost[-1],
+                )
                 continue
-            raw += [entry for entry in read[0] if POSITION.fullmatch(entry[0])]  # of a garbled one its block knows that it is missing
+            raw += [
+                entry for entry in read[0] if POSITION.fullmatch(entry[0])
+            ]  # of a garbled one its block knows that it is missing
             duplicates |= read[1]
             damaged += sum(1 for _, fields in read[0] if not _is_sound(fields))
         self._blocks(raw, duplicates, lost)
@@ -96,27 +107,44 @@ class _Segment:
             try:
                 self._columns(tables, raw, duplicates)
             except (*UNREADABLE, TypeError, OverflowError) as error:
-                self._find(f"a column of {self.path} cannot be decoded ({_told(error)})", self.manifest.first, self.manifest.last)
+                self._find(
+                    f"a column of {self.path} cannot be decoded ({_told(error)})",
+                    self.manifest.first,
+                    self.manifest.last,
+                )
         return self.findings, None if self.findings else raw, damaged
 
     def _find(self, problem: str, position: str, until: str = "") -> None:
         self.findings.append(_finding(self.manifest, problem, position, until))
 
     def _tables(self) -> list[pa.Table | None] | None:
-        """The row groups; None in the place of one that cannot be read; None for all where the file is no Parquet file."""
+        """The row groups; None in the place of one that cannot be read; None for all where the file is no
+        Parquet file.
+        """
         try:
             with pq.ParquetFile(pa.BufferReader(self.content)) as file:
                 return [self._group(file, group) for group in range(file.metadata.num_row_groups)]
         except UNREADABLE as error:
-            self._find(f"{self.path} is no Parquet file any more ({_told(error)})", self.manifest.first, self.manifest.last)
+            self._find(
+                f"{self.path} is no Parquet file any more ({_told(error)})",
+                self.manifest.first,
+                self.manifest.last,
+            )
             return None
 
     def _group(self, file: pq.ParquetFile, group: int) -> pa.Table | None:
         """A row group, or what of its columns makes the entries; None where neither can be read."""
         whole, needed = _columns_of(file, group, SCHEMA.names), None
         if whole is None and (needed := _columns_of(file, group, list(NEEDED))) is not None:
-            broken = [name for name in SCHEMA.names if name not in NEEDED and _columns_of(file, group, [name]) is None]
-            self._find(f"the column {', '.join(broken) or 'layout'} of {self.path} cannot be decoded", *self._range(group))
+            broken = [
+                name
+                for name in SCHEMA.names
+                if name not in NEEDED and _columns_of(file, group, [name]) is None
+            ]
+            self._find(
+                f"the column {', '.join(broken) or 'layout'} of {self.path} cannot be decoded",
+                *self._range(group),
+            )
         return needed if whole is None else whole
 
     @staticmethod
@@ -135,7 +163,9 @@ class _Segment:
         first = firsts[min(group, len(firsts) - 1)]
         return first, firsts[group + 1] if group + 1 < len(firsts) else self.manifest.last
 
-    def _blocks(self, raw: list[RawEntry], duplicates: Collection[bytes], lost: list[tuple[str, str]]) -> None:
+    def _blocks(
+        self, raw: list[RawEntry], duplicates: Collection[bytes], lost: list[tuple[str, str]]
+    ) -> None:
         """Each block against its hash, its entries found by position."""
         starts = [as_pair(block.first) for block in self.manifest.blocks]
         parts: list[list[RawEntry]] = [[] for _ in starts]
@@ -155,12 +185,18 @@ class _Segment:
                 for problem, position, end in self._told(block, part, duplicates, until):
                     self._find(problem, position, end)
 
-    def _told(self, block: Block, part: list[RawEntry], duplicates: Collection[bytes], until: str) -> Iterator[tuple[str, str, str]]:
+    def _told(
+        self, block: Block, part: list[RawEntry], duplicates: Collection[bytes], until: str
+    ) -> Iterator[tuple[str, str, str]]:
         """What is wrong with a block: problem, position, last position."""
         pairs = [as_pair(position.decode()) for position, _ in part]
         unordered = [index for index in range(1, len(pairs)) if pairs[index] <= pairs[index - 1]]
         changed = list(self._changed(part))
-        mixed = manifests.number_of("0-0") if not part else int(manifests.xor_of([position for position, _ in part]), 16)
+        mixed = (
+            manifests.number_of("0-0")
+            if not part
+            else int(manifests.xor_of([position for position, _ in part]), 16)
+        )
         odd = manifests.position_of(int(block.positions, 16) ^ mixed)
         if len(part) == block.entries - 1:
             yield "the entry is missing, or its position was changed", odd, ""
@@ -170,7 +206,11 @@ class _Segment:
             yield f"there are {len(part)} entries where {block.entries} were written", block.first, until
         elif unordered:
             index = unordered[0]
-            yield "the entry was moved: its position is before that of the entry before it", _text(part[index]), _text(part[index - 1])
+            yield (
+                "the entry was moved: its position is before that of the entry before it",
+                _text(part[index]),
+                _text(part[index - 1]),
+            )
         elif changed:
             for position, reason in changed:
                 yield f"the entry was changed: {reason}", position, ""
@@ -182,14 +222,18 @@ class _Segment:
             yield f"an entry of these {block.entries} was changed", block.first, until
 
     def _changed(self, part: list[RawEntry]) -> Iterator[tuple[str, str]]:
-        """Entries that are not those of the live log, or whose checksum does not hold though they were archived as sound."""
+        """Entries that are not those of the live log, or whose checksum does not hold though they were
+        archived as sound.
+        """
         for position, fields in part:
             if position in self.live and self.live[position] != fields:
                 yield position.decode(), "the live log has another"
             elif position not in self.live and not _is_sound(fields) and _is_plain(fields):
                 yield position.decode(), "its checksum does not hold"
 
-    def _exchanged(self, block: Block, part: list[RawEntry], duplicates: Collection[bytes]) -> tuple[str, str] | None:
+    def _exchanged(
+        self, block: Block, part: list[RawEntry], duplicates: Collection[bytes]
+    ) -> tuple[str, str] | None:
         if self.tried == TRIED_MAX:
             return None
         self.tried += 1
@@ -203,9 +247,14 @@ class _Segment:
     @staticmethod
     def _mark(block: Block, part: list[RawEntry], duplicates: Collection[bytes]) -> str | None:
         marked = frozenset(duplicates)
-        return next((_text(entry) for entry in part if block_of(part, marked ^ {entry[0]}).sha256 == block.sha256), None)
+        return next(
+            (_text(entry) for entry in part if block_of(part, marked ^ {entry[0]}).sha256 == block.sha256),
+            None,
+        )
 
-    def _columns(self, tables: list[pa.Table | None], raw: list[RawEntry], duplicates: Collection[bytes]) -> None:
+    def _columns(
+        self, tables: list[pa.Table | None], raw: list[RawEntry], duplicates: Collection[bytes]
+    ) -> None:
         """All entries are intact: which column is not what they make it."""
         stored = pa.concat_tables([table for table in tables if table is not None]).select(SCHEMA.names)
         made = table_of(identify(raw), duplicates)
@@ -215,7 +264,11 @@ class _Segment:
                 if held != due:
                     self._find(f"the column {name} was changed", position.decode())
                     return
-        self._find(f"{self.path} is not the file that was written, though all its entries are", self.manifest.first, self.manifest.last)
+        self._find(
+            f"{self.path} is not the file that was written, though all its entries are",
+            self.manifest.first,
+            self.manifest.last,
+        )
 
 
 def _columns_of(file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table | None:
@@ -223,7 +276,9 @@ def _columns_of(file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table 
         table = file.read_row_group(group, columns=names, use_threads=False)
     except UNREADABLE:
         return None
-    return table if set(names) <= set(table.column_names) else None  # a column that is not there is left out without a word
+    return (
+        table if set(names) <= set(table.column_names) else None
+    )  # a column that is not there is left out without a word
 
 
 def _is_plain(fields: list[bytes]) -> bool:

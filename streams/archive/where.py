@@ -1,5 +1,6 @@
 """
-Which entries a scan is for, and which of a row group they are: by statistics first, then by the columns asked for, then by the rest.
+Which entries a scan is for, and which of a row group they are: by statistics first, then by the columns asked
+for, then by the rest.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from aurastream.streams.archive.constants import number_of, text_of
+from aurastream.streams.archive.arrow import number_of, text_of
 from aurastream.streams.archive.segment import NEEDED
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """The values asked for. occurred: from the first instant, up to but not including the second, microseconds since 1970."""
+    """The values asked for. occurred: from the first instant, up to but not including the second,
+    microseconds since 1970.
+    """
 
     subject: str | None = None
     type: str | None = None
@@ -50,7 +53,9 @@ def matching(file: pq.ParquetFile, group: int, where: Where) -> pa.Table | None:
     since, until = where.occurred
     if since is not None or until is not None:
         instants = _column(file, group, "occurred_at").cast(pa.int64())
-        mask = mask if since is None else _both(mask, pc.greater_equal(instants, number_of(since, pa.int64())))
+        mask = (
+            mask if since is None else _both(mask, pc.greater_equal(instants, number_of(since, pa.int64())))
+        )
         mask = mask if until is None else _both(mask, pc.less(instants, number_of(until, pa.int64())))
         if not pc.any(mask).as_py():
             return None
@@ -71,5 +76,7 @@ def _occurred(file: pq.ParquetFile, group: int) -> tuple[int | None, int | None]
     column = file.metadata.row_group(group).column(file.schema_arrow.get_field_index("occurred_at"))
     found = column.statistics
     if found is None or not found.has_min_max:
-        return (None, None) if found is not None and found.null_count == column.num_values else (-(2**63), 2**63)
+        return (
+            (None, None) if found is not None and found.null_count == column.num_values else (-(2**63), 2**63)
+        )
     return found.min_raw, found.max_raw  # microseconds; min and max would be made by pandas

@@ -1,7 +1,9 @@
 """
-Personal fields: sealed under a key of their creator's own, opened where they are shown, erased by dropping the key.
+Personal fields: sealed under a key of their creator's own, opened where they are shown, erased by dropping
+the key.
 
-    sealing.py  text <-> token, pure        creators.py  pseudonyms and keys, on the server and for a while in a process
+    sealing.py  text <-> token, pure        creators.py  pseudonyms and keys, on the server and for a while in
+                a process
     keyring.py  events and JSON in and out  erasure.py   the key goes, the fact is an event
 
 What is promised, refused and measured is said in keyring.py.

@@ -1,11 +1,13 @@
 """
 Erase a creator: drop the key of the personal fields, and say so in the audit trail.
 
-    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased -> drop the note
+    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased ->
+        drop the note
 
-Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the log; its event ID is the
-pseudonym's, so that it is there once however often a killed erasure is taken up. Whoever erases next settles what was left.
-What the server wrote to disk before still holds the key: ``forget_on_disk`` asks it to write its files anew.
+Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the
+log; its event ID is the pseudonym's, so that it is there once however often a killed erasure is taken up.
+Whoever erases next settles what was left. What the server wrote to disk before still holds the key:
+``forget_on_disk`` asks it to write its files anew.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from aurastream.streams.connection import Script, Server, Wire
 from aurastream.streams.errors import CreatorUnknown, StreamError
 from aurastream.streams.events import CreatorErased
 from aurastream.streams.ids import named_id
+from aurastream.streams.keyring import is_name
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS, ERASURES
-from aurastream.streams.log import Stream
-from aurastream.streams.personal.keyring import is_name
+from aurastream.streams.stream import Stream
 
 TRIES_MAX = 5  # times a creator that changes meanwhile is looked up
 SCAN_COUNT = 1_000
@@ -36,14 +38,22 @@ _CODEC = Codec((CreatorErased,))
 
 
 def erase(
-    operations: Stream, creator: str, *, why: str, who: str, on_step: Callable[[str], None] = lambda step: None
+    operations: Stream,
+    creator: str,
+    *,
+    why: str,
+    who: str,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[CreatorErased, list[CreatorErased]]:
-    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was in the log.
+    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was
+    in the log.
 
-    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the pseudonym. who: decides.
+    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the
+    pseudonym. who: decides.
     on_step: told "dropped" and "appended", for tests.
-    Raises CreatorUnknown, StreamError for a reason that names the creator, InvalidEvent for one that cannot be kept; and the other
-    errors of append, after which the creator is erased, and the next erasure puts the fact into the log.
+    Raises CreatorUnknown, StreamError for a reason that names the creator, InvalidEvent for one that cannot
+    be kept; and the other errors of append, after which the creator is erased, and the next erasure puts the
+    fact into the log.
     """
     settled = list(settle(operations))
     try:
@@ -55,23 +65,33 @@ def erase(
         raise
 
 
-def _erase(operations: Stream, creator: str, why: str, who: str, on_step: Callable[[str], None]) -> CreatorErased:
+def _erase(
+    operations: Stream, creator: str, why: str, who: str, on_step: Callable[[str], None]
+) -> CreatorErased:
     client: Any = operations.server.client
     for _ in range(TRIES_MAX):
         name, pseudonym = _find(client, creator)
         if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", why.casefold()):
             raise StreamError(
-                "the reason names the creator, and it stays in the audit trail for good. Nothing was erased; give one without the name."
+                "the reason names the creator, and it stays in the audit trail for good. Nothing was "
+                "erased; give one without the name."
             )
         event = CreatorErased(
-            event_id=named_id("erase", pseudonym), subject=pseudonym, occurred_at=datetime.now(UTC), source=who, why=why
+            event_id=named_id("erase", pseudonym),
+            subject=pseudonym,
+            occurred_at=datetime.now(UTC),
+            source=who,
+            why=why,
         )
         note = _CODEC.encode(event)  # checked before anything is dropped: what is noted can be appended
         if operations.server.run(_ERASE, (CREATORS, CREATOR_KEYS, ERASURES), (name, pseudonym, note)):
             on_step("dropped")
             _append(operations, event, on_step)
             return event
-    raise StreamError(f"the creator got another key {TRIES_MAX} times while it was being erased: others erase it too. Look again.")
+    raise StreamError(
+        f"the creator got another key {TRIES_MAX} times while it was being erased: others erase it too. "
+        "Look again."
+    )
 
 
 def _find(client: Any, creator: str) -> tuple[str, str]:
@@ -98,17 +118,20 @@ def settle(operations: Stream) -> Iterator[CreatorErased]:
             yield event
 
 
-def _append(operations: Stream, event: CreatorErased, on_step: Callable[[str], None] = lambda step: None) -> None:
+def _append(
+    operations: Stream, event: CreatorErased, on_step: Callable[[str], None] = lambda step: None
+) -> None:
     operations.append([event])
     on_step("appended")
     operations.server.client.hdel(ERASURES, event.subject)
 
 
 def forget_on_disk(server: Server) -> dict[str, bool | None]:
-    """Ask the server that had the key to write its files anew: aof, rdb -> whether it does; None where it keeps no such file.
+    """Ask the server that had the key to write its files anew: aof, rdb -> whether it does; None where it
+    keeps no such file.
 
-    False: it may not be asked (a managed server), or was at it already for longer than BUSY_MAX_S. Both are done in the background;
-    INFO persistence says when they have ended.
+    False: it may not be asked (a managed server), or was at it already for longer than BUSY_MAX_S. Both are
+    done in the background; INFO persistence says when they have ended.
     """
     wire = server.wire(CREATORS)
     try:
@@ -130,7 +153,8 @@ def _asked(wire: Wire, question: tuple[str, ...], without: bytes, command: tuple
             wire.ask(command)
             return True
         except ResponseError as error:
-            # What runs already may have begun before the key was dropped: it has to end, and another one to begin.
+            # What runs already may have begun before the key was dropped: it has to end, and another one to
+            # begin.
             if "in progress" not in str(error) or time.monotonic() > ends:
                 return False
         time.sleep(BUSY_PAUSE_S)

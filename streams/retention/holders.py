@@ -1,11 +1,14 @@
 """
 Who may still need an entry of the live log, and up to where it may be trimmed without them.
 
-    look -> joined groups (their cursors, processors' dead letters), worker apps, foreign groups of the server, the archive,
+    look -> joined groups (their cursors, processors' dead letters), worker apps, foreign groups of the
+        server, the archive,
             and event IDs that are in the log twice -> Look.through(..): the last position nobody needs
 
-A look writes nothing and is no promise: trim.lua verifies it, in the script that removes. What cannot change behind its back is not
-verified again: cursors, acknowledgements and the archive only advance, and a new letter is of an entry after its group's cursor.
+A look writes nothing and is no promise: trim.lua verifies it, in the script that removes. What cannot change
+behind its back is not
+verified again: cursors, acknowledgements and the archive only advance, and a new letter is of an entry after
+its group's cursor.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from typing import Any
 import msgspec
 
 from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import retried
+from aurastream.streams.drive import retried
 from aurastream.streams.groups import as_pair
 from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
-from aurastream.streams.log import READ_MAX, Stream
+from aurastream.streams.stream import READ_MAX, Stream
 
 Pair = tuple[int, int]  # a position in a form that compares; before any is NONE
 NONE: Pair = (0, 0)
@@ -32,7 +35,8 @@ _PLAIN_ID = re.compile(rb'\{"type":"[^"\\]*","event_id":"([^"\\]*)"')
 class Holder(msgspec.Struct, frozen=True):
     """Who holds entries back. kind: group, app, foreign group, archive, dead letter, or second entry.
 
-    through: the last position that may go as far as it is concerned; "" none. why: a sentence with the remedy.
+    through: the last position that may go as far as it is concerned; "" none. why: a sentence with the
+    remedy.
     """
 
     kind: str
@@ -42,12 +46,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct):
-    """One look at a partition; see the module. entries, first, newest: of the log. groups: those that joined or have dead entries ->
-    how many.
+    """One look at a partition; see the module. entries, first, newest: of the log. groups: those that joined
+    or have dead entries -> how many.
 
-    ours: the server's groups that are a projection's, a processor's or an app's. strange_entries: added without append.lua.
-    doubles: (canonical, other) positions of event IDs that are in the log twice. kept_from: the last entry a number of kept ones
-    lets go, where doubles had to be looked for.
+    ours: the server's groups that are a projection's, a processor's or an app's. strange_entries: added
+    without append.lua.
+    doubles: (canonical, other) positions of event IDs that are in the log twice. kept_from: the last entry a
+    number of kept ones lets go, where doubles had to be looked for.
     """
 
     keys: list[str]
@@ -84,14 +89,16 @@ class Look(msgspec.Struct):
     def blocking(self, first: Pair, end: Pair) -> list[Holder]:
         """Who needs the entry at `first`, which is the first of those that were to go up to `end`."""
         found = sorted(
-            [holder for holder in self.holders if as_pair(holder.through) < first], key=lambda holder: as_pair(holder.through)
+            [holder for holder in self.holders if as_pair(holder.through) < first],
+            key=lambda holder: as_pair(holder.through),
         )
         last, double = self._limit(end)
         if found or double is None or last >= first:
             return found
         canonical, second = map(text_of, double)
         why = (
-            f"the event at {canonical} was added again at {second}, not by an append: both can only go together. "
+            f"the event at {canonical} was added again at {second}, not by an append: both can only go "
+            "together. "
             "Archive and trim up to the second one."
         )
         return [Holder("second entry", second, text_of(last), why)]
@@ -114,16 +121,27 @@ class Looker:
     def look(self, partition: int, keep_events: int | None = None) -> Look:
         """Everything that matters of one partition now."""
         keys = self._stream.keys[partition]
-        length, names, archived = self._ask(partition, ("XLEN", keys.log), ("HKEYS", keys.groups), ("HGET", keys.archive, "position"))
+        length, names, archived = self._ask(
+            partition, ("XLEN", keys.log), ("HKEYS", keys.groups), ("HGET", keys.archive, "position")
+        )
         if not length:
             return Look(keys=[])
         apps, joined = self._named(keys.acked("")), {name.decode() for name in names}
-        groups = sorted(joined.union(self._named(keys.dead(""))))  # letters of a group that was forgotten may be retried as well
+        groups = sorted(
+            joined.union(self._named(keys.dead("")))
+        )  # letters of a group that was forgotten may be retried as well
         look = Look(
-            keys=[*[key for name in groups for key in (keys.cursor(name), keys.dead(name))], *[keys.acked(app) for app in apps]]
+            keys=[
+                *[key for name in groups for key in (keys.cursor(name), keys.dead(name))],
+                *[keys.acked(app) for app in apps],
+            ]
         )
         look.apps = apps
-        holders = [_archive(archived), *self._groups(partition, look, groups, joined), *self._app_holders(partition, apps)]
+        holders = [
+            _archive(archived),
+            *self._groups(partition, look, groups, joined),
+            *self._app_holders(partition, apps),
+        ]
         look.holders = [*holders, *self._foreign(partition, look)]
         self._measure(partition, look)
         if look.strange_entries:
@@ -138,7 +156,9 @@ class Looker:
     def _groups(self, partition: int, look: Look, groups: list[str], joined: set[str]) -> Iterator[Holder]:
         keys = self._stream.keys[partition]
         for name in groups:
-            at, stored = self._ask(partition, ("HMGET", keys.cursor(name), "position", "retired"), ("HGETALL", keys.dead(name)))
+            at, stored = self._ask(
+                partition, ("HMGET", keys.cursor(name), "position", "retired"), ("HGETALL", keys.dead(name))
+            )
             look.groups[name], look.ours = len(stored) // 2, look.ours | {name}
             position = (at[0] or b"").decode()
             if name in joined and at[1] is None:
@@ -147,12 +167,16 @@ class Looker:
                 if "@" in name:
                     remedy = "It is a generation of a view: let its rebuild or its worker go on, or see `aurastream status`."
                 yield Holder("group", name, position, f"the group {name!r} {told}. {remedy}")
-            # A processor's letters are JSON objects and need their entries for a retry; a projection's reasons are sentences.
-            letters = [as_pair(stored[i].decode()) for i in range(0, len(stored), 2) if stored[i + 1][:1] == b"{"]
+            # A processor's letters are JSON objects and need their entries for a retry; a projection's
+            # reasons are sentences.
+            letters = [
+                as_pair(stored[i].decode()) for i in range(0, len(stored), 2) if stored[i + 1][:1] == b"{"
+            ]
             if letters:
                 least = min(letters)
                 why = (
-                    f"{len(letters)} dead letters of {name!r} need their entries, the first at {text_of(least)}. "
+                    f"{len(letters)} dead letters of {name!r} need their entries, the first at "
+                    f"{text_of(least)}. "
                     f"`aurastream dead list {name}`, then retry or discard them."
                 )
                 yield Holder("dead letter", name, text_of(before(least)), why)
@@ -194,10 +218,14 @@ class Looker:
         look.entries = int(_pairs(facts)[b"length"])
         added = int(_pairs(facts).get(b"entries-added", look.entries + int(trimmed or 0)))
         look.strange_entries = added - int(appended or 0)
-        look.first, look.newest = (as_pair(entry[0][0].decode()) if entry else NONE for entry in (first, newest))
+        look.first, look.newest = (
+            as_pair(entry[0][0].decode()) if entry else NONE for entry in (first, newest)
+        )
 
     def _find_doubles(self, partition: int, look: Look, going: int | None) -> None:
-        """Read the whole log for event IDs that are in it twice. cost O(log), and only where others than append.lua wrote to it."""
+        """Read the whole log for event IDs that are in it twice. cost O(log), and only where others than
+        append.lua wrote to it.
+        """
         after, count = "0-0", 0
         while raw := self._stream.read_raw(partition, after, "+", READ_MAX):
             if going is not None and count < going <= count + len(raw):
@@ -206,10 +234,14 @@ class Looker:
             look.doubles += self._doubles(partition, raw)
 
     def _doubles(self, partition: int, raw: list[RawEntry]) -> Iterator[tuple[Pair, Pair]]:
-        named = [(position, event_id) for position, fields in raw if (event_id := event_id_of(fields)) is not None]
+        named = [
+            (position, event_id) for position, fields in raw if (event_id := event_id_of(fields)) is not None
+        ]
         if not named:
             return
-        fields = [field for _, event_id in named for field in (field_of(event_id), collided_field_of(event_id))]
+        fields = [
+            field for _, event_id in named for field in (field_of(event_id), collided_field_of(event_id))
+        ]
         (rows,) = self._ask(partition, ("HMGET", self._stream.keys[partition].ids, *fields))
         for (position, _), short, long in zip(named, rows[::2], rows[1::2], strict=True):
             own = pack_position(position)
@@ -231,7 +263,11 @@ class Looker:
 def before(pair: Pair) -> Pair:
     """The last possible position before this one."""
     milliseconds, sequence = pair
-    return (milliseconds, sequence - 1) if sequence else (max(0, milliseconds - 1), SEQUENCE_MAX if milliseconds else 0)
+    return (
+        (milliseconds, sequence - 1)
+        if sequence
+        else (max(0, milliseconds - 1), SEQUENCE_MAX if milliseconds else 0)
+    )
 
 
 def text_of(pair: Pair) -> str:

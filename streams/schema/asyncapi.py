@@ -5,8 +5,9 @@ Streams and event types as an AsyncAPI 3.0 document, for catalogues, generators 
     operations  append_.. (send) and read_.. (receive), as a worker sees it
     messages    one per event type; payloads under components/schemas
 
-Source: AsyncAPI 3.0.0, whose default schema format is a superset of JSON Schema draft 7: so the schemas of json_schema.py are brought
-into that dialect (prefixItems, $defs, $id, discriminator). The document depends on types and stream names only.
+Source: AsyncAPI 3.0.0, whose default schema format is a superset of JSON Schema draft 7: so the schemas of
+json_schema.py are brought into that dialect (prefixItems, $defs, $id, discriminator). The document depends on
+types and stream names only.
 """
 
 from __future__ import annotations
@@ -27,14 +28,20 @@ ANY_STREAM = "stream"
 _NOT_OURS = {"$id", "x-schema-version", "$defs"}
 
 
-def asyncapi(types: Iterable[type[Event]], streams: Mapping[str, StreamFacts] | None = None, *, version: str) -> dict[str, Any]:
+def asyncapi(
+    types: Iterable[type[Event]], streams: Mapping[str, StreamFacts] | None = None, *, version: str
+) -> dict[str, Any]:
     """The document. streams: a channel for each; None: one for any. version: of the described application.
 
     Raises StreamError when two types or streams would have one name in it.
     """
     kinds = sorted(types, key=tag_of)
     names = {tag_of(kind): component_name(tag_of(kind)) for kind in kinds}
-    channels = {component_name(name): _channel(name, streams[name], names) for name in sorted(streams)} if streams is not None else {}
+    channels = (
+        {component_name(name): _channel(name, streams[name], names) for name in sorted(streams)}
+        if streams is not None
+        else {}
+    )
     if streams is None:
         channels = {ANY_STREAM: _any_channel(names)}
     _refuse_doubles("event types", names.values())
@@ -47,8 +54,10 @@ def asyncapi(types: Iterable[type[Event]], streams: Mapping[str, StreamFacts] | 
             "title": "AuraStream events",
             "version": version,
             "description": (
-                "Events of an AuraStream log on Redis Streams. An entry has two fields: `event`, the payload, and `crc32`, the decimal "
-                "CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID single; a plain XADD is read, too."
+                "Events of an AuraStream log on Redis Streams. An entry has two fields: `event`, the "
+                "payload, and `crc32`, the decimal "
+                "CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID single; a "
+                "plain XADD is read, too."
             ),
         },
         "defaultContentType": "application/json",
@@ -58,7 +67,10 @@ def asyncapi(types: Iterable[type[Event]], streams: Mapping[str, StreamFacts] | 
             "messages": {names[tag_of(kind)]: _message(kind, names[tag_of(kind)]) for kind in kinds},
             "schemas": dict(sorted(schemas.items())),
             "correlationIds": {
-                "story": {"description": "The story an event belongs to.", "location": "$message.payload#/correlation_id"}
+                "story": {
+                    "description": "The story an event belongs to.",
+                    "location": "$message.payload#/correlation_id",
+                }
             },
         },
     }
@@ -68,7 +80,10 @@ def _refuse_doubles(what: str, names: Iterable[str]) -> None:
     listed = list(names)
     twice = sorted({name for name in listed if listed.count(name) > 1})
     if twice:
-        raise StreamError(f"two {what} have the name {twice[0]!r} in AsyncAPI, whose keys allow A-Z a-z 0-9 . - _ only. Rename one.")
+        raise StreamError(
+            f"two {what} have the name {twice[0]!r} in AsyncAPI, whose keys allow A-Z a-z 0-9 . - _ only. "
+            "Rename one."
+        )
 
 
 def _messages(names: Mapping[str, str]) -> dict[str, Any]:
@@ -76,7 +91,11 @@ def _messages(names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _channel(stream: str, facts: StreamFacts, names: Mapping[str, str]) -> dict[str, Any]:
-    where = f"the Redis streams aura:{{{stream}.0}}:log to .{facts.partitions - 1}" if facts.log == HERE else f"{facts.log}"
+    where = (
+        f"the Redis streams aura:{{{stream}.0}}:log to .{facts.partitions - 1}"
+        if facts.log == HERE
+        else f"{facts.log}"
+    )
     replayed = " Its events were replayed from another stream." if facts.is_replay else ""
     return {
         "address": stream,
@@ -90,7 +109,8 @@ def _any_channel(names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "address": "{stream}",
         "title": "Any stream",
-        "description": "A stream is some Redis streams aura:{<stream>.<partition>}:log; a subject's events are in one of them.",
+        "description": "A stream is some Redis streams aura:{<stream>.<partition>}:log; a subject's events "
+        "are in one of them.",
         "parameters": {"stream": {"description": f"The stream's name: {NAME.pattern}"}},
         "messages": _messages(names),
     }
@@ -143,7 +163,10 @@ def _draft_7(schema: Any, owner: str) -> Any:
         return schema
     if "$ref" in schema:  # beside which draft 7 reads nothing
         return {"$ref": f"{COMPONENTS}schemas/{owner}.{component_name(schema['$ref'].removeprefix(REF))}"}
-    made = {key: part if key in ("default", "enum", "const", "properties") else _draft_7(part, owner) for key, part in schema.items()}
+    made = {
+        key: part if key in ("default", "enum", "const", "properties") else _draft_7(part, owner)
+        for key, part in schema.items()
+    }
     if "properties" in made:  # whose keys are names of fields, whatever they spell
         made["properties"] = {field: _draft_7(part, owner) for field, part in made["properties"].items()}
     if "prefixItems" in made:

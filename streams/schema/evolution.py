@@ -1,17 +1,23 @@
 """
-Whether today's event types still read what the log may hold: today's JSON Schemas against an exported baseline's.
+Whether today's event types still read what the log may hold: today's JSON Schemas against an exported
+baseline's.
 
-    baseline document, today's types -> type by type: is every value of the old schema one of the new? -> Change, a sentence each
+    baseline document, today's types -> type by type: is every value of the old schema one of the new? ->
+        Change, a sentence each
 
-Old entries are what matters: a change breaks when an entry that the baseline's types wrote would no longer decode, or would decode to
-something else. A type whose ``schema_version`` was raised is covered by its upcasters, provided there is one for every step.
+Old entries are what matters: a change breaks when an entry that the baseline's types wrote would no longer
+decode, or would decode to something else. A type whose ``schema_version`` was raised is covered by its
+upcasters, provided there is one for every step.
 
-Always true: of a type without a breaking change, and of the same version, every entry written by the baseline's type decodes, with
-equal values. Where that cannot be told from the schemas, the change counts as breaking. What upcasters do with an old entry is not
+Always true: of a type without a breaking change, and of the same version, every entry written by the
+baseline's type decodes, with equal values. Where that cannot be told from the schemas, the change counts as
+breaking. What upcasters do with an old entry is not
 in a schema: ``aurastream schema check --log`` reads the entries themselves.
 
-Decision (2026-11): defaults are part of the contract, as a field at its default is left out of the entry: a changed default would
-silently change the past. Refused: comparing Python types, which other languages' producers and an older build do not have.
+Decision (2026-11): defaults are part of the contract, as a field at its default is left out of the entry: a
+changed default would
+silently change the past. Refused: comparing Python types, which other languages' producers and an older build
+do not have.
 """
 
 from __future__ import annotations
@@ -30,11 +36,15 @@ class BaselineUnfit(StreamError):
     """The file given as a baseline is no exported document."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the baseline cannot be used: {reason}. Write one with `aurastream schema export --output FILE`.")
+        super().__init__(
+            f"the baseline cannot be used: {reason}. Write one with `aurastream schema export --output FILE`."
+        )
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference between the baseline and today. field: its path, "" for the type itself. kind: type_removed, field_removed, .."""
+    """One difference between the baseline and today. field: its path, "" for the type itself. kind:
+    type_removed, field_removed, ..
+    """
 
     type: str
     field: str
@@ -49,17 +59,27 @@ def read_baseline(raw: bytes) -> dict[str, Schema]:
         document = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BaselineUnfit(f"it is no JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("$id") != DOCUMENT_ID or not isinstance(document.get("$defs"), dict):
+    if (
+        not isinstance(document, dict)
+        or document.get("$id") != DOCUMENT_ID
+        or not isinstance(document.get("$defs"), dict)
+    ):
         raise BaselineUnfit(f"its $id is not {DOCUMENT_ID}")
     types: dict[str, Schema] = document["$defs"]
     for tag, schema in types.items():
-        whole = isinstance(schema, dict) and isinstance(schema.get("properties"), dict) and isinstance(schema.get("required"), list)
+        whole = (
+            isinstance(schema, dict)
+            and isinstance(schema.get("properties"), dict)
+            and isinstance(schema.get("required"), list)
+        )
         if not whole or type(schema.get("x-schema-version")) is not int:
             raise BaselineUnfit(f"its type {tag!r} has no properties, required or x-schema-version")
     return types
 
 
-def compare(baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcasters: Iterable[tuple[str, int]]) -> list[Change]:
+def compare(
+    baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcasters: Iterable[tuple[str, int]]
+) -> list[Change]:
     """Every difference, by type. upcasters: (tag, version) of those installed. Raises BaselineUnfit."""
     kinds = {tag_of(kind): kind for kind in types}
     today: dict[str, Schema] = json_schema(kinds.values())["$defs"]
@@ -79,7 +99,9 @@ def compare(baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcast
             try:
                 changes += _of_type(tag, baseline[tag], today[tag], not missing)
             except (KeyError, TypeError, AttributeError, RecursionError) as error:  # a file may hold anything
-                raise BaselineUnfit(f"its schema of {tag!r} is none of ours ({type(error).__name__}: {error})") from error
+                raise BaselineUnfit(
+                    f"its schema of {tag!r} is none of ours ({type(error).__name__}: {error})"
+                ) from error
         else:
             changes.append(_change(tag, ("type_added", "", "it is new."), False))
     return changes
@@ -99,19 +121,32 @@ def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterato
     if now > before and has_upcasters:
         told = f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries them on real entries."
         yield _change(tag, ("version_raised", "", told), False)
-        yield from (_change(tag, (kind, path, f"{told} Upcasters cover it."), False) for kind, path, told in findings)
+        yield from (
+            _change(tag, (kind, path, f"{told} Upcasters cover it."), False) for kind, path, told in findings
+        )
     else:
         yield from (_change(tag, finding, True) for finding in findings)
-    yield from (_change(tag, ("field_added", name, "it is new, and may be absent."), False) for name in _added(old, new))
+    yield from (
+        _change(tag, ("field_added", name, "it is new, and may be absent."), False)
+        for name in _added(old, new)
+    )
     if new.get("additionalProperties") is not False:
         told = "it is gone: unknown fields are passed over."
-        yield from (_change(tag, ("field_ignored", name, told), False) for name in old["properties"] if name not in new["properties"])
+        yield from (
+            _change(tag, ("field_ignored", name, told), False)
+            for name in old["properties"]
+            if name not in new["properties"]
+        )
 
 
 def _without_version(schema: Schema) -> Schema:
     """The version's own bound is what makes it another version, and no change of the content."""
     kept = {name: part for name, part in schema["properties"].items() if name != "version"}
-    return {**schema, "properties": kept, "required": [name for name in schema["required"] if name != "version"]}
+    return {
+        **schema,
+        "properties": kept,
+        "required": [name for name in schema["required"] if name != "version"],
+    }
 
 
 def _added(old: Schema, new: Schema) -> list[str]:

@@ -1,18 +1,23 @@
 """
-Event types as JSON Schema (2020-12): what an entry of the log may look like, for other languages and for evolution.py to compare.
+Event types as JSON Schema (2020-12): what an entry of the log may look like, for other languages and for
+evolution.py to compare.
 
-    event types -> msgspec's schema of each -> envelope, version, bounds of names added -> one document, the same bytes every time
+    event types -> msgspec's schema of each -> envelope, version, bounds of names added -> one document, the
+        same bytes every time
 
-The document holds a schema per type under $defs, each with an $id of its type and version; the document itself accepts any of them.
-Always true: what the codec writes of today's version is valid by its type's schema, and what is valid the codec reads. The
-document depends on nothing but the types, so it can be committed and compared.
+The document holds a schema per type under $defs, each with an $id of its type and version; the document
+itself accepts any of them.
+Always true: what the codec writes of today's version is valid by its type's schema, and what is valid the
+codec reads. The document depends on nothing but the types, so it can be committed and compared.
 
-Formats and contentEncoding are to be asserted; times that may lack an offset, which the format date-time demands, have a pattern.
-Beyond the standard's vocabulary: ``x-schema-version`` of a type; ``x-personal`` of a field that is sealed under its creator's key
-(personal/keyring.py), whose stored text is longer than what is appended.
+Formats and contentEncoding are to be asserted; times that may lack an offset, which the format date-time
+demands, have a pattern. Beyond the standard's vocabulary: ``x-schema-version`` of a type; ``x-personal`` of a
+field that is sealed under its creator's key (personal/keyring.py), whose stored text is longer than what is
+appended.
 
-Decision (2026-11): a schema per type and version that admits entries of that version only, with its bounds, so that what other
-languages validate is what the codec reads. Refused: one schema for all versions of a type, which admits what nobody ever wrote.
+Decision (2026-11): a schema per type and version that admits entries of that version only, with its bounds,
+so that what other languages validate is what the codec reads. Refused: one schema for all versions of a type,
+which admits what nobody ever wrote.
 """
 
 from __future__ import annotations
@@ -44,7 +49,10 @@ ENVELOPE = {
     "traceparent": "W3C Trace Context.",
     "version": "The schema version the entry was written in; absent means 1.",
 }
-_DATE, _TIME = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T", r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?"
+_DATE, _TIME = (
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T",
+    r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?",
+)
 _OFFSET = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
 _FIELDS = mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType
 
@@ -60,13 +68,16 @@ def schema_id(tag: str, version: int) -> str:
 
 
 def json_schema(types: Iterable[type[Event]]) -> Schema:
-    """The document of all these types, sorted by name. Raises StreamError for a type that JSON Schema cannot express."""
+    """The document of all these types, sorted by name. Raises StreamError for a type that JSON Schema cannot
+    express.
+    """
     kinds = sorted(types, key=tag_of)
     return {
         "$schema": DIALECT,
         "$id": DOCUMENT_ID,
         "title": "Events",
-        "description": "Every installed event type, as an entry's field `event` holds it. Written by `aurastream schema export`.",
+        "description": "Every installed event type, as an entry's field `event` holds it. Written by "
+        "`aurastream schema export`.",
         "oneOf": [{"$ref": schema_id(tag_of(kind), kind.schema_version)} for kind in kinds],
         "$defs": {tag_of(kind): type_schema(kind) for kind in kinds},
     }
@@ -76,9 +87,13 @@ def type_schema(kind: type[Event]) -> Schema:
     """One type's schema, self-contained: the structs it is made of are under its own $defs."""
     tag = tag_of(kind)
     try:
-        document = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(kind)))  # defaults as JSON has them
+        document = msgspec.json.decode(
+            msgspec.json.encode(msgspec.json.schema(kind))
+        )  # defaults as JSON has them
     except TypeError as error:
-        raise StreamError(f"the event type {tag!r} has no JSON Schema ({error}). Use types that JSON holds as they are.") from error
+        raise StreamError(
+            f"the event type {tag!r} has no JSON Schema ({error}). Use types that JSON holds as they are."
+        ) from error
     definitions: dict[str, Schema] = document["$defs"]
     info = mi.multi_type_info([kind])[0]
     _mark_times(info, document, definitions, set())
@@ -101,7 +116,8 @@ def type_schema(kind: type[Event]) -> Schema:
 def _with_envelope(properties: dict[str, Schema], version: int) -> dict[str, Schema]:
     """The properties with what the codec checks beyond their types, and what they mean."""
     names = {"pattern": f"^{IDENTIFIER.pattern}$"}
-    # Today's entries say their version unless it is 1, so an older entry is valid by its own version's schema alone.
+    # Today's entries say their version unless it is 1, so an older entry is valid by its own version's schema
+    # alone.
     stated: Schema = {"type": "integer", "const": version, **({"default": 1} if version == 1 else {})}
     more: dict[str, Schema] = {"event_id": names, "subject": names}
     return {
@@ -132,7 +148,9 @@ def _parts(info: mi.Type, schema: Schema) -> Iterator[tuple[mi.Type, Any]]:
         if "properties" in schema:
             yield from ((field.type, schema["properties"][field.encode_name]) for field in info.fields)
         else:
-            yield from zip((field.type for field in info.fields), schema["prefixItems"][is_tagged:], strict=False)
+            yield from zip(
+                (field.type for field in info.fields), schema["prefixItems"][is_tagged:], strict=False
+            )
     elif isinstance(info, mi.CollectionType):
         yield info.item_type, schema.get("items", {})
     elif isinstance(info, mi.TupleType):
@@ -143,9 +161,16 @@ def _parts(info: mi.Type, schema: Schema) -> Iterator[tuple[mi.Type, Any]]:
         yield from _options(info, schema)
 
 
+def _is_object(info: mi.Type) -> bool:
+    """Whether it is a struct that is a JSON object."""
+    return isinstance(info, mi.StructType) and not info.array_like
+
+
 def _options(info: mi.UnionType, schema: Schema) -> Iterator[tuple[mi.Type, Any]]:
-    """A union's options: other types first, then structs (several of them in an anyOf of their own), then null."""
-    structs = [part for part in info.types if isinstance(_bare(part), mi.StructType) and not _bare(part).array_like]  # type: ignore[attr-defined]
+    """A union's options: other types first, then structs (several of them in an anyOf of their own), then
+    null.
+    """
+    structs = [part for part in info.types if _is_object(_bare(part))]
     others = [part for part in info.types if part not in structs and not isinstance(_bare(part), mi.NoneType)]
     options = schema["anyOf"]
     yield from zip(others, options, strict=False)
@@ -162,7 +187,9 @@ def _bare(info: mi.Type) -> mi.Type:
     return info
 
 
-def _named(info: mi.Type, schema: Schema, definitions: dict[str, Schema], found: dict[str, Any]) -> dict[str, Any]:
+def _named(
+    info: mi.Type, schema: Schema, definitions: dict[str, Schema], found: dict[str, Any]
+) -> dict[str, Any]:
     """Name under $defs -> class."""
     info = _bare(info)
     if "$ref" in schema:

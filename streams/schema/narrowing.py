@@ -1,11 +1,12 @@
 """
 What one JSON Schema allows and another does not, as far as the schemas that msgspec makes need it.
 
-    narrowings(old, new) -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or means another one
+    narrowings(old, new) -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or
+        means another one
 
-Always true: where nothing is found, every value that is valid by `old`, with the defaults of what it leaves out, is valid by `new` and
-has the same ones. The reverse is not promised: of a keyword that is not known here, any change is a finding, and a union's option
-must fit into one option of the other as a whole.
+Always true: where nothing is found, every value that is valid by `old`, with the defaults of what it leaves
+out, is valid by `new` and has the same ones. The reverse is not promised: of a keyword that is not known
+here, any change is a finding, and a union's option must fit into one option of the other as a whole.
 """
 
 from __future__ import annotations
@@ -31,16 +32,35 @@ _NOTES = {
 }
 _TEXT_SAME = {"pattern": "pattern", "format": "format", "contentEncoding": "encoding"}
 _LIMITS = {
-    "minimum": ("least value", 1, 0), "exclusiveMinimum": ("least value", 1, 1),
-    "maximum": ("greatest value", -1, 0), "exclusiveMaximum": ("greatest value", -1, 1),
-    "minLength": ("least length", 1, 0), "maxLength": ("greatest length", -1, 0),
-    "minItems": ("least number of items", 1, 0), "maxItems": ("greatest number of items", -1, 0),
-    "minProperties": ("least number of keys", 1, 0), "maxProperties": ("greatest number of keys", -1, 0),
-}  # fmt: skip
+    "minimum": ("least value", 1, 0),
+    "exclusiveMinimum": ("least value", 1, 1),
+    "maximum": ("greatest value", -1, 0),
+    "exclusiveMaximum": ("greatest value", -1, 1),
+    "minLength": ("least length", 1, 0),
+    "maxLength": ("greatest length", -1, 0),
+    "minItems": ("least number of items", 1, 0),
+    "maxItems": ("greatest number of items", -1, 0),
+    "minProperties": ("least number of keys", 1, 0),
+    "maxProperties": ("greatest number of keys", -1, 0),
+}
 _JUDGED = {
-    "type", "enum", "const", "anyOf", "$ref", "properties", "required", "additionalProperties", "items", "prefixItems", "propertyNames",
-    "multipleOf", "uniqueItems", *_TEXT_SAME, *_LIMITS, *_NOTES,
-}  # fmt: skip
+    "type",
+    "enum",
+    "const",
+    "anyOf",
+    "$ref",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "propertyNames",
+    "multipleOf",
+    "uniqueItems",
+    *_TEXT_SAME,
+    *_LIMITS,
+    *_NOTES,
+}
 
 
 def narrowings(old: Schema, new: Schema) -> Iterator[Finding]:
@@ -53,7 +73,9 @@ class _Comparison:
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old, self._new = old, new
-        self._under_way: set[tuple[int, int]] = set()  # definitions being compared: a type within itself is judged where it began
+        self._under_way: set[tuple[int, int]] = (
+            set()
+        )  # definitions being compared: a type within itself is judged where it began
 
     def run(self) -> Iterator[Finding]:
         yield from self._fits(self._old, self._new, "")
@@ -73,7 +95,11 @@ class _Comparison:
             yield from self._values_fit(old, new, path)
             return
         if _values(new) is not None:
-            yield "enum_narrowed", path, f"only {_listed(_values(new) or [])} are allowed now; before it was {_kind(old)}."
+            yield (
+                "enum_narrowed",
+                path,
+                f"only {_listed(_values(new) or [])} are allowed now; before it was {_kind(old)}.",
+            )
             return
         was, now = old.get("type"), new.get("type")
         if was != now and (was, now) != ("integer", "number"):
@@ -108,19 +134,35 @@ class _Comparison:
                 if name not in new.get("required", []):
                     yield from _default_fits(part, news[name], name in required, place)
             elif rest is False:
-                yield "field_removed", place, "it is gone: entries that have it no longer decode. Keep it, with a default."
+                yield (
+                    "field_removed",
+                    place,
+                    "it is gone: entries that have it no longer decode. Keep it, with a default.",
+                )
             elif rest is not True:
                 yield from self._fits(part, rest, place)
         for name in new.get("required", []):
             place = f"{path}.{name}" if path else name
             if name in olds and name not in required:
-                yield "default_removed", place, "its default is gone: entries that left it out no longer decode. Put it back."
+                yield (
+                    "default_removed",
+                    place,
+                    "its default is gone: entries that left it out no longer decode. Put it back.",
+                )
             elif name not in olds:
-                yield "required_added", place, "it is new and has no default: older entries do not have it. Give it one."
+                yield (
+                    "required_added",
+                    place,
+                    "it is new and has no default: older entries do not have it. Give it one.",
+                )
         if rest is False and old_rest is not False:
             yield "closed", path, "unknown fields are refused now; before they were passed over."
         elif rest not in (True, False) and not news:
-            yield from self._fits({} if old_rest is True else old_rest, rest, f"{path}[*]") if old_rest is not False else ()
+            yield from (
+                self._fits({} if old_rest is True else old_rest, rest, f"{path}[*]")
+                if old_rest is not False
+                else ()
+            )
         if "propertyNames" in new and not olds:
             names = {"type": "string", **old.get("propertyNames", {})}
             yield from self._fits(names, {"type": "string", **new["propertyNames"]}, f"{path} (names)")
@@ -164,7 +206,9 @@ def _values(schema: Schema) -> list[Any] | None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    are_numbers = all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other)
+    )
     return (are_numbers or type(one) is type(other)) and bool(one == other)
 
 
@@ -183,7 +227,11 @@ def _bounds_fit(old: Schema, new: Schema, path: str) -> Iterator[Finding]:
     """Lengths, limits, and what can only be compared for being the same."""
     for keyword in sorted(_bounds(new) - _JUDGED):
         if old.get(keyword) != new[keyword]:
-            yield "not_judged", path, f"its {keyword} changed, of which it cannot be told what it does to old entries."
+            yield (
+                "not_judged",
+                path,
+                f"its {keyword} changed, of which it cannot be told what it does to old entries.",
+            )
     for word, meaning in _TEXT_SAME.items():
         if word in new and old.get(word) != new[word]:
             yield (
@@ -208,7 +256,10 @@ def _limits(schema: Schema) -> dict[str, tuple[tuple[float, int], str]]:
     found: dict[str, tuple[tuple[float, int], str]] = {}
     for word, (meaning, sign, is_exclusive) in _LIMITS.items():
         if word in schema:
-            limit = (sign * schema[word], is_exclusive), f"{schema[word]}{', exclusive' if is_exclusive else ''}"
+            limit = (
+                (sign * schema[word], is_exclusive),
+                f"{schema[word]}{', exclusive' if is_exclusive else ''}",
+            )
             found[meaning] = max(limit, found.get(meaning, limit))
     return found
 
@@ -218,7 +269,11 @@ def _default_fits(old: Schema, new: Schema, was_required: bool, path: str) -> It
     if was_required or "default" not in old:
         return  # then it is in every entry
     if "default" not in new:
-        yield "default_changed", path, f"its default {old['default']!r} is made anew now: what entries that left it out meant is lost."
+        yield (
+            "default_changed",
+            path,
+            f"its default {old['default']!r} is made anew now: what entries that left it out meant is lost.",
+        )
     elif not _same(old["default"], new["default"]):
         told = f"its default was {old['default']!r} and is {new['default']!r} now, which changes what entries that left it out mean."
         yield "default_changed", path, told

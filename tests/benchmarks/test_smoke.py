@@ -69,15 +69,25 @@ def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path
 
     written = msgspec.json.decode(path.read_bytes())
     assert {row["workload"] for row in written["rows"]} == {
-        "append", "apply", "archive", "audit", "delivery", "latency", "rebuild", "workers", "scale",
-    }  # fmt: skip
+        "append",
+        "apply",
+        "archive",
+        "audit",
+        "delivery",
+        "latency",
+        "rebuild",
+        "workers",
+        "scale",
+    }
     assert all(row["events_per_s"] > 0 and row["client_us"] > 0 for row in written["rows"])
     assert all(row["server_us"] > 0 for row in written["rows"] if "consumer" not in row["variant"])
     assert len(written["targets"]) == 27
     assert all(target["measured"] is not None for target in written["targets"])
     assert written["seed"] == written["facts"]["plan"]["seed"] == 7
     assert {"commit", "server", "python"} <= written["facts"].keys()
-    assert {"FastStream" in row["variant"] for row in written["rows"]} == ({True, False} if has_faststream() else {False})
+    assert {"FastStream" in row["variant"] for row in written["rows"]} == (
+        {True, False} if has_faststream() else {False}
+    )
     assert all(row["guarantee"] == AT_LEAST_ONCE for row in written["rows"] if "redis-py" in row["variant"])
 
 
@@ -133,7 +143,12 @@ def test_the_spread_over_sizes_adds_append_and_apply():
     """Client and server, both phases: what an event costs at that size."""
     rows = [
         Row("scale", name, "", events, 1.0, us, us)
-        for events, name, us in ((100, "append", 1.0), (100, "apply", 2.0), (1_000, "append", 1.5), (1_000, "apply", 2.1))
+        for events, name, us in (
+            (100, "append", 1.0),
+            (100, "apply", 2.0),
+            (1_000, "append", 1.5),
+            (1_000, "apply", 2.1),
+        )
     ]
 
     (target,) = flatness(rows)
@@ -150,5 +165,8 @@ def test_the_headline_counts_targets():
         Target("append to visible at 1,000 events/s, p99", 10.0, "ms", 12.0),
     ]
 
-    assert headline(targets) == "120 events/s applied exactly once; 12.00 ms p99 from append to view; 1 of 2 targets met"
+    assert (
+        headline(targets)
+        == "120 events/s applied exactly once; 12.00 ms p99 from append to view; 1 of 2 targets met"
+    )
     assert headline(Report([], [], []).targets) == "0 of 0 targets met"

@@ -18,8 +18,12 @@ LONG_BOUND = 10  # times a row's bound
 
 def main() -> int:
     """1 when something was found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Play the rows of the fault matrix with real servers.")
-    parser.add_argument("--seed", type=int, default=None, help="replays a run as far as processes and servers can be replayed")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description="Play the rows of the fault matrix with real servers."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=None, help="replays a run as far as processes and servers can be replayed"
+    )
     parser.add_argument("--rows", default="", help="numbers, as in 1,2,36; default: all")
     parser.add_argument("--seconds", type=float, help="how long the rows with a length of their own last")
     parser.add_argument("--short", action="store_true", help="as in make test")
@@ -34,7 +38,11 @@ def main() -> int:
             found += play(ROWS[number], seed * 100 + number, not options.short, options.seconds)
     finally:
         Run.close_nursery()
-    print(f"chaos: {found} findings; replay: make chaos SEED={seed}" if found else f"chaos: nothing found (seed {seed})")
+    print(
+        f"chaos: {found} findings; replay: make chaos SEED={seed}"
+        if found
+        else f"chaos: nothing found (seed {seed})"
+    )
     return 1 if found else 0
 
 
@@ -54,7 +62,9 @@ def play(row: Row, seed: int, is_long: bool, seconds: float | None) -> int:
     took_s = time.monotonic() - began
     if took_s > row.bound_s * (LONG_BOUND if is_long else 1):
         run.find(f"the row took {took_s:.0f} s")
-    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(run.told.items()) if count)
+    counts = ", ".join(
+        f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(run.told.items()) if count
+    )
     print(f"    {took_s:5.1f} s  {counts}")
     for sentence in run.found:
         print(f"    FOUND: {sentence}")

@@ -1,12 +1,14 @@
 """
 Row 15: a bit flipped in a stored event, anywhere in the AOF, and in every kind of key.
 
-    150 events folded -> kill -> flip one bit of the AOF's increment -> start: refused | unchanged | changed, and then who says so
+    150 events folded -> kill -> flip one bit of the AOF's increment -> start: refused | unchanged | changed,
+        and then who says so
 
-A flip that the server loads must not be silent: ``aurastream check`` (here its function) is red, an entry is listed as dead once it is
-read, or the stream cannot be opened at all. The second half alters one value of every kind of key by hand, so that each is tried,
-whatever the dice of the first half hit, and says which kinds `check` (with streams/soundness.py) finds, which it need not find, and
-why; of the archive's slot, `audit verify`.
+A flip that the server loads must not be silent: ``aurastream check`` (here its function) is red, an entry is
+listed as dead once it is read, or the stream cannot be opened at all. The second half alters one value of
+every kind of key by hand, so that each is tried, whatever the dice of the first half hit, and says which
+kinds `check` (with streams/soundness.py) finds, which it need not find, and why; of the archive's slot,
+`audit verify`.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def _in_the_aof(run: Run) -> None:
     source = Path(process.directory) / "appendonlydir"
     content = increment_of(source).read_bytes()
     in_event = content.index(b'"event_id":"f77"') + 14
-    random_places = [run.dice.randrange(len(content) * 8) for _ in range(LONG_FLIPS if run.is_long else SHORT_FLIPS)]
+    random_places = [
+        run.dice.randrange(len(content) * 8) for _ in range(LONG_FLIPS if run.is_long else SHORT_FLIPS)
+    ]
     for place in (in_event * 8, *random_places):
         restored = Restored(run.binary, source, lambda path, place=place: _flip(path, place))
         try:
@@ -81,11 +85,22 @@ def _flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-COUNTED = ("position", "read", "applied", "duplicates", "skipped", "dead", "quarantined", "checksum", "watermark")
+COUNTED = (
+    "position",
+    "read",
+    "applied",
+    "duplicates",
+    "skipped",
+    "dead",
+    "quarantined",
+    "checksum",
+    "watermark",
+)
 
 
 def truth(held: Held) -> Any:
-    """What must not change unnoticed: log, index, view, dead list, and of the cursor what decides. The rest are hints (below), or
+    """What must not change unnoticed: log, index, view, dead list, and of the cursor what decides. The rest
+    are hints (below), or
     keys that nobody reads: what a commit wrote under another name, and the next one under the right one."""
     ours = ("ids", "view:counting:", "dead:counting")
     every = {**held.hashes, **held.rankings}
@@ -102,7 +117,10 @@ def _judge(run: Run, url: str, original: Any, place: int, *, is_event: bool) -> 
     run.tell(**{"changed" if changed else "unchanged": 1})
     if changed and not product:
         seen = f"the checker of the tests says {ours[:3]}" if ours else "nor does the checker of the tests"
-        run.find(f"bit {place % 8} of byte {place // 8} changed what is stored, and `check` does not say so; {seen}")
+        run.find(
+            f"bit {place % 8} of byte {place // 8} changed what is stored, and `check` does not say so; "
+            f"{seen}"
+        )
     if is_event and not any("checksum" in sentence for sentence in product):
         run.find(f"a bit flipped in a stored event is not named by its checksum: {product[:3]}")
 
@@ -119,13 +137,19 @@ def _checker_says(client: Any) -> list[str]:
     try:
         helds = every_partition(client)
         told = [sentence for held in helds for sentence in check(held, group=None)]
-        return told + check_acks(helds, [Told(f"f{n}", "disk", "acked") for n in range(EVENTS)]) + ([] if helds else ["no stream"])
+        return (
+            told
+            + check_acks(helds, [Told(f"f{n}", "disk", "acked") for n in range(EVENTS)])
+            + ([] if helds else ["no stream"])
+        )
     except (ValueError, redis.RedisError, KeyError) as error:
         return [f"unreadable: {error}"]
 
 
 def product_finds(run: Run, url: str) -> list[str]:
-    """What the product says of a server: it refuses it, `check` is red, or an entry is listed as dead once it is read."""
+    """What the product says of a server: it refuses it, `check` is red, or an entry is listed as dead once it
+    is read.
+    """
 
     def ask(server: Server) -> list[str]:
         stream = open_stream(server, STREAM)
@@ -155,7 +179,9 @@ def _told(run: Run, url: str, ask: Callable[[Server], list[str]]) -> list[str]:
 def _check_says(stream: Stream) -> list[str]:
     told = []
     for result in check_views(stream, [Counting()]):
-        told += result.complaints + [f"{item.table} {item.key}: {item.view} != {item.log}" for item in result.differences]
+        told += result.complaints + [
+            f"{item.table} {item.key}: {item.view} != {item.log}" for item in result.differences
+        ]
     return told + list(unsound(history_of(stream)))
 
 
@@ -164,7 +190,9 @@ def _dead(server: Server, stream: Stream) -> set[str]:
 
 
 def _fix_and_look(run: Run, restored: Restored) -> None:
-    """redis-check-aof --fix (Debian's; Valkey reads the same files) cuts the file at the damage; what is left is a prefix."""
+    """redis-check-aof --fix (Debian's; Valkey reads the same files) cuts the file at the damage; what is left
+    is a prefix.
+    """
     if (tool := shutil.which("redis-check-aof")) is None:
         run.tell(no_tool=1)
         return
@@ -172,7 +200,9 @@ def _fix_and_look(run: Run, restored: Restored) -> None:
     subprocess.run([tool, "--fix", str(path)], input=b"y\n", capture_output=True, timeout=30, check=False)
     restored.start()
     if not restored.is_up:
-        run.tell(not_fixed=1)  # the tool calls the file valid: a command that does not exist, a value that is no number
+        run.tell(
+            not_fixed=1
+        )  # the tool calls the file valid: a command that does not exist, a value that is no number
         return
     with redis.Redis.from_url(restored.url) as client:
         held = held_by(client, STREAM, 0)
@@ -183,18 +213,23 @@ def _fix_and_look(run: Run, restored: Restored) -> None:
 
 # What need not be found when it changes, and why that is no silent harm.
 HINTS = {
-    "groups": "whom producers wait for: a group that is missing joins again, one too many is shown by `aurastream groups`",
+    "groups": "whom producers wait for: a group that is missing joins again, one too many is shown by "
+    "`aurastream groups`",
     "lease": "saves work, decides nothing: a commit is compared with the cursor",
     "members": "as leases",
-    "meta": "counts: of what is missing at most too few are told, and XINFO's own count tells them where there is one",
+    "meta": "counts: of what is missing at most too few are told, and XINFO's own count tells them where "
+    "there is one",
     "cursor read_bytes": "what producers are held back by",
-    "cursor name": "a field of another name reads as absent: as no fingerprint, which the next commit writes again; a count as 0, which is found",
+    "cursor name": "a field of another name reads as absent: as no fingerprint, which the next commit "
+    "writes again; a count as 0, which is found",
     "cursor repairs": "how often a person put a row right",
 }
 
 
 def _in_every_kind_of_key(run: Run) -> None:
-    """One value, one name, one score at a time: changed, judged, put back. In a stream as strangers leave it, and in one with versions."""
+    """One value, one name, one score at a time: changed, judged, put back. In a stream as strangers leave it,
+    and in one with versions.
+    """
     told: dict[str, list[bool]] = {}
     for versioned in (False, True):
         url = run.server().url
@@ -246,17 +281,23 @@ def _in_the_slot_of_the_archive(run: Run) -> None:
             kept = client.dump(stream.keys[0].archive)
             _alter_value(run, client, stream.keys[0].archive.encode(), field)
             if not _told(run, url, lambda server: verified()):
-                run.find(f"{field.decode()} of the archive's slot was changed, and `audit verify` does not say so")
+                run.find(
+                    f"{field.decode()} of the archive's slot was changed, and `audit verify` does not say so"
+                )
             client.restore(stream.keys[0].archive, 0, kept, replace=True)
             run.tell(archive_slot_found=1)
 
 
 def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
-    """A lease, views of several tables, and either versions or the duplicates and dead entries that strangers append."""
+    """A lease, views of several tables, and either versions or the duplicates and dead entries that strangers
+    append.
+    """
     server = Server(url)
     run.on_end(server.close)
     stream = open_stream(server, STREAM, create=True, versioned=versioned, settings=Settings(partitions=2))
-    stream.append([observed(f"k{n}", subject=f"clip-{n % 5}", views=n, category=f"c{n % 2}") for n in range(60)])
+    stream.append(
+        [observed(f"k{n}", subject=f"clip-{n % 5}", views=n, category=f"c{n % 2}") for n in range(60)]
+    )
     if not versioned:
         raw_add(client, stream, b"{}")
         for entry in stream.read(0, count=3):
@@ -272,7 +313,9 @@ def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
 
 
 def _reads_alike(client: Any, key: bytes) -> Callable[[Any], bool]:
-    """Whether the registry still says the same: a property of another name reads as its default, which it may have been."""
+    """Whether the registry still says the same: a property of another name reads as its default, which it may
+    have been.
+    """
     if key != STREAMS.encode():
         return lambda client: False
     before = msgspec.json.decode(client.hget(key, STREAM), type=StreamFacts)
@@ -303,11 +346,23 @@ def _alterations(run: Run, client: Any, key: bytes) -> list[tuple[str, str, Any]
         is_cursor = b":cursor:" in key
         chosen = fields if is_cursor else run.dice.sample(fields, min(2, len(fields)))
         return [
-            *((f"the value of {field!r}", f" {field.decode()}" if is_cursor else "", lambda field=field: _alter_value(run, client, key, field))
-              for field in chosen),
-            *((f"the name {field!r}", " name" if is_cursor else "", lambda field=field: _alter_name(run, client, key, field))
-              for field in chosen),
-        ]  # fmt: skip
+            *(
+                (
+                    f"the value of {field!r}",
+                    f" {field.decode()}" if is_cursor else "",
+                    lambda field=field: _alter_value(run, client, key, field),
+                )
+                for field in chosen
+            ),
+            *(
+                (
+                    f"the name {field!r}",
+                    " name" if is_cursor else "",
+                    lambda field=field: _alter_name(run, client, key, field),
+                )
+                for field in chosen
+            ),
+        ]
     member, score = run.dice.choice(client.zrange(key, 0, -1, withscores=True))
     renamed = _flipped(run, member)
     return [
@@ -340,7 +395,9 @@ def _alter_entry(run: Run, client: Any, key: bytes, part: int) -> None:
     place = run.dice.randrange(len(entries))
     client.delete(key)
     for number, (position, fields) in enumerate(entries):
-        pairs = list(fields) if isinstance(fields, list) else [part for pair in fields.items() for part in pair]
+        pairs = (
+            list(fields) if isinstance(fields, list) else [part for pair in fields.items() for part in pair]
+        )
         if number == place:
             pairs[part] = _flipped(run, pairs[part])
         client.execute_command("XADD", key, position, *pairs)

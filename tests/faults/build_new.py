@@ -1,4 +1,6 @@
-"""Row 33: the build after the upgrade. Version 2 renamed the number and put the category into a part of its own."""
+"""Row 33: the build after the upgrade. Version 2 renamed the number and put the category into a part of its
+own.
+"""
 
 from __future__ import annotations
 

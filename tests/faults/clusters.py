@@ -26,11 +26,17 @@ def a_killed_owner_costs_an_outage_and_no_view(run: Run) -> None:
             lane.worker(cluster.url)
             producer = lane.producer(cluster.url, attempts_max=30)
             first = cluster.nodes[0]
-            victims = {node.port: node for keys in stream.keys if (node := cluster.owner_of(keys.log)) is not first}
+            victims = {
+                node.port: node for keys in stream.keys if (node := cluster.owner_of(keys.log)) is not first
+            }
             until(lambda producer=producer: producer.acked > 200, "load")
             victim = victims[lane.dice.choice(sorted(victims))]
             victim.kill()
-            until(lambda cluster=cluster, victim=victim: _is_replaced(cluster, victim), "the replica to take over", 30)
+            until(
+                lambda cluster=cluster, victim=victim: _is_replaced(cluster, victim),
+                "the replica to take over",
+                30,
+            )
             acked = producer.acked
             until(lambda producer=producer, acked=acked: producer.acked > acked + 100, "appends to go on", 30)
             outage_s = producer.gap_s()

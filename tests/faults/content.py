@@ -40,7 +40,9 @@ def no_memory_is_refused_or_whole_and_resumes(run: Run) -> None:
     steps = 200 if run.is_long else 25
     for step in range(steps):
         # From "nothing is allowed" to "just about enough", around what one append and one commit need.
-        client.config_set("maxmemory", max(1, client.info("memory")["used_memory"] + (step - steps // 3) * 2_048))
+        client.config_set(
+            "maxmemory", max(1, client.info("memory")["used_memory"] + (step - steps // 3) * 2_048)
+        )
         for act in (lambda step=step: fill(stream, 1_000 + 20 * step, 20), lambda: consume_all(url)):
             try:
                 act()
@@ -90,7 +92,9 @@ def a_bad_value_anywhere_changes_nothing_and_the_rest_goes_on(run: Run) -> None:
                 if n == place:
                     raw_add(client, stream, bad[kind])
                 else:
-                    stream.append([observed(f"{kind.replace(' ', '-').replace('^', '')}-{place}-{n}", views=n)])
+                    stream.append(
+                        [observed(f"{kind.replace(' ', '-').replace('^', '')}-{place}-{n}", views=n)]
+                    )
             consume_all(url)
             told = check(held_by(client, STREAM, 0))
             run.tell(batches=1)
@@ -106,14 +110,26 @@ def a_bad_value_anywhere_changes_nothing_and_the_rest_goes_on(run: Run) -> None:
 
 
 def _wrong_types(run: Run, url: str, stream: Stream, client: Any) -> None:
-    """Each key in turn is of another type: nothing changes, the key is named, and it goes on once it is put back."""
+    """Each key in turn is of another type: nothing changes, the key is named, and it goes on once it is put
+    back.
+    """
     tag = f"aura:{{{STREAM}.0}}:"
-    keys = [key.decode() for key in client.keys(f"{tag}view:*")] + [f"{tag}cursor:counting", f"{tag}ids", f"{tag}dead:counting"]
+    keys = [key.decode() for key in client.keys(f"{tag}view:*")] + [
+        f"{tag}cursor:counting",
+        f"{tag}ids",
+        f"{tag}dead:counting",
+    ]
     for number, key in enumerate(sorted(keys)):
-        stream.append([observed(f"typed-{number}-{part}", category=part, subject=part) for part in ("a", "b")])
+        stream.append(
+            [observed(f"typed-{number}-{part}", category=part, subject=part) for part in ("a", "b")]
+        )
         raw_add(client, stream, b"bad")
         kept = client.dump(key)
-        before = {name: client.dump(name) for name in client.keys(f"{tag}*") if name.decode() != key and not name.endswith(b"log")}
+        before = {
+            name: client.dump(name)
+            for name in client.keys(f"{tag}*")
+            if name.decode() != key and not name.endswith(b"log")
+        }
         client.delete(key)
         client.set(key, "mine")
         try:
@@ -155,7 +171,8 @@ def poison_is_set_aside_once_and_order_is_kept(run: Run) -> None:
     if len(dead) != poisoned:
         run.find(f"{poisoned} poisoned entries, {len(dead)} in the list of the dead")
 
-    # A handler that raises stops its view before the event, whatever the batch, and goes on when it is mended.
+    # A handler that raises stops its view before the event, whatever the batch, and goes on when it is
+    # mended.
     stream.append([observed(f"h{n}", subject="handled", views=n) for n in range(20)])
     place = run.dice.randrange(20)
     sound = Counting.apply
@@ -184,7 +201,8 @@ def positions_grow_whatever_the_clock_says(run: Run) -> None:
     stream, client = run.stream(url, 1), run.client(url)
     run.worker(url)
     fill(stream, 0, 30)
-    # A server whose clock was a year ahead for one append has the log's end there: from then on it is as if it went back.
+    # A server whose clock was a year ahead for one append has the log's end there: from then on it is as if
+    # it went back.
     ahead_ms = int((datetime.now(UTC) + YEAR).timestamp() * 1_000)
     raw_add(client, stream, Codec().encode(observed("ahead")), position=f"{ahead_ms}-5")
     placed = stream.append([observed(f"back-{n}", views=n) for n in range(20)])
@@ -218,7 +236,13 @@ def event_time_in_any_order_gives_the_view_of_the_log(run: Run) -> None:
     late = 0
     for n in range(count):
         moment = run.dice.choice(moments) + timedelta(seconds=run.dice.randrange(60))
-        event = observed(f"t{n}", subject=f"clip-{run.dice.randrange(5)}", occurred_at=moment, views=n, category=f"c{n % 3}")
+        event = observed(
+            f"t{n}",
+            subject=f"clip-{run.dice.randrange(5)}",
+            occurred_at=moment,
+            views=n,
+            category=f"c{n % 3}",
+        )
         if moment > today + timedelta(hours=24):
             raw_add(client, stream, Codec().encode(event))
             late += 1

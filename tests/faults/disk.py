@@ -1,4 +1,6 @@
-"""Rows 12 to 14, 16 and 17: kill -9 of the server, slow and full disks, a cut AOF, rewrites. Flipped bits are in bits.py."""
+"""Rows 12 to 14, 16 and 17: kill -9 of the server, slow and full disks, a cut AOF, rewrites. Flipped bits are
+in bits.py.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import Any
 
 import redis
 
-from aurastream.projections import apply
-from aurastream.projections.consumer import Flow
+from aurastream.projections.engine import apply
+from aurastream.projections.engine.consumer import Flow
 from aurastream.streams import Stream
 from tests.faults.harness import STREAM, Producer, Run, Skipped, consume_all, kill_server
 from tests.faults.operators import fill
@@ -27,7 +29,9 @@ ALWAYS = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-
 
 
 class Restored(ServerProcess):
-    """A server on a copy of another one's append-only files, which may be too damaged to start. is_up: whether it did."""
+    """A server on a copy of another one's append-only files, which may be too damaged to start. is_up:
+    whether it did.
+    """
 
     def __init__(self, binary: str, source: Path, damage: Any) -> None:
         self._source, self._damage = source, damage
@@ -100,7 +104,9 @@ def _slow_down(run: Run, pid: int, delay_ms: int) -> None:
 
     def is_traced() -> bool:
         if tracer.poll() is not None:
-            raise Skipped("row 13 delays fdatasync with strace, which may not trace here (ptrace is forbidden)")
+            raise Skipped(
+                "row 13 delays fdatasync with strace, which may not trace here (ptrace is forbidden)"
+            )
         return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
 
     until(is_traced, "strace to attach")
@@ -122,7 +128,9 @@ def last_commit(stream: Stream) -> None:
     answers: Any = None
     while True:
         commands = steps.send(answers)
-        is_commit = commands is not None and any(command[:2] == ("EVALSHA", apply._COMMIT.sha) for command in commands)
+        is_commit = commands is not None and any(
+            command[:2] == ("EVALSHA", apply._COMMIT.sha) for command in commands
+        )
         if is_commit:
             commands = commands[:1]
         wire.send(commands or [])
@@ -158,7 +166,10 @@ def a_cut_commit_is_there_or_not_and_never_in_part(run: Run) -> None:
             told = check_prefix(held)
             wanted = "30" if cut == len(content) else "20"
             if told or held.cursor["read"] != wanted:
-                run.find(f"cut at byte {cut - begin} of {len(cuts)}: read is {held.cursor['read']}, not {wanted}; {told}")
+                run.find(
+                    f"cut at byte {cut - begin} of {len(cuts)}: read is {held.cursor['read']}, not "
+                    f"{wanted}; {told}"
+                )
             run.tell(cuts=1)
         finally:
             restored.stop()
@@ -213,7 +224,13 @@ def a_full_disk_refuses_and_recovers(run: Run) -> None:
             producer.stop()
             kill_server(process)
             lane.judge(process.url, may_lose=["memory"])
-        run.told.update({f"{level} {name}": count for name, count in lane.told.items() if name.startswith(("lost", "acked", "worker"))})
+        run.told.update(
+            {
+                f"{level} {name}": count
+                for name, count in lane.told.items()
+                if name.startswith(("lost", "acked", "worker"))
+            }
+        )
         run.find(*lane.found)
 
 

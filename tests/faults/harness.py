@@ -1,11 +1,13 @@
 """
 What every row of the fault matrix needs: servers, producers, workers, and the judgement at the end.
 
-    with Run(row, seed, is_long=..) as run:  servers and processes are started through it and ended with it, by pid
-    run.judge(url)                           drain, then tests/invariants.py; what it has to say is in run.found
+    with Run(row, seed, is_long=..) as run:  servers and processes are started through it and ended with it,
+                                             by pid
+    run.judge(url)                           drain, then tests/invariants.py; what it has to say is in
+                                             run.found
 
-A producer is a thread that appends and writes down what it was told (JSON lines: event_id, level, outcome); a worker is a process
-(worker.py). Everything random comes from run.dice.
+A producer is a thread that appends and writes down what it was told (JSON lines: event_id, level, outcome); a
+worker is a process (worker.py). Everything random comes from run.dice.
 """
 
 from __future__ import annotations
@@ -34,8 +36,29 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from aurastream.projections import Consumer
-from aurastream.streams import Ack, ClipViewsObserved, Codec, Event, Server, Settings, Stream, StreamError, connection, open_stream
-from tests.invariants import Held, check, check_acks, check_keys, check_prefix, check_rebuilt, every_partition, lost, read_acks
+from aurastream.streams import (
+    Ack,
+    ClipViewsObserved,
+    Codec,
+    Event,
+    Server,
+    Settings,
+    Stream,
+    StreamError,
+    connection,
+    open_stream,
+)
+from tests.invariants import (
+    Held,
+    check,
+    check_acks,
+    check_keys,
+    check_prefix,
+    check_rebuilt,
+    every_partition,
+    lost,
+    read_acks,
+)
 from tests.projections.counting import Counting
 from tests.servers import ServerProcess, binaries, until
 
@@ -169,7 +192,10 @@ class Producer:
             self.refused[kind_of(error)] += 1
             self._stream.close()
         for event in batch:
-            file.write(json.dumps({"event_id": event.event_id, "level": self._level.value, "outcome": outcome}) + "\n")
+            file.write(
+                json.dumps({"event_id": event.event_id, "level": self._level.value, "outcome": outcome})
+                + "\n"
+            )
         file.flush()
 
     def _event(self) -> Event:
@@ -204,7 +230,10 @@ def kind_of(error: BaseException) -> str:
 def client_of(url: str) -> Any:
     """A plain client of a server or a cluster, for operators and the checker."""
     client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
-    if client.info("server").get("redis_mode") != "cluster" and client.info("server").get("server_mode") != "cluster":
+    if (
+        client.info("server").get("redis_mode") != "cluster"
+        and client.info("server").get("server_mode") != "cluster"
+    ):
         return client
     client.close()
     return RedisCluster.from_url(url)
@@ -215,8 +244,17 @@ class Run:
 
     _nursery: Nursery | None = None  # one for all rows of this process
 
-    def __init__(self, seed: int, *, is_long: bool = False, seconds: float | None = None, command: Sequence[str] | None = None) -> None:
-        """seconds: overrides how long the rows with a length of their own last. command: starts a worker, in place of worker.py."""
+    def __init__(
+        self,
+        seed: int,
+        *,
+        is_long: bool = False,
+        seconds: float | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """seconds: overrides how long the rows with a length of their own last. command: starts a worker, in
+        place of worker.py.
+        """
         self.seed, self.is_long, self.seconds = seed, is_long, seconds
         self.command = command
         self.dice = random.Random(seed)
@@ -315,7 +353,9 @@ class Run:
             if worker.is_alive():
                 report = worker.end()
                 self.told.update(report.get("refused", {}))
-                self.told.update({f"worker met {name}": count for name, count in report.get("troubles", {}).items()})
+                self.told.update(
+                    {f"worker met {name}": count for name, count in report.get("troubles", {}).items()}
+                )
                 self.tell(takeovers=report.get("takeovers", 0))
 
     def drain(self, url: str) -> None:
@@ -326,12 +366,17 @@ class Run:
         try:
             until(lambda: is_applied(client), "everything to be applied", DRAIN_S)
         except AssertionError:
-            self.find(f"not everything was applied {DRAIN_S:.0f} s after the last fault: {where_cursors_are(client)}")
+            self.find(
+                f"not everything was applied {DRAIN_S:.0f} s after the last fault: "
+                f"{where_cursors_are(client)}"
+            )
 
     def acks(self) -> list[Any]:
         return [ack for producer in self._producers for ack in read_acks(producer.path)]
 
-    def judge(self, url: str, *, may_lose: Iterable[str] = (), strangers: bool = False, rebuild: bool = False) -> list[Held]:
+    def judge(
+        self, url: str, *, may_lose: Iterable[str] = (), strangers: bool = False, rebuild: bool = False
+    ) -> list[Held]:
         """Stop the producers, drain, end the workers, and check I1 to I3, I5 and, where asked, I6."""
         self.stop_producers()
         self.drain(url)
@@ -345,7 +390,10 @@ class Run:
             self.find(*check_keys(client.keys("aura:*"), STREAM))
         acks = self.acks()
         self.find(*check_acks(helds, acks, may_lose=may_lose, strangers=strangers))
-        self.tell(events=sum(len(held.log) for held in helds), acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}))
+        self.tell(
+            events=sum(len(held.log) for held in helds),
+            acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}),
+        )
         self.told.update({f"lost {level}": count for level, count in lost(helds, acks).items()})
         if rebuild:
             self.rebuild(url, helds)
@@ -381,7 +429,10 @@ def consume_all(url: str) -> None:
 def partition_keys(client: Any) -> list[tuple[str, str]]:
     facts = client.hget("aura:streams", STREAM)
     count = json.loads(facts)["partitions"] if facts else 0
-    return [(f"aura:{{{STREAM}.{number}}}:log", f"aura:{{{STREAM}.{number}}}:cursor:counting") for number in range(count)]
+    return [
+        (f"aura:{{{STREAM}.{number}}}:log", f"aura:{{{STREAM}.{number}}}:cursor:counting")
+        for number in range(count)
+    ]
 
 
 def where_cursors_are(client: Any) -> list[tuple[str, str]]:
@@ -389,7 +440,9 @@ def where_cursors_are(client: Any) -> list[tuple[str, str]]:
     places = []
     for log, cursor in partition_keys(client):
         last = client.xrevrange(log, count=1)
-        places.append((last[0][0].decode() if last else "", (client.hget(cursor, "position") or b"").decode()))
+        places.append(
+            (last[0][0].decode() if last else "", (client.hget(cursor, "position") or b"").decode())
+        )
     return places
 
 

@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 
-from aurastream.projections import apply
-from aurastream.streams import log
+from aurastream.projections.engine import apply
+from aurastream.streams import stream as log
 from tests.faults.harness import Run, short_answers
 from tests.faults.proxy import DOUBLE, HOLD, LOSE, PASS, Interceptor
 from tests.faults.rows import row
@@ -37,7 +37,9 @@ def tell_fates(run: Run, *proxies: Interceptor) -> None:
 def an_append_whose_answer_is_lost_is_one_entry(run: Run) -> None:
     url = run.server().url
     run.stream(url, 2)
-    proxy = interceptor(run, url, lambda command: LOSE if is_append(command) and run.dice.random() < 0.3 else PASS)
+    proxy = interceptor(
+        run, url, lambda command: LOSE if is_append(command) and run.dice.random() < 0.3 else PASS
+    )
     run.worker(url)
     run.producer(proxy.url, pace_s=0)
     run.producer(proxy.url, pace_s=0, attempts_max=1)
@@ -53,7 +55,11 @@ def a_commit_or_read_whose_answer_is_lost_counts_once(run: Run) -> None:
     run.stream(url, 2)
     names = {b"XREADGROUP", b"XRANGE", b"HMGET", b"HGETALL"}
     proxy = interceptor(
-        run, url, lambda command: LOSE if (is_commit(command) or command[0] in names) and run.dice.random() < 0.15 else PASS
+        run,
+        url,
+        lambda command: (
+            LOSE if (is_commit(command) or command[0] in names) and run.dice.random() < 0.15 else PASS
+        ),
     )
     for kind in ("owner", "reader"):
         run.worker(proxy.url, "--kind", kind, "--batch-max", "10")

@@ -28,7 +28,12 @@ def fill(stream: Stream, first: int, count: int) -> None:
     """Events first .. first + count - 1, over 7 clips."""
     stream.append(
         [
-            ClipViewsObserved(event_id=f"f{n}", subject=f"clip-{n % 7}", occurred_at=NOON + timedelta(seconds=n), views=n % 10)
+            ClipViewsObserved(
+                event_id=f"f{n}",
+                subject=f"clip-{n % 7}",
+                occurred_at=NOON + timedelta(seconds=n),
+                views=n % 10,
+            )
             for n in range(first, first + count)
         ]
     )
@@ -80,17 +85,23 @@ def whatever_is_done_to_the_group_the_cursor_decides(run: Run) -> None:
         pause.wait(run.dice.uniform(0, 0.02))
     run.stop_producers()
     # And where nothing comes after it: a group that is set ahead of the last entries.
-    for number, hazard in enumerate((lambda: client.xgroup_setid(log, GROUP, "$"), lambda: client.xgroup_destroy(log, GROUP))):
+    for number, hazard in enumerate(
+        (lambda: client.xgroup_setid(log, GROUP, "$"), lambda: client.xgroup_destroy(log, GROUP))
+    ):
         until(lambda: _is_level(client), "the reader to be idle")
         reader.signal(signal.SIGSTOP)
         until(reader.is_stopped, "the reader to stop")
-        stream.append([ClipViewsObserved(event_id=f"last{number}", subject="clip-1", occurred_at=NOON, views=1)])
+        stream.append(
+            [ClipViewsObserved(event_id=f"last{number}", subject="clip-1", occurred_at=NOON, views=1)]
+        )
         hazard()
         reader.signal(signal.SIGCONT)
         try:
             until(lambda: _is_level(client), "the last entry", 8)
         except AssertionError:
-            run.find(f"the last entry was never applied: hazard {number} was done to the group before it was read")
+            run.find(
+                f"the last entry was never applied: hazard {number} was done to the group before it was read"
+            )
     run.judge(url, strangers=True)
 
 
@@ -101,9 +112,13 @@ def _is_level(client: Any) -> bool:
 @row(5, "XTRIM, XDEL, XADD MAXLEN 0 of entries not yet applied")
 def entries_that_vanish_are_counted_exactly(run: Run) -> None:
     kinds: dict[str, Callable[[Any, str], int]] = {
-        "xdel": lambda client, log: client.xdel(log, *[place for place, _ in client.xrevrange(log, count=7)[2:]]),
+        "xdel": lambda client, log: client.xdel(
+            log, *[place for place, _ in client.xrevrange(log, count=7)[2:]]
+        ),
         "xtrim": lambda client, log: client.xtrim(log, maxlen=10, approximate=False),
-        "maxlen 0": lambda client, log: client.xlen(log) + int(bool(client.xadd(log, {"a": "b"}, maxlen=0, approximate=False))),
+        "maxlen 0": lambda client, log: (
+            client.xlen(log) + int(bool(client.xadd(log, {"a": "b"}, maxlen=0, approximate=False)))
+        ),
     }
     for name, remove in kinds.items():
         url = run.server().url
@@ -119,9 +134,12 @@ def entries_that_vanish_are_counted_exactly(run: Run) -> None:
             run.tell(looked=1, gone=gone if moment == "before" else 0)
             if not told:
                 run.find(
-                    f"{name}: `check` does not say that {gone} entries are gone {moment} the rest is applied: {product_says(stream)}"
+                    f"{name}: `check` does not say that {gone} entries are gone {moment} the rest is "
+                    f"applied: {product_says(stream)}"
                 )
-            if f"{STREAM}/0: {gone} entries are gone from the log without the trimmer" not in check_log(held_by(client, STREAM, 0)):
+            if f"{STREAM}/0: {gone} entries are gone from the log without the trimmer" not in check_log(
+                held_by(client, STREAM, 0)
+            ):
                 run.find(f"{name}: the invariant checker does not count {gone} entries")
             consume_all(url)
 
@@ -155,7 +173,10 @@ def a_log_that_is_gone_is_reported_and_not_forgotten(run: Run) -> None:
         if applied(client) != before:
             run.find(f"{name}: something of the new log was applied")
         if not any("60 entries" in sentence for sentence in product_says(stream)):
-            run.find(f"{name}: `check` forgets that 60 entries are gone once new ones are there: {product_says(stream)}")
+            run.find(
+                f"{name}: `check` forgets that 60 entries are gone once new ones are there: "
+                f"{product_says(stream)}"
+            )
         if not check(held_by(client, STREAM, 0)):
             run.find(f"{name}: the invariant checker is green without a log")
 
@@ -215,7 +236,12 @@ def a_server_that_would_forget_is_refused_and_a_time_to_live_is_seen(run: Run) -
     consume_all(url)
     for key in sorted(key for key in client.keys("aura:{*") if b":members:" not in key):
         client.expire(key, 1_000)
-        told = [sentence for held in every_partition(client) for sentence in check(held) if "time to live" in sentence]
+        told = [
+            sentence
+            for held in every_partition(client)
+            for sentence in check(held)
+            if "time to live" in sentence
+        ]
         run.tell(looked=1)
         if len(told) != 1:
             run.find(f"a time to live on {key.decode()}: {told}")

@@ -17,7 +17,10 @@ PARTITIONS = 4
 
 def owners(client: Any, partitions: int = PARTITIONS) -> list[int]:
     """pid of every partition's owner by its lease; 0 for none."""
-    names = [(client.hget(f"aura:{{{STREAM}.{number}}}:lease:counting", "owner") or b"").decode() for number in range(partitions)]
+    names = [
+        (client.hget(f"aura:{{{STREAM}.{number}}}:lease:counting", "owner") or b"").decode()
+        for number in range(partitions)
+    ]
     return [int(name.split("-")[-2]) if name else 0 for name in names]
 
 
@@ -35,11 +38,18 @@ def a_worker_killed_at_any_point_of_a_commit(run: Run) -> None:
         victim = run.worker(url, "--lease-ms", str(LEASE_MS), "--batch-max", "10", *broken)
         if where == "anywhere":
             goal = applied(client) + run.dice.randrange(200)
-            until(lambda victim=victim, goal=goal: applied(client) >= goal and victim.pid in owners(client), "the victim to own")
+            until(
+                lambda victim=victim, goal=goal: applied(client) >= goal and victim.pid in owners(client),
+                "the victim to own",
+            )
             victim.kill()
         until(lambda victim=victim: not victim.is_alive(), "the victim to die at its commit")
         began = time.monotonic()
-        until(lambda: set(owners(client)) == {steady.pid}, "the other worker to take over", LEASE_MS / 1000 + 1 + LOADED_S)
+        until(
+            lambda: set(owners(client)) == {steady.pid},
+            "the other worker to take over",
+            LEASE_MS / 1000 + 1 + LOADED_S,
+        )
         slowest = max(slowest, time.monotonic() - began)
         run.tell(kills=1)
     run.tell(slowest_takeover_ms=round(slowest * 1000))
@@ -54,7 +64,9 @@ def a_worker_stopped_past_its_lease_is_refused(run: Run) -> None:
     other = run.worker(url, "--lease-ms", str(LEASE_MS))
     run.producer(url)
     for number in range(10 if run.is_long else 1):
-        sleeper = run.worker(url, "--lease-ms", str(LEASE_MS), "--break", f"before:{run.dice.randint(2, 9)}:STOP")
+        sleeper = run.worker(
+            url, "--lease-ms", str(LEASE_MS), "--break", f"before:{run.dice.randint(2, 9)}:STOP"
+        )
         until(sleeper.is_stopped, f"worker {number} to stop itself with a batch in its hands")
         until(lambda: set(owners(client)) == {other.pid}, "its lease to end")
         goal = applied(client) + 50
@@ -97,12 +109,21 @@ def a_terminated_worker_ends_soon_with_nothing_pending(run: Run) -> None:
         until(lambda goal=goal: applied(client) >= goal, "the worker to work")
         began = time.monotonic()
         told = worker.end(10 + LOADED_S)
-        run.tell(ends=1, slowest_end_ms=max(0, round((time.monotonic() - began) * 1000) - run.told["slowest_end_ms"]))
+        run.tell(
+            ends=1,
+            slowest_end_ms=max(0, round((time.monotonic() - began) * 1000) - run.told["slowest_end_ms"]),
+        )
         if not told:
             run.find(f"a terminated {kind} ended without telling how")
         if kind == "owner" and any(owners(client)):
             run.find("a terminated owner kept a lease")
-        pending = [client.xpending(f"aura:{{{STREAM}.{n}}}:log", "counting")["pending"] for n in range(PARTITIONS)] if number else []
+        pending = (
+            [client.xpending(f"aura:{{{STREAM}.{n}}}:log", "counting")["pending"] for n in range(PARTITIONS)]
+            if number
+            else []
+        )
         if kind == "reader" and any(pending):
-            run.tell(delivered_and_not_applied=sum(pending))  # read ahead with the last commit; the next start puts it right
+            run.tell(
+                delivered_and_not_applied=sum(pending)
+            )  # read ahead with the last commit; the next start puts it right
     run.judge(url)

@@ -1,7 +1,8 @@
 """
 What lies between a client and a server, and misbehaves.
 
-    Interceptor   between a client and a server, command by command: passes, drops, loses the answer, holds back, doubles; and is
+    Interceptor   between a client and a server, command by command: passes, drops, loses the answer, holds
+                  back, doubles; and is
                   pointed at another server at a fail-over
     Link          between a primary and its replica, bytes: can be frozen and cut
 """
@@ -45,7 +46,8 @@ def shut(*ends: socket.socket) -> None:
 
 
 class Interceptor:
-    """decide: the fate of a command, asked for each. LOSE executes it and cuts the connection; HOLD cuts the connection and keeps
+    """decide: the fate of a command, asked for each. LOSE executes it and cuts the connection; HOLD cuts the
+    connection and keeps
     the command, to be delivered by ``deliver``; DOUBLE passes it and keeps a copy."""
 
     def __init__(self, target: str, decide: Decide = lambda command: PASS) -> None:

@@ -1,4 +1,6 @@
-"""Row 31: rebuilds that are killed at every step while producers append and a worker folds; swaps that race with both."""
+"""Row 31: rebuilds that are killed at every step while producers append and a worker folds; swaps that race
+with both.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import subprocess
 import sys
 
 from aurastream.projections import check as check_views
-from aurastream.projections.generations import read_record
+from aurastream.projections.engine.generations import read_record
 from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.projections.rebuild.rollback import rollback
 from aurastream.streams import Stream
@@ -16,7 +18,7 @@ from tests.faults.harness import ROOT, Run, consume_all
 from tests.faults.rows import row
 from tests.invariants import check, check_acks, every_partition
 from tests.projections.counting import Counting
-from tests.projections.rebuild_child import BEFORE_SWAP, STEPS
+from tests.projections.rebuild.rebuild_child import BEFORE_SWAP, STEPS
 from tests.servers import until
 
 PARTITIONS = 3
@@ -35,15 +37,27 @@ def a_rebuild_that_is_killed_leaves_the_live_view_alone_and_a_swap_is_whole(run:
     run.dice.shuffle(steps)
     for step in steps:
         before = read_record(stream.server, stream.name, "counting").live
-        child = [sys.executable, "-m", "tests.projections.rebuild_child", url, stream.name, step, str(LEASE_MS)]
+        child = [
+            sys.executable,
+            "-m",
+            "tests.projections.rebuild.rebuild_child",
+            url,
+            stream.name,
+            step,
+            str(LEASE_MS),
+        ]
         done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         after = read_record(stream.server, stream.name, "counting").live
         run.tell(killed=1)
-        # -9 is what was asked for; 0 is a step that this rebuild had no need of, as somebody before it had done it.
+        # -9 is what was asked for; 0 is a step that this rebuild had no need of, as somebody before it had
+        # done it.
         if done.returncode not in (-9, 0):
             run.found.append(f"{step}: exit {done.returncode}: {done.stderr[-500:]}")
         if step in BEFORE_SWAP and done.returncode == -9 and after != before:
-            run.found.append(f"{step}: generation {after} is live after a rebuild that was killed before its swap, not {before}")
+            run.found.append(
+                f"{step}: generation {after} is live after a rebuild that was killed before its swap, not "
+                f"{before}"
+            )
         run.found += [f"{step}: {finding}" for finding in _findings(stream)]
     with Rebuild(History(stream), Counting(), by="chaos", lease_ms=LEASE_MS) as work:
         work.begin()
@@ -62,7 +76,9 @@ def a_rebuild_that_is_killed_leaves_the_live_view_alone_and_a_swap_is_whole(run:
 
 
 def _judge(run: Run, url: str, stream: Stream) -> None:
-    """The live generation by tests/invariants.py, which knows nothing of generations: its keys under the names of the first."""
+    """The live generation by tests/invariants.py, which knows nothing of generations: its keys under the
+    names of the first.
+    """
     client, live = run.client(url), read_record(stream.server, stream.name, "counting").live
     for keys in stream.keys if live != 1 else []:
         for key in client.keys(f"aura:{{{stream.name}.{keys.partition}}}:view:counting:1:*"):
@@ -72,12 +88,17 @@ def _judge(run: Run, url: str, stream: Stream) -> None:
         for name in (keys.cursor, keys.dead):
             client.delete(name("counting"))
             client.copy(name(generation_group("counting", live)), name("counting"))
-    helds = [held for held in every_partition(client) if held.stream == stream.name]  # the audit trail is nobody's to fold here
+    helds = [
+        held for held in every_partition(client) if held.stream == stream.name
+    ]  # the audit trail is nobody's to fold here
     for held in helds:
         run.find(*check(held, group=None))
     acks = run.acks()
     run.find(*check_acks(helds, acks))
-    run.tell(events=sum(len(held.log) for held in helds), acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}))
+    run.tell(
+        events=sum(len(held.log) for held in helds),
+        acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}),
+    )
 
 
 def _entries(stream: Stream) -> int:
@@ -87,7 +108,8 @@ def _entries(stream: Stream) -> int:
 def _findings(stream: Stream) -> list[str]:
     """What `aurastream check` says of the live and the kept generations."""
     return [
-        f"generation {result.generation} at {result.stream}/{result.partition}: {result.complaints} {result.differences[:3]}"
+        f"generation {result.generation} at {result.stream}/{result.partition}: {result.complaints} "
+        f"{result.differences[:3]}"
         for result in check_views(stream, [Counting()])
         if not result.is_equal
     ]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ class Replaying:
         self._out, self._error = name.with_suffix(".json"), name.with_suffix(".err")
         run.tell(replays=1)
         program = str(Path(sys.executable).with_name("aurastream"))
-        command = [program, "replay", "--stream", STREAM, "--from", SINCE.isoformat(), "--to", UNTIL.isoformat(), *more]
+        command = [
+            program,
+            "replay",
+            "--stream",
+            STREAM,
+            "--from",
+            SINCE.isoformat(),
+            "--to",
+            UNTIL.isoformat(),
+            *more,
+        ]
         with self._out.open("w") as out, self._error.open("w") as error:
             self.process = subprocess.Popen(
                 [*command, "--into", "stream", TARGET, "--json"],
@@ -57,6 +68,11 @@ class Replaying:
         return told
 
 
+def _has_replayed(client: Any, least: int, replaying: Replaying) -> bool:
+    """Whether so many events were replayed, or the replay has ended."""
+    return replayed(client) >= least or not replaying.is_alive()
+
+
 def replayed(client: Any) -> int:
     """Entries of the target so far."""
     return sum(client.xlen(f"aura:{{{TARGET}.{partition}}}:log") for partition in range(2))
@@ -75,26 +91,33 @@ def a_replay_counts_each_event_once_whatever_interrupts_it(run: Run) -> None:
         replaying = Replaying(run, url)
         rival = Replaying(run, url) if round_ == 1 else None  # two of the same replay race harmlessly
         least = run.dice.randrange(1, count // 2)
-        until(lambda: replayed(client) >= least or not replaying.is_alive(), "some of the range to be replayed")  # noqa: B023
+        is_on_its_way = partial(_has_replayed, client, least, replaying)
+        until(is_on_its_way, "some of the range to be replayed")
         if replaying.is_alive():
             run.tell(killed=1)
         replaying.kill()
         if rival is not None:
             rival.summary()
-    live = open_stream(Server(url), TARGET)  # somebody appends to a replay: events of its own, and some that it has
+    live = open_stream(
+        Server(url), TARGET
+    )  # somebody appends to a replay: events of its own, and some that it has
     fill(live, count, 300)
     fill(live, 2_000, 300)
     until(lambda: applied(client) > count, "the live view to go on beside it")
     run.stop_producers()
     first_time, second_time = Replaying(run, url).summary(), Replaying(run, url, "--restart").summary()
     if second_time["already_there"] != second_time["events"][STREAM]:
-        run.find(f"replayed again, {second_time['events'][STREAM] - second_time['already_there']} events were new")
+        run.find(
+            f"replayed again, {second_time['events'][STREAM] - second_time['already_there']} events were new"
+        )
     run.tell(replayed=second_time["events"][STREAM], known=first_time["already_there"])
     _judge(run, url, client, {f"f{n}" for n in range(count, count + 300)})
 
 
 def _judge(run: Run, url: str, client: Any, live: set[str]) -> None:
-    """I1 of source and target, I2 of the source, and: the target is the range and what was appended live, each once, in order."""
+    """I1 of source and target, I2 of the source, and: the target is the range and what was appended live,
+    each once, in order.
+    """
     run.drain(url)
     run.end_workers()
     consume_all(url)
@@ -107,16 +130,26 @@ def _judge(run: Run, url: str, client: Any, live: set[str]) -> None:
         run.find(*check(held))
     run.find(*check_acks([held for held in helds if held.stream == STREAM], run.acks(), strangers=True))
     for partition in range(2):
-        source, copy = (next(h for h in helds if (h.stream, h.partition) == (name, partition)) for name in (STREAM, TARGET))
+        source, copy = (
+            next(h for h in helds if (h.stream, h.partition) == (name, partition))
+            for name in (STREAM, TARGET)
+        )
         wanted = [event_id for event_id, at in _events(source) if SINCE <= at <= UNTIL]
         got = [event_id for event_id, _ in _events(copy)]
         if len(set(got)) != len(got):
             run.find(f"{TARGET}/{partition} has {len(got) - len(set(got))} events twice")
         if set(got) - live != set(wanted):
             missing, more = set(wanted) - set(got), set(got) - live - set(wanted)
-            run.find(f"{TARGET}/{partition} lacks {len(missing)} events of the range and has {len(more)} that are none of it")
-        early = {f"f{n}" for n in range(2_000, 2_300)}  # appended by hand, maybe before the replay came to them
-        if [name for name in got if name not in live | early] != [name for name in wanted if name not in early]:
+            run.find(
+                f"{TARGET}/{partition} lacks {len(missing)} events of the range and has {len(more)} that "
+                "are none of it"
+            )
+        early = {
+            f"f{n}" for n in range(2_000, 2_300)
+        }  # appended by hand, maybe before the replay came to them
+        if [name for name in got if name not in live | early] != [
+            name for name in wanted if name not in early
+        ]:
             run.find(f"{TARGET}/{partition} is not in the order of {STREAM}/{partition}")
     if unfinished := client.hkeys("aura:replays"):
         run.find(f"replays that are whole are still written down: {unfinished}")

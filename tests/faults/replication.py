@@ -1,4 +1,6 @@
-"""Rows 18 to 21: a primary lost, a ghost, a split brain, and what WAIT vouches for. Plain servers, REPLICAOF on loopback ports."""
+"""Rows 18 to 21: a primary lost, a ghost, a split brain, and what WAIT vouches for. Plain servers, REPLICAOF
+on loopback ports.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from aurastream.projections import apply
-from aurastream.projections.consumer import Flow
+from aurastream.projections.engine import apply
+from aurastream.projections.engine.consumer import Flow
 from aurastream.streams import Ack, NotReplicated, Outcome, Stream
 from tests.cluster import free_ports
 from tests.faults.harness import Port, Run, applied, consume_all, is_applied
@@ -26,17 +28,24 @@ FAST = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 class Pair:
-    """A primary and its replica, with a link between them, and an address that points at whoever is the primary."""
+    """A primary and its replica, with a link between them, and an address that points at whoever is the
+    primary.
+    """
 
     def __init__(self, run: Run, *arguments: str) -> None:
         ports = free_ports(2)
         self.primary: Port = run.port(ports[0], *FAST, *arguments)
         self.link = Link(ports[0])
         run.on_end(self.link.close)
-        self.replica: Port = run.port(ports[1], *FAST, *arguments, "--replicaof", f"127.0.0.1 {self.link.port}")
+        self.replica: Port = run.port(
+            ports[1], *FAST, *arguments, "--replicaof", f"127.0.0.1 {self.link.port}"
+        )
         self.address: Interceptor = interceptor(run, self.primary.url, lambda command: PASS)
         self.client = run.client(self.replica.url)
-        until(lambda: self.client.info("replication").get("master_link_status") == "up", "the replica to be linked")
+        until(
+            lambda: self.client.info("replication").get("master_link_status") == "up",
+            "the replica to be linked",
+        )
 
     def lose_primary(self) -> None:
         """kill -9; what the link still held is lost; the replica takes over."""
@@ -70,7 +79,13 @@ def a_lost_primary_takes_no_event_that_a_replica_vouched_for(run: Run) -> None:
             threading.Event().wait(0.3)
             lane.judge(url, may_lose=["memory"])
         kind = "lagging" if is_lagging else "live"
-        run.tell(fail_overs=1, **{f"{kind} lost {level}": lane.told[f"lost {level}"] for level in ("memory", "replica", "unknown")})
+        run.tell(
+            fail_overs=1,
+            **{
+                f"{kind} lost {level}": lane.told[f"lost {level}"]
+                for level in ("memory", "replica", "unknown")
+            },
+        )
         run.find(*[f"{kind} link: {sentence}" for sentence in lane.found])
 
 
@@ -81,7 +96,10 @@ def a_ghost_is_refused(run: Run) -> None:
         stream = run.stream(pair.address.url, 1)
         fill(stream, 0, 30)
         consume_all(pair.address.url)
-        until(lambda pair=pair: is_applied(pair.client) and applied(pair.client) == 30, "the replica to have log and view")
+        until(
+            lambda pair=pair: is_applied(pair.client) and applied(pair.client) == 30,
+            "the replica to have log and view",
+        )
         pair.link.freeze()
         fill(stream, 30, 10)
         ghost = _next_commit(stream)

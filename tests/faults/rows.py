@@ -1,4 +1,6 @@
-"""The registry: every row of the fault matrix that touches log, apply, ownership or server is a function that plays and judges it."""
+"""The registry: every row of the fault matrix that touches log, apply, ownership or server is a function that
+plays and judges it.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ class Row:
 ROWS: dict[int, Row] = {}
 
 
-def row(number: int, fault: str, bound_s: float = 60.0) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
-    """Register the function as the row. bound_s is for the short form; the long one may take ten times as long."""
+def row(
+    number: int, fault: str, bound_s: float = 60.0
+) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
+    """Register the function as the row. bound_s is for the short form; the long one may take ten times as
+    long.
+    """
 
     def register(play: Callable[[Run], None]) -> Callable[[Run], None]:
         assert number not in ROWS

@@ -57,13 +57,29 @@ def a_storm_of_everything_leaves_log_and_views_whole(run: Run) -> None:
 
 def _worker(run: Run, url: str, kind: str) -> Worker:
     batch_max = str(run.dice.choice((1, 7, 50, 500)))
-    return run.worker(url, "--kind", kind, "--lease-ms", str(LEASE_MS), "--batch-max", batch_max, "--answer-timeout-s", "2")
+    return run.worker(
+        url, "--kind", kind, "--lease-ms", str(LEASE_MS), "--batch-max", batch_max, "--answer-timeout-s", "2"
+    )
 
 
 def _misfortune(run: Run, process: Any, proxy: Any, client: Any, workers: list[Worker]) -> None:
     dice = run.dice
     kind = dice.choice(
-        ("kill", "kill", "stop", "wake", "server", "freeze", "connections", "flush", "group", "group", "late", "rewrite", "glimpse")
+        (
+            "kill",
+            "kill",
+            "stop",
+            "wake",
+            "server",
+            "freeze",
+            "connections",
+            "flush",
+            "group",
+            "group",
+            "late",
+            "rewrite",
+            "glimpse",
+        )
     )
     run.tell(**{kind: 1})
     if kind == "kill":

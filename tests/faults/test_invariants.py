@@ -10,14 +10,27 @@ from typing import Any
 
 import pytest
 
-from aurastream.projections import View, apply
-from aurastream.streams import Server, Stream, log
+from aurastream.projections import View
+from aurastream.projections.engine import apply
+from aurastream.streams import Server, Stream
+from aurastream.streams import stream as log
 from aurastream.streams.connection import Script
 from tests.facts import consume, observation, raw_append
 from tests.faults.disk import last_commit
-from tests.invariants import Ack, Held, check, check_acks, check_log, check_prefix, check_rebuilt, check_view, held_by, read_acks
+from tests.invariants import (
+    Ack,
+    Held,
+    check,
+    check_acks,
+    check_log,
+    check_prefix,
+    check_rebuilt,
+    check_view,
+    held_by,
+    read_acks,
+)
 from tests.projections.counting import Counting
-from tests.projections.test_exactly_once import commit_of, send
+from tests.projections.engine.test_exactly_once import commit_of, send
 
 GROUP = "counting"
 
@@ -27,7 +40,12 @@ def held(server: Server, stream: Stream) -> Held:
 
 
 def fill(stream: Stream, first: int = 0, count: int = 12) -> None:
-    stream.append([observation(views=n, minute=n, clip=f"clip-{n % 3}", category=f"c{n % 2}") for n in range(first, first + count)])
+    stream.append(
+        [
+            observation(views=n, minute=n, clip=f"clip-{n % 3}", category=f"c{n % 2}")
+            for n in range(first, first + count)
+        ]
+    )
 
 
 def test_the_checker_shares_no_code_with_the_projections() -> None:
@@ -75,9 +93,27 @@ def an_event_appended_twice(server: Server, stream: Stream) -> None:
 
 
 SCENARIOS: dict[str, tuple[Callable[[Server, Stream], None], Any, str, str, str]] = {
-    "cursor compare": (a_late_commit, apply, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
-    "ids check in commit": (a_mirrored_log, apply, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
-    "plan before commit": (a_ranking_of_another_type, apply, "_COMMIT", "if broken then return broken end", ""),
+    "cursor compare": (
+        a_late_commit,
+        apply,
+        "_COMMIT",
+        "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end",
+        "",
+    ),
+    "ids check in commit": (
+        a_mirrored_log,
+        apply,
+        "_COMMIT",
+        "if #strange > 0 then return {3, strange} end",
+        "",
+    ),
+    "plan before commit": (
+        a_ranking_of_another_type,
+        apply,
+        "_COMMIT",
+        "if broken then return broken end",
+        "",
+    ),
     "ids check in append": (
         an_event_appended_twice,
         log,
@@ -101,7 +137,9 @@ def test_with_all_gates_the_checker_is_green(server: Server, stream: Stream, gat
 
 
 @pytest.mark.parametrize("gate", SCENARIOS)
-def test_without_a_gate_the_checker_is_red(server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch, gate: str) -> None:
+def test_without_a_gate_the_checker_is_red(
+    server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch, gate: str
+) -> None:
     scenario, module, name, guard, without = SCENARIOS[gate]
     whole = getattr(module, name)
     assert whole.text.count(guard) == 1
@@ -118,7 +156,9 @@ def test_without_a_gate_the_checker_is_red(server: Server, stream: Stream, monke
 
 
 class Naive:
-    """Counts what its gate lets through, and keeps no cursor. gate: xack (XACK returned 1) or ledger (the event ID is new)."""
+    """Counts what its gate lets through, and keeps no cursor. gate: xack (XACK returned 1) or ledger (the
+    event ID is new).
+    """
 
     def __init__(self, server: Server, stream: Stream, gate: str) -> None:
         self.client, self.gate, self.log = server.client, gate, stream.keys[0].log
@@ -144,12 +184,20 @@ class Naive:
         raw = self.client.hget(states, clip)
         state = json.loads(raw) if raw else {"applied": 0, "views": 0, "category": category}
         is_new = raw is None
-        state = {"applied": state["applied"] + 1, "views": state["views"] + event["views"], "category": category}
+        state = {
+            "applied": state["applied"] + 1,
+            "views": state["views"] + event["views"],
+            "category": category,
+        }
         self.client.hset(states, clip, json.dumps(state))
         for key in (self.view.key(0, "most"), self.view.key(0, "most", category)):
             self.client.zadd(key, {clip: -state["applied"]})
         row = json.loads(self.client.hget(sums, category) or b'{"clips":0,"applied":0,"views":0}')
-        row = {"clips": row["clips"] + is_new, "applied": row["applied"] + 1, "views": row["views"] + event["views"]}
+        row = {
+            "clips": row["clips"] + is_new,
+            "applied": row["applied"] + 1,
+            "views": row["views"] + event["views"],
+        }
         self.client.hset(sums, category, json.dumps(row))
 
 
@@ -207,7 +255,9 @@ def a_ghost(naive: Naive) -> None:
 def test_consumers_with_another_gate_turn_the_checker_red(
     server: Server, stream: Stream, gate: str, hazard: Callable[[Naive], None], is_sound: bool
 ) -> None:
-    stream.append([observation(views=n, minute=n, clip=f"clip-{n % 4}", category=f"c{n % 2}") for n in range(12)])
+    stream.append(
+        [observation(views=n, minute=n, clip=f"clip-{n % 4}", category=f"c{n % 2}") for n in range(12)]
+    )
     hazard(Naive(server, stream, gate))
     assert (check_view(held(server, stream)) == []) is is_sound
 
@@ -219,15 +269,23 @@ def test_consumers_with_another_gate_turn_the_checker_red(
     ("tamper", "said"),
     [
         (
-            lambda client, keys, view: client.hset(view.key(0, "states"), "clip-1", '{"applied":4,"views":26.0,"category":"c0"}'),
+            lambda client, keys, view: client.hset(
+                view.key(0, "states"), "clip-1", '{"applied":4,"views":26.0,"category":"c0"}'
+            ),
             "clip-1",
         ),
         (lambda client, keys, view: client.zadd(view.key(0, "most", "c9"), {"x": 1}), "most:c9"),
         (lambda client, keys, view: client.hset(keys.cursor(GROUP), "checksum", 7), "checksum 7"),
         (lambda client, keys, view: client.hset(keys.cursor(GROUP), "position", "5-5"), "does not hold"),
         (lambda client, keys, view: client.hset(keys.dead(GROUP), "5-5", "why"), "dead 5-5"),
-        (lambda client, keys, view: client.xdel(keys.log, client.xrange(keys.log)[3][0]), "1 entries are gone"),
-        (lambda client, keys, view: client.hset(keys.ids, b"12345678", b"1234567890"), "no event of the log explains"),
+        (
+            lambda client, keys, view: client.xdel(keys.log, client.xrange(keys.log)[3][0]),
+            "1 entries are gone",
+        ),
+        (
+            lambda client, keys, view: client.hset(keys.ids, b"12345678", b"1234567890"),
+            "no event of the log explains",
+        ),
         (lambda client, keys, view: client.hdel(keys.ids, client.hkeys(keys.ids)[0]), "ids has no row"),
         (lambda client, keys, view: client.expire(keys.meta, 900), "time to live"),
         (lambda client, keys, view: client.set(keys.log + ":mine", 1), "nobody knows the key"),
@@ -235,7 +293,9 @@ def test_consumers_with_another_gate_turn_the_checker_red(
         (lambda client, keys, view: client.xreadgroup(GROUP, "owner", {keys.log: ">"}), "pending"),
     ],
 )
-def test_the_checker_names_what_was_tampered_with(server: Server, stream: Stream, tamper: Callable[..., Any], said: str) -> None:
+def test_the_checker_names_what_was_tampered_with(
+    server: Server, stream: Stream, tamper: Callable[..., Any], said: str
+) -> None:
     fill(stream)
     consume(server, stream, Counting())
     assert check(held(server, stream)) == []
@@ -258,7 +318,9 @@ def test_a_state_in_between_is_judged_by_its_prefix(server: Server, stream: Stre
     assert any("the log ends at" in sentence for sentence in check(between))
 
 
-def test_acknowledged_events_are_there_once_and_nothing_else_is(server: Server, stream: Stream, tmp_path: Path) -> None:
+def test_acknowledged_events_are_there_once_and_nothing_else_is(
+    server: Server, stream: Stream, tmp_path: Path
+) -> None:
     fill(stream, count=2)
     server.client.copy(stream.keys[0].log, "other")
     names = ["clip-0:0:0", "clip-1:1:1"]
@@ -274,7 +336,9 @@ def test_acknowledged_events_are_there_once_and_nothing_else_is(server: Server, 
     assert len(acks) == 4
     assert check_acks(now, acks) == ["event 'lost' was acknowledged at level disk and is not in the log"]
     assert check_acks(now, acks, may_lose=["disk"]) == []
-    assert check_acks(now, acks[1:], may_lose=["disk"]) == ["event 'clip-0:0:0' is in the log and nobody sent it"]
+    assert check_acks(now, acks[1:], may_lose=["disk"]) == [
+        "event 'clip-0:0:0' is in the log and nobody sent it"
+    ]
     raw_append(server, stream, stream.read(0)[0].event)
     assert any("2 times" in sentence for sentence in check_acks([held(server, stream)], acks))
 

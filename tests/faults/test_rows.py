@@ -1,4 +1,6 @@
-"""Every row of the fault matrix, in its short form: `make chaos` plays them at full length, this file in a minute."""
+"""Every row of the fault matrix, in its short form: `make chaos` plays them at full length, this file in a
+minute.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def nursery() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("row", [ROWS[number] for number in sorted(ROWS)], ids=lambda row: row.name)
 def test_fault(row: Row) -> None:
-    """The seed is printed; AURASTREAM_TEST_SEED takes it back, and so does make chaos SEED=n for the long form."""
+    """The seed is printed; AURASTREAM_TEST_SEED takes it back, and so does make chaos SEED=n for the long
+    form.
+    """
     seed = int(os.environ.get("AURASTREAM_TEST_SEED", random.randrange(10**6)))
     began = time.monotonic()
     with Run(seed) as run:

@@ -1,7 +1,8 @@
 """
 Row 33: a rolling upgrade of workers and producers, one at a time, on one stream.
 
-    old producer, old worker -> a new worker joins -> a new producer joins: the old worker stops where version 2 begins, with a
+    old producer, old worker -> a new worker joins -> a new producer joins: the old worker stops where version
+        2 begins, with a
     sentence -> it is ended (TERM, or kill -9) -> the new one has it all -> the old producer goes on meanwhile
 
 By lease and by group alike. The judge folds the log's JSON itself, both versions of it, without the upcaster.
@@ -19,12 +20,21 @@ import msgspec
 import pytest
 
 from aurastream.projections import Consumer, check
-from aurastream.projections.memory import MemoryView
+from aurastream.projections.engine.memory import MemoryView
 from aurastream.streams import Server, UnknownEventVersion, open_stream
 from tests.faults import build_new, build_old
 from tests.faults.harness import STREAM, Run, Worker
 from tests.faults.rows import row
-from tests.invariants import Held, as_pair, canonical_entries, check_acks, compare, every_partition, fold, read_entry
+from tests.invariants import (
+    Held,
+    as_pair,
+    canonical_entries,
+    check_acks,
+    compare,
+    every_partition,
+    fold,
+    read_entry,
+)
 from tests.invariants import Reading as Read
 from tests.servers import until
 
@@ -58,14 +68,23 @@ def _upgrade(run: Run, kind: str) -> None:
     until(lambda: _has_met(old), "the old worker to meet version 2")
     _glimpse(run, client)
     if not old.is_alive():
-        run.find("the old worker ended by itself: it must wait for the new one, and be of use to its other partitions")
+        run.find(
+            "the old worker ended by itself: it must wait for the new one, and be of use to its other "
+            "partitions"
+        )
     if run.dice.random() < 0.5:
         old.kill()
         run.tell(killed=1)
     else:
         report = old.end()
         run.tell(ended=1, refused_by_the_old=report["troubles"].get("UnknownEventVersion", 0))
-        run.find(*[f"the old worker ran into {name}" for name in report["troubles"] if name != "UnknownEventVersion"])
+        run.find(
+            *[
+                f"the old worker ran into {name}"
+                for name in report["troubles"]
+                if name != "UnknownEventVersion"
+            ]
+        )
     at = _read(client)
     until(lambda: _read(client) > at + 200, "the new worker to take over")
     for producer in (before, after):
@@ -80,7 +99,10 @@ def _has_met(worker: Worker) -> bool:
 
 
 def _owners(client: Any) -> set[bytes]:
-    return {client.hget(f"aura:{{{STREAM}.{n}}}:lease:counting", "owner") for n in range(PARTITIONS)} - {None, b""}
+    return {client.hget(f"aura:{{{STREAM}.{n}}}:lease:counting", "owner") for n in range(PARTITIONS)} - {
+        None,
+        b"",
+    }
 
 
 def _events(client: Any) -> int:
@@ -88,7 +110,9 @@ def _events(client: Any) -> int:
 
 
 def _read(client: Any) -> int:
-    return sum(int(client.hget(f"aura:{{{STREAM}.{n}}}:cursor:counting", "read") or 0) for n in range(PARTITIONS))
+    return sum(
+        int(client.hget(f"aura:{{{STREAM}.{n}}}:cursor:counting", "read") or 0) for n in range(PARTITIONS)
+    )
 
 
 def readings(held: Held) -> list[Read]:
@@ -115,7 +139,9 @@ def difference(held: Held) -> list[str]:
     cursor = held.cursor
     every = readings(held)
     canonical, told = canonical_entries(held, every)
-    passed = [reading for reading in every if as_pair(reading.position) <= as_pair(cursor.get("position", ""))]
+    passed = [
+        reading for reading in every if as_pair(reading.position) <= as_pair(cursor.get("position", ""))
+    ]
     wanted = fold(passed, canonical, dict(held.log))
     counts = [
         f"{held.where}: the cursor says {name} {cursor.get(name, 0)}, the log says {count}"
@@ -139,7 +165,10 @@ def _judge(run: Run, url: str, client: Any) -> None:
         versions.update(2 if b'"version":2' in fields[b"event"] else 1 for _, fields in held.log)
     if not (versions[1] and versions[2]):
         run.find(f"the log has versions {dict(versions)}, not both")
-    plain = [Held(held.stream, held.partition, [(position, _as_first(fields)) for position, fields in held.log]) for held in helds]
+    plain = [
+        Held(held.stream, held.partition, [(position, _as_first(fields)) for position, fields in held.log])
+        for held in helds
+    ]
     run.find(*check_acks(plain, run.acks()))
     run.tell(first=versions[1], second=versions[2])
     server = Server(url)
@@ -160,7 +189,9 @@ def _judge(run: Run, url: str, client: Any) -> None:
         with pytest.raises(UnknownEventVersion, match="the events stay in the log until then"):
             Consumer(server, [build_old.Counting()], lambda: [stream]).run(until_idle=True)
         for held in every_partition(client):
-            run.find(*[f"folded by the old one as far as it goes: {sentence}" for sentence in difference(held)[:5]])
+            run.find(
+                *[f"folded by the old one as far as it goes: {sentence}" for sentence in difference(held)[:5]]
+            )
         Consumer(server, [build_new.Counting()], lambda: [stream]).run(until_idle=True)
         for held in every_partition(client):
             run.find(*[f"gone on with by the new one: {sentence}" for sentence in difference(held)[:5]])

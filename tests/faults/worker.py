@@ -4,14 +4,16 @@ A worker as a process of its own: folds the Counting view of one stream until SI
     python -m tests.faults.worker --url U --stream S --report FILE [--kind owner|reader] ..
     python -m tests.faults.worker --nursery        forks such workers: a line of JSON arguments in, a pid out
 
-owner    streams.leases.Leases and projections.apply.Applier over blocking wires: claims, commits under its epoch, drops what is fenced
+owner    streams.leases.Leases and projections.apply.Applier over blocking wires: claims, commits under its
+         epoch, drops what is fenced
 reader   projections.Consumer, by consumer group, without a lease
 
---projection MODULE:CLASS is another build's: its own event types, upcasters and fold. What a worker runs into is written at once to
-FILE's .troubles.
+--projection MODULE:CLASS is another build's: its own event types, upcasters and fold. What a worker runs into
+is written at once to FILE's .troubles.
 
---break WHERE:N:HOW ends (KILL) or stops (STOP) an owner at its Nth commit: before it is sent, in it (sent, not answered), after its
-answer. The report, a JSON object, is written at the end: commits, refusals by kind, takeovers, and what it ran into on the way.
+--break WHERE:N:HOW ends (KILL) or stops (STOP) an owner at its Nth commit: before it is sent, in it (sent,
+not answered), after its answer. The report, a JSON object, is written at the end: commits, refusals by kind,
+takeovers, and what it ran into on the way.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from aurastream.projections import Consumer, Projection, apply
-from aurastream.projections.apply import Applier, Fenced
+from aurastream.projections import Consumer, Projection
+from aurastream.projections.engine import apply
+from aurastream.projections.engine.apply import Applier, Fenced
 from aurastream.streams import Server, Stream, StreamError, connection, open_stream
 from aurastream.streams.connection import LOST, Wire, is_passing
 from aurastream.streams.leases import Claim, Leases
@@ -73,7 +76,9 @@ class Report:
         Applier.commit = watched  # type: ignore[method-assign]
 
     def ran_into(self, error: Exception) -> None:
-        word = str(error).split(" ", maxsplit=1)[0] if isinstance(error, ResponseError) else type(error).__name__
+        word = (
+            str(error).split(" ", maxsplit=1)[0] if isinstance(error, ResponseError) else type(error).__name__
+        )
         self.troubles[word] = self.troubles.get(word, 0) + 1
         if self.troubles[word] == 1:
             self._path.with_suffix(".troubles").write_text(" ".join(sorted(self.troubles)))
@@ -90,9 +95,13 @@ class Owner:
         self.server, self.stream = patient_stream(options.url, options.stream)
         self.leases = Leases(lease_ms=options.lease_ms)
         self.projection = named(options.projection)
-        self.claims = [Claim(self.projection.name, options.stream, partition) for partition in range(self.stream.partitions)]
+        self.claims = [
+            Claim(self.projection.name, options.stream, partition)
+            for partition in range(self.stream.partitions)
+        ]
         self.appliers = {
-            claim: Applier(self.projection, self.stream, claim.partition, batch_max=options.batch_max) for claim in self.claims
+            claim: Applier(self.projection, self.stream, claim.partition, batch_max=options.batch_max)
+            for claim in self.claims
         }
         self.wires: dict[str, Wire] = {}
         self.read_to: dict[Claim, str] = {}
@@ -135,7 +144,9 @@ class Owner:
                 self.steps(applier, applier.settle())
                 self.read_to[claim] = applier.cursor.position
             after = self.read_to.get(claim) or "0-0"
-            (raw,) = self.ask(applier.keys.log, [("XRANGE", applier.keys.log, f"({after}", "+", "COUNT", applier.batch_max)])
+            (raw,) = self.ask(
+                applier.keys.log, [("XRANGE", applier.keys.log, f"({after}", "+", "COUNT", applier.batch_max)]
+            )
             if isinstance(raw, Exception):
                 raise raw
             if raw:
@@ -225,7 +236,12 @@ def read(options: argparse.Namespace, report: Report, is_over: Any) -> None:
     while not is_over():
         try:
             server, stream = patient_stream(options.url, options.stream)
-            consumer = Consumer(server, [named(options.projection)], lambda stream=stream: [stream], batch_max=options.batch_max)  # type: ignore[misc]
+            consumer = Consumer(
+                server,
+                [named(options.projection)],
+                lambda stream=stream: [stream],
+                batch_max=options.batch_max,
+            )  # type: ignore[misc]
             consumer.run(is_over)
         except (*LOST, ResponseError, StreamError) as error:
             report.ran_into(error)

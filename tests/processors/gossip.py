@@ -1,4 +1,6 @@
-"""Processors for the test of erasures: one that tells all it saw in its exception, one that derives a personal event."""
+"""Processors for the test of erasures: one that tells all it saw in its exception, one that derives a
+personal event.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Gossip(Processor):
     def handle(self, event: Any, attempt: Attempt) -> None:
         if event.title:
             raise ValueError(
-                f"no luck with {event.title} / {event.title.upper()} / {event.title[3:]!r} by {event.channel}: {attempt.source}"
+                f"no luck with {event.title} / {event.title.upper()} / {event.title[3:]!r} by "
+                f"{event.channel}: {attempt.source}"
             )
 
 

@@ -1,4 +1,6 @@
-"""A stranger's package: events and projections of their own, from a wheel of theirs or a module beside them, without a fork of ours."""
+"""A stranger's package: events and projections of their own, from a wheel of theirs or a module beside them,
+without a fork of ours.
+"""
 
 from __future__ import annotations
 
@@ -59,31 +61,53 @@ Purses.upcasters = UPCASTERS
 def tip(number: int, streamer: str, cents: int) -> str:
     at = f"2026-04-15T12:00:{number:02}Z"
     return json.dumps(
-        {"type": "tip.received", "event_id": f"t{number}", "subject": streamer, "occurred_at": at, "cents": cents, "version": 2}
+        {
+            "type": "tip.received",
+            "event_id": f"t{number}",
+            "subject": streamer,
+            "occurred_at": at,
+            "cents": cents,
+            "version": 2,
+        }
     )
 
 
 @pytest.fixture(scope="module")
-def foreign(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, dict[str, str]]]:
+def foreign(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Home, dict[str, str]]]:
     """A home, and the environment in which the stranger's wheel is installed."""
     directory = tmp_path_factory.mktemp("foreign")
     home = Home(nursery, directory / "home")
     try:
         yield (
             home,
-            {"PYTHONPATH": install(directory, "tipjar", {"tipjar/__init__.py": "", "tipjar/tips.py": TIPS}, {"tips": "tipjar.tips"})},
+            {
+                "PYTHONPATH": install(
+                    directory,
+                    "tipjar",
+                    {"tipjar/__init__.py": "", "tipjar/tips.py": TIPS},
+                    {"tips": "tipjar.tips"},
+                )
+            },
         )
     finally:
         home.close()
 
 
-def test_a_foreign_wheel_is_found_and_its_events_and_views_are_like_ours(foreign: tuple[Home, dict[str, str]]) -> None:
-    """Installing it is all: every verb knows its event type and its projection, in interpreters started from the shell."""
+def test_a_foreign_wheel_is_found_and_its_events_and_views_are_like_ours(
+    foreign: tuple[Home, dict[str, str]],
+) -> None:
+    """Installing it is all: every verb knows its event type and its projection, in interpreters started from
+    the shell.
+    """
     home, env = foreign
     home.hold()
     lines = [tip(n, f"streamer-{n % 2}", 50 * n) for n in range(10)]
 
-    appended = home.installed("append", "--stream", "tips", "--json", stdin="\n".join([*lines, lines[0]]), env=env).json()
+    appended = home.installed(
+        "append", "--stream", "tips", "--json", stdin="\n".join([*lines, lines[0]]), env=env
+    ).json()
     consumed = home.installed("run", "--until-idle", "--json", env=env).json()
     best = home.run("view", "purses", "--json", env=env).json()
     checked = home.run("check", "--json", env=env).json()
@@ -98,7 +122,9 @@ def test_a_foreign_wheel_is_found_and_its_events_and_views_are_like_ours(foreign
     assert "purses" in {part["projection"] for part in checked["checked"]}
 
 
-def test_without_the_package_its_events_are_refused_and_its_stream_is_kept(foreign: tuple[Home, dict[str, str]]) -> None:
+def test_without_the_package_its_events_are_refused_and_its_stream_is_kept(
+    foreign: tuple[Home, dict[str, str]],
+) -> None:
     """A worker of another deployment, which has never heard of tips, stops nothing and loses nothing."""
     home, env = foreign
     home.hold()
@@ -112,7 +138,12 @@ def test_without_the_package_its_events_are_refused_and_its_stream_is_kept(forei
     assert read.json()["projections"]["clips"] == 1
     assert (unknown.code, "no projection 'purses'" in unknown.err) == (2, True)
     home.run("run", "--stream", "kept", "--until-idle", env=env)
-    assert home.run("view", "purses", "streamer-1", "--stream", "kept", "--json", env=env).json()["state"]["cents"] == 70
+    assert (
+        home.run("view", "purses", "streamer-1", "--stream", "kept", "--json", env=env).json()["state"][
+            "cents"
+        ]
+        == 70
+    )
 
 
 def test_a_module_beside_you_is_taken_with_app(home: Home, tmp_path: Path) -> None:
@@ -120,9 +151,14 @@ def test_a_module_beside_you_is_taken_with_app(home: Home, tmp_path: Path) -> No
     (tmp_path / "tips.py").write_text(TIPS)
     home.hold()
 
-    assert home.run("--app", "tips", "append", "--stream", "tips", stdin=tip(1, "a", 5), cwd=tmp_path).code == 0
+    assert (
+        home.run("--app", "tips", "append", "--stream", "tips", stdin=tip(1, "a", 5), cwd=tmp_path).code == 0
+    )
     assert home.run("--app", "tips", "run", "--until-idle", cwd=tmp_path).code == 0
-    assert home.run("--app", "tips", "view", "purses", "a", "--json", cwd=tmp_path).json()["state"] == {"cents": 5, "tips": 1}
+    assert home.run("--app", "tips", "view", "purses", "a", "--json", cwd=tmp_path).json()["state"] == {
+        "cents": 5,
+        "tips": 1,
+    }
     assert home.run("--app", "tips", "check", cwd=tmp_path).code == 0
 
 
@@ -130,30 +166,56 @@ def test_old_versions_of_a_foreign_event_are_upcast(home: Home, tmp_path: Path) 
     """The log keeps what was written; the package says what it means today."""
     (tmp_path / "tips.py").write_text(TIPS)
     home.hold()
-    old = json.dumps({"type": "tip.received", "event_id": "old", "subject": "a", "occurred_at": "2026-04-15T12:00:00Z", "amount": 3})
+    old = json.dumps(
+        {
+            "type": "tip.received",
+            "event_id": "old",
+            "subject": "a",
+            "occurred_at": "2026-04-15T12:00:00Z",
+            "amount": 3,
+        }
+    )
 
     home.run("--app", "tips", "append", "--stream", "tips", stdin=old, cwd=tmp_path)
     home.run("--app", "tips", "run", "--until-idle", cwd=tmp_path)
 
-    assert home.run("--app", "tips", "view", "purses", "a", "--json", cwd=tmp_path).json()["state"] == {"cents": 300, "tips": 1}
+    assert home.run("--app", "tips", "view", "purses", "a", "--json", cwd=tmp_path).json()["state"] == {
+        "cents": 300,
+        "tips": 1,
+    }
 
 
-OURS = "from aurastream.projections.clips import Clips\nfrom aurastream.projections import Projection\nimport msgspec\n"
+OURS = "from aurastream.projections.built_in.clips import Clips\nfrom aurastream.projections import Projection\nimport msgspec\n"
 BROKEN = {
     "no such module": (None, ["'plugin'", "No module named 'plugin'"]),
     "syntax": ("def broken(:", ["'plugin'", "SyntaxError"]),
     "raises": ("1 / 0", ["'plugin'", "ZeroDivisionError"]),
     "exits": ("import sys; sys.exit(0)", ["'plugin'", "SystemExit"]),
-    "name twice": (OURS + "class Other(Clips): pass", ["two projections are named 'clips'", "plugin.Other", "clips.Clips"]),
+    "name twice": (
+        OURS + "class Other(Clips): pass",
+        ["two projections are named 'clips'", "plugin.Other", "clips.Clips"],
+    ),
     "tag twice": (
-        "from aurastream.streams import Event\nclass Mine(Event, frozen=True, kw_only=True, tag='clip.views_observed'): pass",
+        "from aurastream.streams import Event\nclass Mine(Event, frozen=True, kw_only=True, "
+        "tag='clip.views_observed'): pass",
         ["two event types are named 'clip.views_observed'", "plugin.Mine", "ClipViewsObserved"],
     ),
-    "bad name": (OURS + "class State(msgspec.Struct, frozen=True): n: int\nclass P(Projection): name, state = 'No Name', State", ["P", "no projection name"]),
-    "not frozen": (OURS + "class State(msgspec.Struct): n: int\nclass P(Projection): name, state = 'p', State", ["P", "frozen=True"]),
+    "bad name": (
+        OURS
+        + "class State(msgspec.Struct, frozen=True): n: int\nclass P(Projection): name, state = 'No Name', "
+        "State",
+        ["P", "no projection name"],
+    ),
+    "not frozen": (
+        OURS + "class State(msgspec.Struct): n: int\nclass P(Projection): name, state = 'p', State",
+        ["P", "frozen=True"],
+    ),
     "no state": (OURS + "class P(Projection): name = 'p'", ["P", "state"]),
-    "cannot be made": (OURS + "class P(Projection):\n  name = 'p'\n  def __init__(self): raise OSError('no disk')", ["P", "no disk"]),
-}  # fmt: skip
+    "cannot be made": (
+        OURS + "class P(Projection):\n  name = 'p'\n  def __init__(self): raise OSError('no disk')",
+        ["P", "no disk"],
+    ),
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)

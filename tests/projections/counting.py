@@ -22,4 +22,6 @@ class Counting(Projection[Count]):
     totals = (Totals("all", of={"clips": 1, "applied": "applied", "views": "views"}, by="category"),)
 
     def apply(self, state: Count | None, event: ClipViewsObserved) -> Count:
-        return Count((state.applied if state else 0) + 1, (state.views if state else 0) + event.views, event.category)
+        return Count(
+            (state.applied if state else 0) + 1, (state.views if state else 0) + event.views, event.category
+        )

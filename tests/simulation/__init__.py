@@ -4,16 +4,21 @@ A deterministic simulation: the worker core against a server in memory that drop
     python -m tests.simulation SEED           replay one schedule, with what happened in it
     python -m tests.simulation --minutes N    run schedules for N minutes, from --first-seed on
 
-    memory.py   the server: the commands the product uses, over plain Python; the product's own .lua files run in Lua 5.1
+    memory.py   the server: the commands the product uses, over plain Python; the product's own .lua files run
+                in Lua 5.1
     world.py    time, the network and the faults; one thread, one random source
     actors.py   the workers (by group, and by lease) and a producer, driven as the real drivers drive them
-    schedule.py one schedule: run, heal, drain, and the invariant checker's pure functions over what the server holds
+    schedule.py one schedule: run, heal, drain, and the invariant checker's pure functions over what the
+    server holds
 
-Under test are the scripts, projections.apply.Applier, consumer.Flow, streams.leases.Leases, the append command and its retry rule.
+Under test are the scripts, projections.apply.Applier, consumer.Flow, streams.leases.Leases, the append
+command and its retry rule.
 Not here: sockets, redis-py, Faust, the disk; tests/faults has those, with real servers.
 
-Decision (2026-11): the server is a small one of our own (20 commands) with lupa's Lua 5.1, the Lua that Redis embeds. Refused:
-fakeredis[lua], a server to test clients against: here the whole state must be copied at any moment, so that a fail-over to an older
-copy can be played, and a script call may take no more than 0.05 ms for thousands of schedules a minute. The truth of ours is
-tests/simulation/test_memory.py: random commands and the scripts give the same answers here and on a real server.
+Decision (2026-11): the server is a small one of our own (20 commands) with lupa's Lua 5.1, the Lua that Redis
+embeds. Refused: fakeredis[lua], a server to test clients against: here the whole state must be copied at any
+moment, so that a fail-over to an older copy can be played, and a script call may take no more than 0.05 ms
+for thousands of schedules a minute. The truth of ours is
+tests/simulation/test_memory.py: random commands and the scripts give the same answers here and on a real
+server.
 """

@@ -14,7 +14,9 @@ from tests.simulation.schedule import Schedule, play
 
 def main() -> int:
     """1 when something was found, with the seeds that replay it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Replay a seed, or look for one that fails.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description="Replay a seed, or look for one that fails."
+    )
     parser.add_argument("seed", type=int, nargs="?", help="replay this schedule and tell its story")
     parser.add_argument("--minutes", type=float, help="run schedules for so long")
     parser.add_argument("--first-seed", type=int, default=1)

@@ -1,11 +1,16 @@
 """
-Who lives in the simulated world: workers and producers, each driving the product's generators as its real driver does.
+Who lives in the simulated world: workers and producers, each driving the product's generators as its real
+driver does.
 
-    reader     consumer.Flow.steps, by consumer group, without a lease         as projections/consumer.py drives it
-    owner      streams.leases.Leases and Applier.catch_up / take, with epochs  as the worker of processors/ drives it
-    producer   streams.Stream.appending, and the rule of connection.retried: passing faults repeat the same command
+    reader     consumer.Flow.steps, by consumer group, without a lease         as projections/consumer.py
+               drives it
+    owner      streams.leases.Leases and Applier.catch_up / take, with epochs  as the worker of processors/
+               drives it
+    producer   streams.Stream.appending, and the rule of connection.retried: passing faults repeat the same
+               command
 
-A connection that is lost ends the request; whoever asked connects again, loads the scripts, and starts from the cursor.
+A connection that is lost ends the request; whoever asked connects again, loads the scripts, and starts from
+the cursor.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from aurastream.projections.apply import Applier, Fenced
-from aurastream.projections.consumer import Flow
+from aurastream.projections.engine.apply import Applier, Fenced
+from aurastream.projections.engine.consumer import Flow
 from aurastream.streams import Codec, Event, Settings, Stream
 from aurastream.streams.connection import LOST, Script, is_passing
 from aurastream.streams.groups import as_pair
@@ -81,8 +86,12 @@ class Owner:
     def __init__(self, stream: Stream, name: str, batch_max: int, dice: random.Random) -> None:
         self.leases = Leases(name, LEASE_MS_MIN)
         self._stream, self._dice = stream, dice
-        self._claims = [Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)]
-        self._appliers = {claim: Applier(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims}
+        self._claims = [
+            Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)
+        ]
+        self._appliers = {
+            claim: Applier(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims
+        }
         self._read_to: dict[Claim, str] = {}  # where the transport believes to be; a hint
 
     def life(self, now: Callable[[], float]) -> Life:
@@ -107,7 +116,9 @@ class Owner:
             yield Sleep(self._dice.uniform(1, 40))
 
     def _work(self, claim: Claim) -> Life:
-        """Continue at the cursor when newly claimed, else take what the transport brings, overlapping as it may be."""
+        """Continue at the cursor when newly claimed, else take what the transport brings, overlapping as it
+        may be.
+        """
         if claim not in self.leases.held:
             return
         applier, epoch = self._appliers[claim], self.leases.held[claim]
@@ -143,8 +154,12 @@ def _routed(asking: Any) -> Life:
         answers = (yield Ask([command for _, command in routed])) if routed else []
 
 
-def producer(stream: Stream, batches: list[list[Event]], dice: random.Random, heard: Callable[[str, str], None]) -> Life:
-    """Append the batches one after the other, repeating each until it is answered or given up; heard: event ID, outcome."""
+def producer(
+    stream: Stream, batches: list[list[Event]], dice: random.Random, heard: Callable[[str, str], None]
+) -> Life:
+    """Append the batches one after the other, repeating each until it is answered or given up; heard: event
+    ID, outcome.
+    """
     for batch in batches:
         # One call may be of several partitions; each is whole or absent, and the answer is to all of them.
         outcome = yield from _append(stream, batch, dice)

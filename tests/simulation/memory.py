@@ -1,10 +1,12 @@
 """
 A server in memory: the Redis commands the product uses, and its Lua scripts as they are.
 
-    memory.run([(b"HSET", ..), ..]) -> answers as a Wire gives them: bytes, integers, lists, None, an error as a value
+    memory.run([(b"HSET", ..), ..]) -> answers as a Wire gives them: bytes, integers, lists, None, an error as
+        a value
 
-Always true: a command is whole or an error that changed nothing; a script that fails keeps what it wrote before, as on a server.
-``copy`` is the whole state, for a fail-over. The clock is a number that somebody else moves.
+Always true: a command is whole or an error that changed nothing; a script that fails keeps what it wrote
+before, as on a server. ``copy`` is the whole state, for a fail-over. The clock is a number that somebody else
+moves.
 """
 
 from __future__ import annotations
@@ -53,7 +55,12 @@ class Log:
 
     def copy(self) -> Log:
         log = Log()
-        log.positions, log.entries, log.last, log.added = list(self.positions), list(self.entries), self.last, self.added
+        log.positions, log.entries, log.last, log.added = (
+            list(self.positions),
+            list(self.entries),
+            self.last,
+            self.added,
+        )
         log.groups = {name: group.copy() for name, group in self.groups.items()}
         return log
 
@@ -101,7 +108,9 @@ class Memory:
         """One command, or its error raised."""
         method = COMMANDS.get(words[0])
         if method is None:
-            raise ResponseError(f"the server in memory has no command {words[0]!r}: add it to tests/simulation/memory.py")
+            raise ResponseError(
+                f"the server in memory has no command {words[0]!r}: add it to tests/simulation/memory.py"
+            )
         return method(self, words[1:])
 
     def _of(self, key: bytes, kind: type) -> Any:
@@ -238,7 +247,9 @@ class Memory:
         else:
             position = _position(words[1], 0)
             if position <= found.last:
-                raise ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
+                raise ResponseError(
+                    "The ID specified in XADD is equal or smaller than the target stream top item"
+                )
         found.last = position
         found.added += 1
         name = b"%d-%d" % position
@@ -310,7 +321,16 @@ class Memory:
         if found is None:
             raise ResponseError("no such key")
         last = b"%d-%d" % found.last
-        return [b"length", len(found.entries), b"last-generated-id", last, b"entries-added", found.added, b"groups", len(found.groups)]
+        return [
+            b"length",
+            len(found.entries),
+            b"last-generated-id",
+            last,
+            b"entries-added",
+            found.added,
+            b"groups",
+            len(found.groups),
+        ]
 
     def _xack(self, words: list[bytes]) -> int:
         found = self._of(words[0], Log)
@@ -346,10 +366,14 @@ COMMANDS: dict[bytes, Callable[[Memory, list[bytes]], Any]] = {
 
 
 class Lua:
-    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson. One runtime for all servers of the process."""
+    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson. One runtime for all servers of
+    the process.
+    """
 
     def __init__(self) -> None:
-        self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=True, register_eval=False, register_builtins=False)
+        self._lua = LuaRuntime(
+            encoding=None, unpack_returned_tuples=True, register_eval=False, register_builtins=False
+        )
         self._compiled: dict[str, Any] = {}
         self._server: Memory | None = None
         names = self._lua.globals()
@@ -371,7 +395,10 @@ class Lua:
     def _call(self, *words: Any) -> Any:
         assert self._server is not None
         # A number reaches a command as Lua writes it: %.17g.
-        given = [word if isinstance(word, bytes) else (b"%d" % word if word == int(word) else b"%.17g" % word) for word in words]
+        given = [
+            word if isinstance(word, bytes) else (b"%d" % word if word == int(word) else b"%.17g" % word)
+            for word in words
+        ]
         return self._to_lua(self._server.call(given))
 
     def _pcall(self, *words: Any) -> Any:
@@ -391,7 +418,10 @@ class Lua:
 
     def _decode(self, text: bytes) -> Any:
         content = json.loads(text)
-        flat = {str(name).encode(): value.encode() if isinstance(value, str) else value for name, value in content.items()}
+        flat = {
+            str(name).encode(): value.encode() if isinstance(value, str) else value
+            for name, value in content.items()
+        }
         return self._lua.table_from(flat)
 
 

@@ -1,8 +1,9 @@
 """
 One schedule: a seed's world lives through its faults, heals, drains, and is judged.
 
-Judged by tests/invariants.py, over what the server in memory holds: I1 to I3 and I5 at the end, I4 at moments of the run; that
-nobody stopped with an error; and that everything was applied within DRAIN_MS of the last fault.
+Judged by tests/invariants.py, over what the server in memory holds: I1 to I3 and I5 at the end, I4 at moments
+of the run; that nobody stopped with an error; and that everything was applied within DRAIN_MS of the last
+fault.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ def held_in(memory: Memory, partition: int) -> Held:
         tail = key.removeprefix(tag)
         held.kinds[tail] = KINDS[type(value)].decode()
         if isinstance(value, Log):
-            held.log = [(place.decode(), dict(zip(fields[::2], fields[1::2], strict=True))) for place, fields in value.entries]
+            held.log = [
+                (place.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+                for place, fields in value.entries
+            ]
             held.added = value.added
             held.pending = {group.decode(): len(found.pending) for group, found in value.groups.items()}
         elif isinstance(value, Ranked):
@@ -133,12 +137,27 @@ class _Play:
             self.workers.append(self.world.start(name, life))
             return
         for partition in range(self.partitions):
-            self.workers.append(self.world.start(f"{name}/{partition}", reader(self.stream, partition, batch_max, self.dice)))
+            self.workers.append(
+                self.world.start(f"{name}/{partition}", reader(self.stream, partition, batch_max, self.dice))
+            )
 
     def _misfortune(self) -> None:
         dice = self.dice
-        kinds = (self._kill, self._kill, self._pause, self._pause, self._copy, self._copy, self._fail_over, self._flush,
-                 self._meddle, self._meddle, self._mirror, self._glimpse, self._glimpse)  # fmt: skip
+        kinds = (
+            self._kill,
+            self._kill,
+            self._pause,
+            self._pause,
+            self._copy,
+            self._copy,
+            self._fail_over,
+            self._flush,
+            self._meddle,
+            self._meddle,
+            self._mirror,
+            self._glimpse,
+            self._glimpse,
+        )
         dice.choice(kinds)()
 
     def _living(self) -> list[Actor]:
@@ -166,8 +185,12 @@ class _Play:
         """To a copy from before, log and view together; its clock may be behind or ahead."""
         copy = self.dice.choice(self.copies) if self.copies else Memory()
         self.copies = []
-        again_ms = copy.now_ms - self.world.server.now_ms  # its clock is where it was when copied: positions come back
-        skew_ms = self.dice.choice((0.0, again_ms, -self.dice.uniform(0, 2_000), self.dice.uniform(0, 100_000)))
+        again_ms = (
+            copy.now_ms - self.world.server.now_ms
+        )  # its clock is where it was when copied: positions come back
+        skew_ms = self.dice.choice(
+            (0.0, again_ms, -self.dice.uniform(0, 2_000), self.dice.uniform(0, 100_000))
+        )
         self.has_failed_over = True
         self.world.tell("failed over", f"clock {skew_ms:+.0f} ms")
         self.world.fail_over(copy, skew_ms)
@@ -200,7 +223,9 @@ class _Play:
             fields = self.dice.choice(entries)[1]
         else:
             raw = self.stream.codec.encode(
-                ClipViewsObserved(event_id=f"raw{len(entries)}", subject=CLIPS[0], occurred_at=NOON, views=7, category="raw")
+                ClipViewsObserved(
+                    event_id=f"raw{len(entries)}", subject=CLIPS[0], occurred_at=NOON, views=7, category="raw"
+                )
             )
             fields = [b"event", raw, b"crc32", b"%d" % crc32(raw)]
         self.world.tell("mirrored", log)
@@ -223,8 +248,12 @@ class _Play:
                 self._find([f"{actor.name} stopped: {type(actor.trouble).__name__}: {actor.trouble}"])
         if not is_done:
             self._find([f"not everything was applied {DRAIN_MS / 1000:.0f} s after the last fault"])
-        # A reader that starts puts the group in line with the cursor; until then pending entries are only untidy.
-        tidy = [world.start("tidy", reader(self.stream, partition, 100, self.dice)) for partition in range(self.partitions)]
+        # A reader that starts puts the group in line with the cursor; until then pending entries are only
+        # untidy.
+        tidy = [
+            world.start("tidy", reader(self.stream, partition, 100, self.dice))
+            for partition in range(self.partitions)
+        ]
         world.run(lambda: all(actor.turn > 14 for actor in tidy), 300)
         helds = [held_in(world.server, partition) for partition in range(self.partitions)]
         for held in helds:

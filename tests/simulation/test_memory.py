@@ -1,4 +1,6 @@
-"""The server in memory answers as a real one does: random commands, and every script with the product's own calls."""
+"""The server in memory answers as a real one does: random commands, and every script with the product's own
+calls.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ return {n, packed, high, low, found, redis.call('HGET', KEYS[2], 'none'), redis.
 
 
 def random_command(dice: random.Random, sha: str) -> tuple[Any, ...]:
-    log, table, ranked = dice.choice(("log", "log", "log2")), dice.choice(("table", "table", "log")), dice.choice(("ranked", "table"))
+    log, table, ranked = (
+        dice.choice(("log", "log", "log2")),
+        dice.choice(("table", "table", "log")),
+        dice.choice(("ranked", "table")),
+    )
     position = dice.choice(("-", "+", "0", "5", "5-1", "7-3", "9"))
     field, member = dice.choice("abc"), dice.choice("xyz")
     group = dice.choice(("g", "h"))
@@ -33,14 +39,32 @@ def random_command(dice: random.Random, sha: str) -> tuple[Any, ...]:
             ("XADD", log, f"{dice.randrange(12)}-{dice.randrange(1, 4)}", "event", "e", "crc32", 7),
             ("XADD", log, f"{dice.randrange(12)}-{dice.randrange(1, 4)}", "event", "f", "crc32", 8),
             ("XLEN", log),
-            ("XRANGE", log, dice.choice((position.replace("+", "-"), f"({dice.randrange(9)}-1")), "+", "COUNT", dice.randrange(1, 5)),
+            (
+                "XRANGE",
+                log,
+                dice.choice((position.replace("+", "-"), f"({dice.randrange(9)}-1")),
+                "+",
+                "COUNT",
+                dice.randrange(1, 5),
+            ),
             ("XRANGE", log, "-", position),
             ("XGROUP", "CREATE", log, group, dice.choice(("0", "5-1", "$")), "MKSTREAM"),
             ("XGROUP", "SETID", log, group, dice.choice(("0", "5-1", "$"))),
             ("XGROUP", "DESTROY", log, group),
             ("XGROUP", "DELCONSUMER", log, group, "owner"),
             ("XREADGROUP", "GROUP", group, "owner", "COUNT", dice.randrange(1, 4), "STREAMS", log, ">"),
-            ("XREADGROUP", "GROUP", group, "owner", "COUNT", dice.randrange(1, 4), "NOACK", "STREAMS", log, ">"),
+            (
+                "XREADGROUP",
+                "GROUP",
+                group,
+                "owner",
+                "COUNT",
+                dice.randrange(1, 4),
+                "NOACK",
+                "STREAMS",
+                log,
+                ">",
+            ),
             ("XACK", log, group, "5-1", "7-3", "3-1", "4-2"),
             ("HSET", table, field, dice.randrange(9), member, "v"),
             ("HSETNX", table, field, "once"),
@@ -101,7 +125,10 @@ def test_pending_entries_are_listed_alike(server: Server) -> None:
     for number in range(1, 6):
         for ask in (memory.answer, lambda command: answer_of(server.client, command)):
             ask(("XADD", "log", f"{number}-1", "a", "b"))
-    for command in (("XGROUP", "CREATE", "log", "g", "0"), ("XREADGROUP", "GROUP", "g", "owner", "COUNT", 4, "STREAMS", "log", ">")):
+    for command in (
+        ("XGROUP", "CREATE", "log", "g", "0"),
+        ("XREADGROUP", "GROUP", "g", "owner", "COUNT", 4, "STREAMS", "log", ">"),
+    ):
         assert memory.answer(command) == answer_of(server.client, command)
     for command in (("XPENDING", "log", "g", "-", "3-1", 10), ("XPENDING", "log", "g", "-", "+", 2)):
         ours, theirs = memory.answer(command), answer_of(server.client, command)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from aurastream.projections import apply
-from aurastream.streams import log
+from aurastream.projections.engine import apply
+from aurastream.streams import stream as log
 from aurastream.streams.connection import Script
 from tests.simulation.schedule import play
 
@@ -28,7 +28,9 @@ def quiet() -> Any:
 
 
 def test_no_schedule_loses_or_doubles_an_event() -> None:
-    """The seeds are new in every run; a failing one is printed with its findings and replays: python -m tests.simulation SEED."""
+    """The seeds are new in every run; a failing one is printed with its findings and replays: python -m
+    tests.simulation SEED.
+    """
     first = int(os.environ.get("AURASTREAM_TEST_SEED", random.randrange(10**6))) * 1_000
     failed = {}
     for seed in range(first, first + SCHEDULES):
@@ -44,8 +46,14 @@ def test_a_seed_is_one_schedule_for_ever() -> None:
 
 
 def test_seeds_that_found_bugs_stay_sound() -> None:
-    """61: a group destroyed while it was being aligned. 105: a lease whose claim was never answered. 337: a group ahead of the cursor."""
-    failed = {seed: findings for seed in (61, 105, 107, 134, 257, 337, 374, 577) if (findings := play(seed).findings)}
+    """61: a group destroyed while it was being aligned. 105: a lease whose claim was never answered. 337: a
+    group ahead of the cursor.
+    """
+    failed = {
+        seed: findings
+        for seed in (61, 105, 107, 134, 257, 337, 374, 577)
+        if (findings := play(seed).findings)
+    }
     assert not failed
 
 

@@ -1,10 +1,12 @@
 """
 Time, the network and what goes wrong in them, all from one random source.
 
-    an actor is a generator: it yields Ask(commands) and is sent the answers, or Sleep(ms); a lost connection is raised in it
+    an actor is a generator: it yields Ask(commands) and is sent the answers, or Sleep(ms); a lost connection
+    is raised in it
 
-A request is executed when it arrives, which by seed is: as it should be; never; without its answer coming back; in part; again after
-the answer (doubled); or after the asker has given it up and asked again (a late duplicate). Nothing here runs in two threads, and
+A request is executed when it arrives, which by seed is: as it should be; never; without its answer coming
+back; in part; again after the answer (doubled); or after the asker has given it up and asked again (a late
+duplicate). Nothing here runs in two threads, and
 nothing asks the clock: the same seed gives the same run, event for event.
 """
 
@@ -48,7 +50,9 @@ class Actor:
         self.is_over = False
         self.trouble: Exception | None = None
         self.paused_until = 0.0
-        self.is_asking = self.is_cut_off = False  # waits for an answer; its connection is dead and it does not know yet
+        self.is_asking = self.is_cut_off = (
+            False  # waits for an answer; its connection is dead and it does not know yet
+        )
         self.turn = 0  # counts what it was given: an answer for an earlier turn comes too late
 
 
@@ -155,7 +159,11 @@ class World:
             self._arrive(there, commands, lambda answers: self._answer(actor, turn, back, answers))
         elif fate > 0.10:
             self.tell("slow", actor.name, _names(commands))
-            self._arrive(there + dice.random() * 300, commands, lambda answers: self._answer(actor, turn, back, answers))
+            self._arrive(
+                there + dice.random() * 300,
+                commands,
+                lambda answers: self._answer(actor, turn, back, answers),
+            )
         else:
             if fate <= 0.02:
                 self.tell("request lost", actor.name, _names(commands))
@@ -175,10 +183,17 @@ class World:
                 return
             self._lose(actor, turn, there + back)
 
-    def _arrive(self, ms: float, commands: list[tuple[Any, ...]], then: Callable[[list[Any]], None] = lambda answers: None) -> None:
+    def _arrive(
+        self,
+        ms: float,
+        commands: list[tuple[Any, ...]],
+        then: Callable[[list[Any]], None] = lambda answers: None,
+    ) -> None:
         self.under_way += 1
 
-        def arrive() -> None:  # at whatever server is the primary then: a virtual address delivers to whoever is there
+        def arrive() -> (
+            None
+        ):  # at whatever server is the primary then: a virtual address delivers to whoever is there
             self.under_way -= 1
             then(self.server.run(commands))
 

@@ -23,9 +23,9 @@ from aurastream.streams import (
     Stream,
     UnknownOutcome,
     VersionConflict,
-    log,
     open_stream,
 )
+from aurastream.streams import stream as log
 from tests.facts import NOON, dump, observation
 from tests.servers import CuttingProxy, ServerProcess
 
@@ -39,7 +39,11 @@ def test_an_event_appended_twice_is_one_entry_at_one_position(server: Server, st
     first = stream.append([observation(event_id="e1")])
     again = stream.append([observation(event_id="e1"), observation(event_id="e2", minute=1)])
 
-    assert [item.outcome for item in (*first, *again)] == [Outcome.APPENDED, Outcome.DUPLICATE, Outcome.APPENDED]
+    assert [item.outcome for item in (*first, *again)] == [
+        Outcome.APPENDED,
+        Outcome.DUPLICATE,
+        Outcome.APPENDED,
+    ]
     assert again[0].position == first[0].position
     assert entries(server, stream) == 2
 
@@ -52,7 +56,9 @@ def test_the_same_id_twice_in_one_batch_is_one_entry(server: Server, stream: Str
     assert entries(server, stream) == 1
 
 
-def test_two_ids_with_one_digest_are_two_events(server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ids_with_one_digest_are_two_events(
+    server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The index holds digests; equality is decided on the entries."""
     monkeypatch.setattr(log, "field_of", lambda event_id: b"12345678")
 
@@ -85,7 +91,9 @@ def test_an_event_from_the_day_after_tomorrow_is_refused(stream: Stream) -> None
 
 
 def test_what_is_no_time_at_all_is_refused_like_a_wrong_one(server: Server, stream: Stream) -> None:
-    """A struct checks no types: text that JSON would make a time again is still not what the event says it is."""
+    """A struct checks no types: text that JSON would make a time again is still not what the event says it
+    is.
+    """
     odd = msgspec.structs.replace(observation(event_id="e2"), occurred_at="2026-04-15T12:00:00Z")
 
     with pytest.raises(InvalidEvent, match=r"number 2 .*no datetime"):
@@ -106,7 +114,9 @@ def test_order_holds_in_batches_larger_than_a_script_call(server: Server, stream
 
 
 @pytest.mark.parametrize("which", ["log", "ids", "meta", "versions"])
-def test_a_key_of_another_type_fails_before_anything_is_written(server: Server, stream: Stream, which: str) -> None:
+def test_a_key_of_another_type_fails_before_anything_is_written(
+    server: Server, stream: Stream, which: str
+) -> None:
     server.client.set(getattr(stream.keys[0], which), "mine")
     before = dump(server)
 
@@ -150,7 +160,9 @@ def test_of_two_claims_at_the_same_version_one_wins_and_its_retry_is_a_duplicate
 
 
 @pytest.mark.parametrize("cuts", [1, 5])
-def test_a_lost_reply_leaves_one_entry(running: ServerProcess, server: Server, stream: Stream, cuts: int) -> None:
+def test_a_lost_reply_leaves_one_entry(
+    running: ServerProcess, server: Server, stream: Stream, cuts: int
+) -> None:
     """redis-py's default would resend silently and leave cuts + 1 entries."""
     proxy = CuttingProxy(running.url)
     through = open_stream(Server(proxy.url), stream.name, settings=Settings(partitions=1))
@@ -194,7 +206,9 @@ def test_scripts_forgotten_by_the_server_are_loaded_again(server: Server, stream
     assert stream.append([observation(event_id="e2", minute=1)])[0].outcome is Outcome.APPENDED
 
 
-def test_replica_acknowledgement_needs_a_replica_and_vouches_for_duplicates_too(server: Server, stream: Stream) -> None:
+def test_replica_acknowledgement_needs_a_replica_and_vouches_for_duplicates_too(
+    server: Server, stream: Stream
+) -> None:
     asking = open_stream(server, stream.name, settings=Settings(partitions=1, ack=Ack.REPLICA, wait_ms=50))
 
     for _ in range(2):
@@ -202,7 +216,9 @@ def test_replica_acknowledgement_needs_a_replica_and_vouches_for_duplicates_too(
             asking.append([observation()])
 
     assert entries(server, stream) == 1
-    assert server.client.hget(stream.keys[0].meta, "duplicates") == b"1", "a duplicate must write, or WAIT vouches for nothing"
+    assert server.client.hget(stream.keys[0].meta, "duplicates") == b"1", (
+        "a duplicate must write, or WAIT vouches for nothing"
+    )
 
 
 def test_disk_acknowledgement_is_refused_on_a_server_that_cannot_give_it(server: Server) -> None:
@@ -227,12 +243,16 @@ def test_a_disk_acknowledgement_survives_kill_9(valkey: str) -> None:
         process.kill()
         process.start()
         reading = open_stream(Server(process.url), "clips")
-        assert [entry.position for entry in reading.read(placed[0].partition)] == [item.position for item in placed]
+        assert [entry.position for entry in reading.read(placed[0].partition)] == [
+            item.position for item in placed
+        ]
     finally:
         process.stop()
 
 
-def test_two_threads_appending_the_same_events_leave_each_once(url: str, server: Server, stream: Stream) -> None:
+def test_two_threads_appending_the_same_events_leave_each_once(
+    url: str, server: Server, stream: Stream
+) -> None:
     events = [observation(views=n, minute=n) for n in range(2_000)]
 
     def work() -> None:

@@ -19,7 +19,9 @@ from tests.facts import consume, findings, observation
 from tests.projections.counting import Counting
 from tests.servers import binaries
 
-EVENTS = [observation(views=n % 7, minute=n, clip=f"clip-{n % 40}", category=f"c{n % 3}") for n in range(3_000)]
+EVENTS = [
+    observation(views=n % 7, minute=n, clip=f"clip-{n % 40}", category=f"c{n % 3}") for n in range(3_000)
+]
 
 
 @pytest.fixture(scope="module", params=sorted(binaries()))
@@ -49,7 +51,15 @@ def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -
     line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1","occurred_at":"2026-04-15T12:00:00Z","views":7}\n'
 
     def aurastream(*words: str, stdin: str = "") -> str:
-        done = subprocess.run([program, *words], env=environ, input=stdin, capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = subprocess.run(
+            [program, *words],
+            env=environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -64,21 +74,37 @@ def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -
 
 
 def test_a_commit_in_a_slot_that_is_moving_is_whole(cluster: Cluster) -> None:
-    """A cluster refuses to make a key in a slot that is leaving: a ranking emptied and filled again by one commit left half of it."""
+    """A cluster refuses to make a key in a slot that is leaving: a ranking emptied and filled again by one
+    commit left half of it.
+    """
     server = Server(cluster.url)
     stream = open_stream(server, "moving", create=True, partitions=1)
-    stream.append([observation(minute=1, clip="clip-1", category="chess"), observation(minute=1, clip="clip-2", category="music")])
+    stream.append(
+        [
+            observation(minute=1, clip="clip-1", category="chess"),
+            observation(minute=1, clip="clip-2", category="music"),
+        ]
+    )
     consume(server, stream, Counting())
-    # Every key that the script names must be there, or the cluster puts the whole script off until the slot has moved.
+    # Every key that the script names must be there, or the cluster puts the whole script off until the slot
+    # has moved.
     server.client.hset(stream.keys[0].lease("counting"), "epoch", 0)
     source = cluster.owner_of(stream.keys[0].log)
     target = next(node for node in cluster.nodes if node is not source)
     slot = key_slot(stream.keys[0].log.encode())
-    stream.append([observation(minute=2, clip="clip-1", category="music"), observation(minute=2, clip="clip-2", category="chess")])
+    stream.append(
+        [
+            observation(minute=2, clip="clip-1", category="music"),
+            observation(minute=2, clip="clip-2", category="chess"),
+        ]
+    )
 
     source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
     consume(server, stream, Counting())
     source.client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
 
-    assert {key: state.applied for key, state in View(stream, Counting()).states().rows.items()} == {"clip-1": 2, "clip-2": 2}
+    assert {key: state.applied for key, state in View(stream, Counting()).states().rows.items()} == {
+        "clip-1": 2,
+        "clip-2": 2,
+    }
     assert findings(stream, Counting()) == []

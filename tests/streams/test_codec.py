@@ -46,89 +46,215 @@ from aurastream.streams.codec import EVENT_BYTES_MAX, entry_json
 from aurastream.streams.events import COUNT_MAX
 from aurastream.streams.index import pack_position, pack_positions, unpack_position
 from aurastream.streams.keys import Keys, partition_of
-from aurastream.streams.personal.sealing import KEY_BYTES, Cipher
+from aurastream.streams.sealing import KEY_BYTES, Cipher
 
 GOLDEN = Path(__file__).parent / "golden"
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
 SEALED = Cipher("5f2b1c0d9e8a7f6b", bytes(range(KEY_BYTES)))  # deterministic: its tokens are golden too
 SAMPLES: dict[str, Event] = {
     "clip.views_observed.v1": ClipViewsObserved(
-        event_id="twitch:clip-1:20260415T120000.000000Z", subject="clip-1", occurred_at=NOON, source="clip-radar-1",
-        correlation_id="poll-7", causation_id="tick-7", traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        views=1200, category="Just Chatting", title="Überraschung 생일", channel="somebody", created_at=datetime(2026, 4, 15, 11, tzinfo=UTC),
+        event_id="twitch:clip-1:20260415T120000.000000Z",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="clip-radar-1",
+        correlation_id="poll-7",
+        causation_id="tick-7",
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        views=1200,
+        category="Just Chatting",
+        title="Überraschung 생일",
+        channel="somebody",
+        created_at=datetime(2026, 4, 15, 11, tzinfo=UTC),
     ),
     "clip.views_observed.v1.sealed": ClipViewsObserved(
-        event_id="twitch:clip-1:20260415T120000.000000Z", subject="clip-1", occurred_at=NOON, source="clip-radar-1", views=1200,
-        category="Just Chatting", title=SEALED.seal("Überraschung 생일"), channel=SEALED.seal("somebody"), creator="5f2b1c0d9e8a7f6b",
+        event_id="twitch:clip-1:20260415T120000.000000Z",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="clip-radar-1",
+        views=1200,
+        category="Just Chatting",
+        title=SEALED.seal("Überraschung 생일"),
+        channel=SEALED.seal("somebody"),
+        creator="5f2b1c0d9e8a7f6b",
     ),
     "import.row_rejected.v1": ImportRowRejected(
-        event_id="views.csv:7", subject="views.csv", occurred_at=NOON, source="import", stream="chzzk", row=7, columns=("date",), reason="no day"
+        event_id="views.csv:7",
+        subject="views.csv",
+        occurred_at=NOON,
+        source="import",
+        stream="chzzk",
+        row=7,
+        columns=("date",),
+        reason="no day",
     ),
     "import.finished.v1": ImportFinished(
-        event_id="views.csv:finished:00", subject="views.csv", occurred_at=NOON, stream="chzzk", format="chzzk", file_sha256="0" * 64,
-        rows=3, valid_rows=2, rejected_rows=1,
+        event_id="views.csv:finished:00",
+        subject="views.csv",
+        occurred_at=NOON,
+        stream="chzzk",
+        format="chzzk",
+        file_sha256="0" * 64,
+        rows=3,
+        valid_rows=2,
+        rejected_rows=1,
     ),
     "effect.parked.v1": EffectParked(
-        event_id="notify:clips.0:1764000000000-3:parked:0", subject="clip-1", occurred_at=NOON, source="host-7-0a1b2c3d", correlation_id="poll-7",
-        causation_id="e7", processor="notify", place="clips/0/1764000000000-3", attempts=5, reason="TimeoutError",
+        event_id="notify:clips.0:1764000000000-3:parked:0",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="host-7-0a1b2c3d",
+        correlation_id="poll-7",
+        causation_id="e7",
+        processor="notify",
+        place="clips/0/1764000000000-3",
+        attempts=5,
+        reason="TimeoutError",
     ),
     "effect.retried.v1": EffectRetried(
-        event_id="notify:clips.0:1764000000000-3:retried:1", subject="clip-1", occurred_at=NOON, source="ada@host", causation_id="e7",
-        processor="notify", place="clips/0/1764000000000-3", why="the webhook answers again",
+        event_id="notify:clips.0:1764000000000-3:retried:1",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="ada@host",
+        causation_id="e7",
+        processor="notify",
+        place="clips/0/1764000000000-3",
+        why="the webhook answers again",
     ),
     "effect.discarded.v1": EffectDiscarded(
-        event_id="notify:clips.0:1764000000000-3:discarded", subject="clip-1", occurred_at=NOON, source="ada@host", causation_id="e7",
-        processor="notify", place="clips/0/1764000000000-3", why="sent by hand", reason="TimeoutError",
+        event_id="notify:clips.0:1764000000000-3:discarded",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="ada@host",
+        causation_id="e7",
+        processor="notify",
+        place="clips/0/1764000000000-3",
+        why="sent by hand",
+        reason="TimeoutError",
     ),
     "group.forgotten.v1": GroupForgotten(
-        event_id="clips:notify:forgotten:20260415T120000.000000Z", subject="notify", occurred_at=NOON, source="ada@host", producers_of="clips",
-        behind_events=1_000_000, why="replaced by mail",
+        event_id="clips:notify:forgotten:20260415T120000.000000Z",
+        subject="notify",
+        occurred_at=NOON,
+        source="ada@host",
+        producers_of="clips",
+        behind_events=1_000_000,
+        why="replaced by mail",
     ),
     "rebuild.started.v1": RebuildStarted(
-        event_id="rebuild:clips:clips:2:started", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2, why="a new rule"
+        event_id="rebuild:clips:clips:2:started",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        generation=2,
+        why="a new rule",
     ),
     "rebuild.compared.v1": RebuildCompared(
-        event_id="rebuild:clips:clips:2:compared", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2,
-        events=549_296, differing=3,
+        event_id="rebuild:clips:clips:2:compared",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        generation=2,
+        events=549_296,
+        differing=3,
     ),
     "view.swapped.v1": ViewSwapped(
-        event_id="rebuild:clips:clips:2:swapped", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=2, previous=1,
-        differing=3, why="the new rule is right",
+        event_id="rebuild:clips:clips:2:swapped",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        generation=2,
+        previous=1,
+        differing=3,
+        why="the new rule is right",
     ),
     "view.rolled_back.v1": ViewRolledBack(
-        event_id="rebuild:clips:clips:1:rolled_back", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=1, previous=2,
+        event_id="rebuild:clips:clips:1:rolled_back",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        generation=1,
+        previous=2,
         why="it is not",
     ),
     "generation.retired.v1": GenerationRetired(
-        event_id="rebuild:clips:clips:1:retired", subject="clips", occurred_at=NOON, source="ada@host", stream="clips", generation=1, why="kept 24 h"
+        event_id="rebuild:clips:clips:1:retired",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        generation=1,
+        why="kept 24 h",
     ),
     "subject.rebuilt.v1": SubjectRebuilt(
-        event_id="rebuild:clips:clips:clip-1", subject="clip-1", occurred_at=NOON, source="ada@host", stream="clips", projection="clips", differing=1,
+        event_id="rebuild:clips:clips:clip-1",
+        subject="clip-1",
+        occurred_at=NOON,
+        source="ada@host",
+        stream="clips",
+        projection="clips",
+        differing=1,
         why="a wrong HSET",
     ),
     "log.archived.v1": LogArchived(
-        event_id="archive:clips:0:1", subject="clips", occurred_at=NOON, source="ada@host", partition=0, number=1, first="1764000000000-0",
-        last="1764000000000-3", entries=4, head="0" * 64,
+        event_id="archive:clips:0:1",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        partition=0,
+        number=1,
+        first="1764000000000-0",
+        last="1764000000000-3",
+        entries=4,
+        head="0" * 64,
     ),
     "log.trimmed.v1": LogTrimmed(
-        event_id="trim:clips:0:1764000000000-3", subject="clips", occurred_at=NOON, source="ada@host", partition=0, until="1764000000000-3", entries=4,
+        event_id="trim:clips:0:1764000000000-3",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        partition=0,
+        until="1764000000000-3",
+        entries=4,
         why="older than a week",
     ),
     "log.replayed.v1": LogReplayed(
-        event_id="replay:clips:1", subject="clips", occurred_at=NOON, source="ada@host", into="stream sandbox", events=4, selection="--type clip.x"
+        event_id="replay:clips:1",
+        subject="clips",
+        occurred_at=NOON,
+        source="ada@host",
+        into="stream sandbox",
+        events=4,
+        selection="--type clip.x",
     ),
     "creator.erased.v1": CreatorErased(
-        event_id="erase:5f2b1c0d9e8a7f6b", subject="5f2b1c0d9e8a7f6b", occurred_at=NOON, source="ada@host", why="asked on 12 April"
+        event_id="erase:5f2b1c0d9e8a7f6b",
+        subject="5f2b1c0d9e8a7f6b",
+        occurred_at=NOON,
+        source="ada@host",
+        why="asked on 12 April",
     ),
-}  # fmt: skip
+}
 
 instants = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 counts = st.integers(0, COUNT_MAX)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 events = st.builds(
-    ClipViewsObserved, event_id=st.just("e"), subject=st.just("s"), occurred_at=instants, source=texts, views=counts, category=texts,
-    title=texts, channel=texts, correlation_id=texts, created_at=st.none() | instants,
-)  # fmt: skip
+    ClipViewsObserved,
+    event_id=st.just("e"),
+    subject=st.just("s"),
+    occurred_at=instants,
+    source=texts,
+    views=counts,
+    category=texts,
+    title=texts,
+    channel=texts,
+    correlation_id=texts,
+    created_at=st.none() | instants,
+)
 
 
 @given(events)
@@ -137,7 +263,9 @@ def test_an_event_comes_back_equal(event: Event) -> None:
     raw = codec.encode(event)
 
     assert codec.decode(raw) == event
-    assert raw.startswith(b'{"type":"clip.views_observed","event_id":"e"'), "append.lua reads the ID by its place"
+    assert raw.startswith(b'{"type":"clip.views_observed","event_id":"e"'), (
+        "append.lua reads the ID by its place"
+    )
 
 
 @given(events)
@@ -150,11 +278,17 @@ def test_an_event_comes_back_equal_through_a_cloudevent(event: Event) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"specversion": "0.3"}, "1.0"), ({"id": None}, "event_id|str"), ({"type": "no.such"}, "not installed"),
-        ({"data_base64": "AA=="}, "data_base64"), ({"tenant": "x"}, "tenant"), ({"data": [1]}, "no JSON object"),
-        ({"data": {"views": -1}}, "views"), ({"datacontenttype": "text/plain"}, "application/json"), ({"time": "yesterday"}, "occurred_at"),
+        ({"specversion": "0.3"}, "1.0"),
+        ({"id": None}, "event_id|str"),
+        ({"type": "no.such"}, "not installed"),
+        ({"data_base64": "AA=="}, "data_base64"),
+        ({"tenant": "x"}, "tenant"),
+        ({"data": [1]}, "no JSON object"),
+        ({"data": {"views": -1}}, "views"),
+        ({"datacontenttype": "text/plain"}, "application/json"),
+        ({"time": "yesterday"}, "occurred_at"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_cloudevent_says_what_is_wrong(change: dict[str, Any], said: str) -> None:
     """An attribute without a place in our envelope is refused, for it would be lost silently."""
     content = to_cloudevent(SAMPLES["clip.views_observed.v1"]) | change
@@ -171,7 +305,9 @@ def test_every_released_version_has_a_golden_entry_that_still_decodes(kind: type
 
 
 def test_a_sealed_event_decodes_and_its_tokens_never_change() -> None:
-    """A token that another build made must open, and be made alike, or a repeat of a poll would change the view."""
+    """A token that another build made must open, and be made alike, or a repeat of a poll would change the
+    view.
+    """
     raw = (GOLDEN / "clip.views_observed.v1.sealed.json").read_bytes()
     assert Codec().decode(raw) == SAMPLES["clip.views_observed.v1.sealed"]
     assert Codec().encode(SAMPLES["clip.views_observed.v1.sealed"]) == raw
@@ -184,7 +320,10 @@ class Third(Event, frozen=True, kw_only=True, tag="test.renamed"):
 
 
 UPCASTERS = {
-    ("test.renamed", 1): lambda old: {**{k: v for k, v in old.items() if k != "points"}, "score": old["points"]},
+    ("test.renamed", 1): lambda old: {
+        **{k: v for k, v in old.items() if k != "points"},
+        "score": old["points"],
+    },
     ("test.renamed", 2): lambda old: {**old, "unit": "views"},
 }
 
@@ -206,9 +345,7 @@ def test_a_type_whose_history_has_a_hole_is_refused_at_start() -> None:
 
 
 def test_a_newer_version_stops_rather_than_being_misread() -> None:
-    newer = (
-        b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","views":1,"version":2,"x":1}'
-    )
+    newer = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","views":1,"version":2,"x":1}'
     with pytest.raises(UnknownEventVersion, match="Deploy"):
         Codec().decode(newer)
 
@@ -219,11 +356,22 @@ START = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_a
 @pytest.mark.parametrize(
     "tail",
     [
-        b'"views":-1}', b'"views":1.5}', b'"views":"5"}', b'"views":9007199254740992}', b'"views":18446744073709551616}', b'"views":NaN}',
-        b'"views":1e400}', b'"views":1,"more":1}', b'"views":1,"title":"\xff"}', b'"views":1,"title":"\\ud800"}', b'"views":', b'}',
-        b'"views":1,"title":' + b"[" * 100_000, b'"views":' + b"9" * 100_000 + b"}",
+        b'"views":-1}',
+        b'"views":1.5}',
+        b'"views":"5"}',
+        b'"views":9007199254740992}',
+        b'"views":18446744073709551616}',
+        b'"views":NaN}',
+        b'"views":1e400}',
+        b'"views":1,"more":1}',
+        b'"views":1,"title":"\xff"}',
+        b'"views":1,"title":"\\ud800"}',
+        b'"views":',
+        b"}",
+        b'"views":1,"title":' + b"[" * 100_000,
+        b'"views":' + b"9" * 100_000 + b"}",
     ],
-)  # fmt: skip
+)
 def test_content_that_does_not_fit_its_type_is_damage(tail: bytes) -> None:
     with pytest.raises(DamagedEntry):
         Codec().decode(START + tail)
@@ -263,9 +411,18 @@ def test_positions_survive_packing(milliseconds: int, sequence: int) -> None:
 
 def test_partitions_and_derived_ids_never_change() -> None:
     """Both are written into logs: another hash would split a subject's order or double its facts."""
-    assert [partition_of(subject, 4) for subject in ("clip-1", "clip-2", "5gH8iXNW8wE", "12766257")] == [2, 0, 3, 0]
+    assert [partition_of(subject, 4) for subject in ("clip-1", "clip-2", "5gH8iXNW8wE", "12766257")] == [
+        2,
+        0,
+        3,
+        0,
+    ]
     assert observed_id("twitch", "clip-1", NOON) == "twitch:clip-1:20260415T120000.000000Z"
-    assert derived_id("x" * 128, "recap", 3) == derived_id("x" * 128, "recap", 3) != derived_id("x" * 128, "recap", 4)
+    assert (
+        derived_id("x" * 128, "recap", 3)
+        == derived_id("x" * 128, "recap", 3)
+        != derived_id("x" * 128, "recap", 4)
+    )
     with pytest.raises(StreamError, match="offset"):
         observed_id("twitch", "clip-1", NOON.replace(tzinfo=None))
 

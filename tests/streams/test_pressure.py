@@ -1,4 +1,6 @@
-"""Back-pressure: a producer waits for the slowest group or is told; nothing is dropped, and memory stays within the budget."""
+"""Back-pressure: a producer waits for the slowest group or is told; nothing is dropped, and memory stays
+within the budget.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ FULL, REGROUP, EARLY = 3, 4, 5
 
 def producer(stream: Stream, **settings: Any) -> Stream:
     """The stream as a producer with these settings sees it."""
-    chosen: dict[str, Any] = {"pressure": Pressure.REFUSE, "partitions": stream.partitions, "budget_bytes": 0, **settings}
+    chosen: dict[str, Any] = {
+        "pressure": Pressure.REFUSE,
+        "partitions": stream.partitions,
+        "budget_bytes": 0,
+        **settings,
+    }
     return open_stream(stream.server, stream.name, settings=Settings(**chosen))
 
 
@@ -49,17 +56,26 @@ def command(stream: Stream, events: list[Any], after: bytes = b"") -> tuple[Any,
     return stream._command(chunk, stream._gate)
 
 
-def test_a_producer_a_budget_ahead_of_a_stopped_group_is_told_and_nothing_is_written(server: Server, stream: Stream) -> None:
+def test_a_producer_a_budget_ahead_of_a_stopped_group_is_told_and_nothing_is_written(
+    server: Server, stream: Stream
+) -> None:
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=100)
     ahead.append(facts(0, 100))
     before = dump(server)
 
-    with pytest.raises(BacklogFull, match=r"'counting' is 100 events .* forget counting --stream clips-test") as told:
+    with pytest.raises(
+        BacklogFull, match=r"'counting' is 100 events .* forget counting --stream clips-test"
+    ) as told:
         ahead.append(facts(100, 103))
 
     assert dump(server) == before
-    assert (told.value.group, told.value.partition, told.value.events, told.value.refused) == ("counting", 0, 100, 3)
+    assert (told.value.group, told.value.partition, told.value.events, told.value.refused) == (
+        "counting",
+        0,
+        100,
+        3,
+    )
     consume(server, stream, Counting())
     assert [item.outcome for item in ahead.append(facts(100, 103))] == [Outcome.APPENDED] * 3
 
@@ -87,7 +103,9 @@ def test_what_is_there_already_is_a_duplicate_and_needs_no_room(server: Server, 
     assert [item.outcome for item in ahead.append(facts(0, 5))] == [Outcome.DUPLICATE] * 5
 
 
-def test_a_producer_that_does_not_know_all_groups_writes_nothing_and_learns_them(server: Server, stream: Stream) -> None:
+def test_a_producer_that_does_not_know_all_groups_writes_nothing_and_learns_them(
+    server: Server, stream: Stream
+) -> None:
     """The script checks it, so a group counts from the moment it joined."""
     ahead = producer(stream, budget_events=2)
     ahead.append(facts(0, 2))
@@ -123,7 +141,10 @@ def test_the_slowest_of_several_groups_is_named(server: Server, stream: Stream) 
         ahead.append(facts(8, 12))
 
     assert told.value.group == "asleep"
-    assert [(item.group, item.events) for item in backlogs(server, stream.keys[0])] == [("asleep", 8), ("counting", 0)]
+    assert [(item.group, item.events) for item in backlogs(server, stream.keys[0])] == [
+        ("asleep", 8),
+        ("counting", 0),
+    ]
 
 
 def test_a_forgotten_group_holds_nobody_back_until_it_starts_again(server: Server, stream: Stream) -> None:
@@ -195,7 +216,9 @@ def test_a_group_that_cannot_fold_holds_nobody_back(server: Server, stream: Stre
 
 
 @pytest.mark.parametrize("key", ["groups", "cursor"])
-def test_a_key_of_another_type_fails_before_anything_is_written(server: Server, stream: Stream, key: str) -> None:
+def test_a_key_of_another_type_fails_before_anything_is_written(
+    server: Server, stream: Stream, key: str
+) -> None:
     ahead = producer(stream, budget_events=5)
     if key == "cursor":
         stream.wire(0).ask(join(stream.keys[0], "x"))
@@ -208,7 +231,9 @@ def test_a_key_of_another_type_fails_before_anything_is_written(server: Server, 
     assert dump(server) == before
 
 
-def test_a_waiting_producer_goes_on_when_the_group_does_and_order_holds(server: Server, stream: Stream, url: str) -> None:
+def test_a_waiting_producer_goes_on_when_the_group_does_and_order_holds(
+    server: Server, stream: Stream, url: str
+) -> None:
     """2,000 events in one call through a budget of 600, by two producers' worth of waiting."""
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=600, pressure=Pressure.WAIT)
@@ -217,11 +242,16 @@ def test_a_waiting_producer_goes_on_when_the_group_does_and_order_holds(server: 
     thread.start()
     until(lambda: length(stream) >= 500, "the first chunk")
     own = Server(url)
-    until(lambda: consume(own, open_stream(own, stream.name), Counting()) or not thread.is_alive(), "the producer to finish")
+    until(
+        lambda: consume(own, open_stream(own, stream.name), Counting()) or not thread.is_alive(),
+        "the producer to finish",
+    )
     thread.join()
 
     consume(server, stream, Counting())
-    views = [entry.event.views for start in ("0-0", placed[999].position) for entry in stream.read(0, after=start)]
+    views = [
+        entry.event.views for start in ("0-0", placed[999].position) for entry in stream.read(0, after=start)
+    ]
     assert views == list(range(2_000))
     assert findings(stream, Counting()) == []
 
@@ -238,8 +268,12 @@ def test_a_wait_has_an_end(server: Server, stream: Stream) -> None:
     assert 0.2 <= time.monotonic() - started < 5
 
 
-def test_memory_stays_under_the_budget_with_a_stopped_consumer_and_nothing_is_dropped(server: Server, stream: Stream) -> None:
-    """The promise: a fast producer fills 8 MiB and not more, and all it was told is appended is counted after the consumer resumes."""
+def test_memory_stays_under_the_budget_with_a_stopped_consumer_and_nothing_is_dropped(
+    server: Server, stream: Stream
+) -> None:
+    """The promise: a fast producer fills 8 MiB and not more, and all it was told is appended is counted after
+    the consumer resumes.
+    """
     budget = 8 * 2**20
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=0, budget_bytes=budget)

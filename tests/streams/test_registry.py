@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aurastream.projections import View
-from aurastream.projections.clips import Clips
+from aurastream.projections.built_in.clips import Clips
 from aurastream.streams import (
     DamagedEntry,
     PartitionMismatch,
@@ -135,4 +135,6 @@ def test_one_module_makes_the_redis_clients() -> None:
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             if path.name != "connection.py":
-                assert not any(name == "redis" or name.startswith("redis.client") for name in imports_of(path)), path
+                assert not any(
+                    name == "redis" or name.startswith("redis.client") for name in imports_of(path)
+                ), path

@@ -30,7 +30,9 @@ def jobs(server: Server, tmp_path: Path) -> Iterator[Stream]:
 
 
 def fill(stream: Stream, first: int, count: int) -> None:
-    stream.append([observation(views=n % 9, clip=f"job-{n % 4}", event_id=f"e{n}") for n in range(first, first + count)])
+    stream.append(
+        [observation(views=n % 9, clip=f"job-{n % 4}", event_id=f"e{n}") for n in range(first, first + count)]
+    )
 
 
 def told(stream: Stream) -> list[str]:
@@ -96,15 +98,30 @@ def versions_of(stream: Stream, subject: str) -> str:
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
-        (lambda client, stream: client.hincrby(versions_of(stream, "job-1"), "job-1", 1), "'job-1' is stated to be at version 76, and has 75"),
-        (lambda client, stream: client.hincrby(versions_of(stream, "job-1"), "job-1", -2), "'job-1' is stated to be at version 73, and has 75"),
-        (lambda client, stream: client.hset(versions_of(stream, "job-1"), "job-1", "7x"), "'job-1' is stated"),
-        (lambda client, stream: client.hdel(versions_of(stream, "job-1"), "job-1"), "'job-1' is stated to be at version 0"),
-        (lambda client, stream: client.hset(versions_of(stream, "job-1"), b"\xff", 3), "is stated to be at version 3, and has 0"),
+        (
+            lambda client, stream: client.hincrby(versions_of(stream, "job-1"), "job-1", 1),
+            "'job-1' is stated to be at version 76, and has 75",
+        ),
+        (
+            lambda client, stream: client.hincrby(versions_of(stream, "job-1"), "job-1", -2),
+            "'job-1' is stated to be at version 73, and has 75",
+        ),
+        (
+            lambda client, stream: client.hset(versions_of(stream, "job-1"), "job-1", "7x"),
+            "'job-1' is stated",
+        ),
+        (
+            lambda client, stream: client.hdel(versions_of(stream, "job-1"), "job-1"),
+            "'job-1' is stated to be at version 0",
+        ),
+        (
+            lambda client, stream: client.hset(versions_of(stream, "job-1"), b"\xff", 3),
+            "is stated to be at version 3, and has 0",
+        ),
         (alter_row, "does not name the places"),
         (rename_row, "which has no events"),
     ],
-)  # fmt: skip
+)
 def test_what_was_changed_is_named(jobs: Stream, tamper: Callable[[Any, Stream], Any], said: str) -> None:
     tamper(jobs.server.client, jobs)
     assert any(said in sentence for sentence in told(jobs)), told(jobs)

@@ -1,4 +1,6 @@
-"""The world outside, as the tests' handlers find it: a file that outlives the process, and processors that do things to it."""
+"""The world outside, as the tests' handlers find it: a file that outlives the process, and processors that do
+things to it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from typing import Any
 
 from aurastream.processors.effects import Attempt, EffectWorker, Processor
 from aurastream.processors.effects.items import Item
-from aurastream.streams import BUILT_IN, ClipViewsObserved, Codec, Event, Server, Settings, Stream, open_stream
+from aurastream.streams import (
+    BUILT_IN,
+    ClipViewsObserved,
+    Codec,
+    Event,
+    Server,
+    Settings,
+    Stream,
+    open_stream,
+)
 from tests.servers import forked
 
 STREAM = "clips-test"
@@ -69,12 +80,25 @@ def failing(*event_ids: str, times: int = 10**6) -> Behave:
     return behave
 
 
-def work(server: Server, *processors: Processor, on_step: Any = lambda step, item: None, streams: Any = None, **settings: Any) -> None:
+def work(
+    server: Server,
+    *processors: Processor,
+    on_step: Any = lambda step, item: None,
+    streams: Any = None,
+    **settings: Any,
+) -> None:
     """Run processors until nothing is left."""
 
     async def run() -> None:
         chosen = SETTINGS.model_copy(update=settings)
-        worker = EffectWorker(server, processors, streams or (lambda: [opened(server)]), codec=CODEC, settings=chosen, on_step=on_step)
+        worker = EffectWorker(
+            server,
+            processors,
+            streams or (lambda: [opened(server)]),
+            codec=CODEC,
+            settings=chosen,
+            on_step=on_step,
+        )
         async with asyncio.timeout(PATIENCE_S):
             await worker.run(until_idle=True)
 
@@ -94,7 +118,10 @@ def opened(server: Server) -> Stream:
 
 def notes(server: Server) -> list[ClipNoted]:
     """The derived events, in the order of the log."""
-    found: list[Any] = [entry.event for entry in open_stream(server, "notes", codec=CODEC, settings=SETTINGS, create=True).read(0)]
+    found: list[Any] = [
+        entry.event
+        for entry in open_stream(server, "notes", codec=CODEC, settings=SETTINGS, create=True).read(0)
+    ]
     return found
 
 
@@ -112,7 +139,10 @@ def state(server: Server, stream: Stream, group: str = "noting", partition: int 
         "cursor": {k.decode(): v.decode() for k, v in client.hgetall(keys.cursor(group)).items()},
         "dead": sorted(k.decode() for k in client.hkeys(keys.dead(group))),
         "line": [m.decode() for m in client.zrange(keys.effects(group, "line"), 0, -1)],
-        **{part: sorted(k.decode() for k in client.hkeys(keys.effects(group, part))) for part in ("attempts", "done", "due", "outbox")},
+        **{
+            part: sorted(k.decode() for k in client.hkeys(keys.effects(group, part)))
+            for part in ("attempts", "done", "due", "outbox")
+        },
     }
 
 
@@ -120,7 +150,10 @@ def assert_balanced(server: Server, stream: Stream, group: str = "noting") -> No
     """effects.lua's equation: every entry is in exactly one place."""
     for partition in range(stream.partitions):
         held = state(server, stream, group, partition)
-        count = {name: int(held["cursor"].get(name, 0)) for name in ("read", "applied", "skipped", "duplicates", "dead", "discarded")}
+        count = {
+            name: int(held["cursor"].get(name, 0))
+            for name in ("read", "applied", "skipped", "duplicates", "dead", "discarded")
+        }
         finished = sum(count[name] for name in ("applied", "skipped", "duplicates", "dead", "discarded"))
         assert count["read"] + len(held["done"]) == finished, held
         assert count["dead"] == len(held["dead"]) == len(held["line"]), held

@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import DeadLetterBehind, DeadLetterUnknown, dead, discard, list_letters, retry
+from aurastream.processors.effects import (
+    DeadLetterBehind,
+    DeadLetterUnknown,
+    dead,
+    discard,
+    list_letters,
+    retry,
+)
 from aurastream.processors.effects.flow import Again, Answer, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
-from aurastream.projections.apply import Fenced
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Server, Stream, open_stream
 from tests.facts import dump, observation
 from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_balanced, state
@@ -18,7 +25,10 @@ LETTER = '{"line":"clip-1","reason":"why","attempts":3,"at":"2026-04-15T12:00:00
 
 
 def flow_of(server: Server, stream: Stream) -> EffectFlow:
-    streams = [open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True) for name in ("notes", "operations")]
+    streams = [
+        open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
+        for name in ("notes", "operations")
+    ]
     return EffectFlow(Noting(), stream, 0, into=streams[0], operations=streams[1], worker="w")
 
 
@@ -57,14 +67,21 @@ def call(stream: Stream, flow: EffectFlow, verb: str, item: Item, *more: Any) ->
     return answer
 
 
-def test_begin_counts_before_anything_happens_and_exhausts(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
-    assert [call(stream, flow, "begin", items[0], 2, LETTER) for _ in range(2)] == [(Answer.OK, 1), (Answer.OK, 2)]
+def test_begin_counts_before_anything_happens_and_exhausts(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
+    assert [call(stream, flow, "begin", items[0], 2, LETTER) for _ in range(2)] == [
+        (Answer.OK, 1),
+        (Answer.OK, 2),
+    ]
     before = dump(server)
     assert call(stream, flow, "begin", items[0], 2, LETTER) == (Answer.EXHAUSTED, 2)
     assert dump(server) == before
 
 
-def test_what_is_finished_is_stale(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_what_is_finished_is_stale(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     """A repeat after a lost reply, or somebody else was faster."""
     for item in (items[0], items[2]):  # the cursor passes the first; the last is done behind a gap
         assert call(stream, flow, "done", item) == (Answer.OK, b"")
@@ -76,7 +93,9 @@ def test_what_is_finished_is_stale(server: Server, stream: Stream, flow: EffectF
     assert dump(server) == before
 
 
-def test_the_cursor_is_the_closed_prefix_of_what_is_done(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_the_cursor_is_the_closed_prefix_of_what_is_done(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     positions = []
     for item in (items[2], items[1], items[0]):
         call(stream, flow, "done", item)
@@ -84,7 +103,10 @@ def test_the_cursor_is_the_closed_prefix_of_what_is_done(server: Server, stream:
         positions.append((held["cursor"].get("position"), len(held["done"])))
         assert_balanced(server, stream)
     assert positions == [(None, 1), (None, 2), (items[2].position, 0)]
-    assert state(server, stream)["cursor"]["read_bytes"] == server.client.hget(stream.keys[0].meta, "bytes").decode()
+    assert (
+        state(server, stream)["cursor"]["read_bytes"]
+        == server.client.hget(stream.keys[0].meta, "bytes").decode()
+    )
 
 
 def test_an_owner_of_an_older_epoch_is_fenced_at_every_verb(
@@ -103,7 +125,9 @@ def test_an_owner_of_an_older_epoch_is_fenced_at_every_verb(
     assert call(stream, flow, "begin", items[0], 3, LETTER)[0] is Answer.OK
 
 
-def test_an_entry_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_an_entry_the_log_does_not_hold_is_a_gap(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     """A ghost: read from the old primary, absent on the new one; or another entry at its position."""
     import msgspec
 
@@ -115,7 +139,9 @@ def test_an_entry_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream,
     assert dump(server) == before
 
 
-def test_an_event_behind_a_dead_letter_of_its_line_waits(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_an_event_behind_a_dead_letter_of_its_line_waits(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     assert call(stream, flow, "park", items[0], LETTER, "id", "{}") == (Answer.OK, b"")
     assert call(stream, flow, "begin", items[1], 3, LETTER)[0] is Answer.WAITING
     held = state(server, stream)
@@ -123,7 +149,9 @@ def test_an_event_behind_a_dead_letter_of_its_line_waits(server: Server, stream:
     assert (held["attempts"], held["outbox"], held["cursor"]["position"]) == ([], ["id"], items[1].position)
 
 
-def test_an_event_before_the_dead_letters_of_its_line_runs(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_an_event_before_the_dead_letters_of_its_line_runs(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     """Order is by position, whatever was parked first."""
     call(stream, flow, "park", items[1], LETTER, "id", "{}")
     assert call(stream, flow, "begin", items[0], 3, LETTER) == (Answer.OK, 1)
@@ -156,7 +184,9 @@ def test_out_of_memory_an_attempt_is_not_counted_and_nothing_is_parked(
 # The flow on top: what an attempt comes to.
 
 
-def test_an_attempt_ends_done_again_or_parked(server: Server, stream: Stream, flow: EffectFlow, items: list[Item]) -> None:
+def test_an_attempt_ends_done_again_or_parked(
+    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+) -> None:
     assert drive(stream, flow.attempt(items[0])) == Ended("done")
     assert isinstance(drive(stream, flow.attempt(items[1]), Failed("no")), Again)
     assert drive(stream, flow.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
@@ -177,7 +207,10 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
         if isinstance(wanted, Handle):
             answer = Failed("no", is_final=True)
             continue
-        if isinstance(wanted, Ask) and wanted.routed[0][0] == flow.operations.keys[flow.operations.partition_of("clip-1")].log:
+        if (
+            isinstance(wanted, Ask)
+            and wanted.routed[0][0] == flow.operations.keys[flow.operations.partition_of("clip-1")].log
+        ):
             break  # here it is killed
         answer = stream.wire(0).ask(*[command for _, command in wanted.routed])
     assert len(state(server, stream)["outbox"]) == 1
@@ -187,7 +220,9 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
 
     assert state(server, stream)["outbox"] == []
     operations = flow.operations
-    found = [entry.event for partition in range(operations.partitions) for entry in operations.read(partition)]
+    found = [
+        entry.event for partition in range(operations.partitions) for entry in operations.read(partition)
+    ]
     assert [(event.subject, event.reason) for event in found] == [("clip-1", "no")]
 
 
@@ -202,7 +237,9 @@ def dead_line(stream: Stream, flow: EffectFlow, items: list[Item]) -> list[str]:
     return [items[0].position, items[1].position]
 
 
-def test_only_the_first_letter_of_a_line_may_be_retried(server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]) -> None:
+def test_only_the_first_letter_of_a_line_may_be_retried(
+    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+) -> None:
     before = dump(server)
     with pytest.raises(DeadLetterBehind, match=f"waits behind {dead_line[0]}"):
         retry(stream, flow.operations, "noting", 0, dead_line[1])
@@ -233,7 +270,9 @@ def test_a_letter_that_changed_meanwhile_is_read_again(
     assert answers == [dead.Answer.CHANGED, dead.Answer.OK]
 
 
-def test_a_letter_that_waits_may_be_discarded_alone(server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]) -> None:
+def test_a_letter_that_waits_may_be_discarded_alone(
+    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+) -> None:
     discard(stream, flow.operations, "noting", 0, dead_line[1], "twice")
     held = state(server, stream)
     assert (held["dead"], held["due"]) == ([dead_line[0]], [])
@@ -251,7 +290,9 @@ def test_a_letter_runs_only_while_it_is_due_and_as_it_was_read(
     assert call(stream, flow, "begin", letter, 3, LETTER) == (Answer.OK, 1)
     discard(stream, flow.operations, "noting", 0, dead_line[0], "too late")
 
-    assert call(stream, flow, "done", letter) == (Answer.STALE, dead_line[1].encode()), "and it learns who is next"
+    assert call(stream, flow, "done", letter) == (Answer.STALE, dead_line[1].encode()), (
+        "and it learns who is next"
+    )
     assert call(stream, flow, "park", letter, LETTER, "id", "{}")[0] is Answer.STALE
     assert_balanced(server, stream)
 

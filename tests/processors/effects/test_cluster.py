@@ -1,4 +1,6 @@
-"""On a cluster, source, derived events and audit trail lie on different nodes; back-pressure counts per partition as on one server."""
+"""On a cluster, source, derived events and audit trail lie on different nodes; back-pressure counts per
+partition as on one server.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,15 @@ def test_effects_and_pressure_hold_on_a_cluster(cluster: Cluster) -> None:
     work(server, Noting(), streams=lambda: [stream], partitions=6)
 
     notes = open_stream(server, "notes", codec=CODEC)
-    derived = [entry.event.causation_id for partition in range(notes.partitions) for entry in notes.read(partition)]
+    derived = [
+        entry.event.causation_id for partition in range(notes.partitions) for entry in notes.read(partition)
+    ]
     assert sorted(derived) == sorted(f"e{n}" for n in range(200))
     assert_balanced(server, stream)
     assert all(backlogs(server, keys)[0].events == 0 for keys in stream.keys)
-    ahead = open_stream(server, "clips", settings=spread.model_copy(update={"budget_events": 1, "pressure": Pressure.REFUSE}))
+    ahead = open_stream(
+        server, "clips", settings=spread.model_copy(update={"budget_events": 1, "pressure": Pressure.REFUSE})
+    )
     ahead.append([observation(event_id="first", clip="clip-1")])
     with pytest.raises(BacklogFull, match="'noting'"):
         ahead.append([observation(event_id="second", clip="clip-1")])

@@ -40,8 +40,9 @@ def test_dead_letters_are_listed_with_who_waits_for_whom(command: Command, line:
     letters = command("dead", "list", "--json").json()["letters"]
 
     assert [(row["position"], row["state"], row["subject"], row["attempts"]) for row in letters] == [
-        (line[0].rpartition("/")[2], "parked", "a", 3), (line[1].rpartition("/")[2], "waiting", "a", 0),
-    ]  # fmt: skip
+        (line[0].rpartition("/")[2], "parked", "a", 3),
+        (line[1].rpartition("/")[2], "waiting", "a", 0),
+    ]
     shown = command("dead", "list").out
     assert "RuntimeErr" in shown
     assert line[0] in shown
@@ -50,7 +51,11 @@ def test_dead_letters_are_listed_with_who_waits_for_whom(command: Command, line:
 
 def test_a_dead_letter_is_shown_with_its_event(command: Command, line: list[str]) -> None:
     told = command("dead", "show", "noting", line[0], "--json").json()
-    assert (told["letter"]["reason"], told["event"]["event_id"], told["event"]["views"]) == ("RuntimeError: no answer", "a1", 100)
+    assert (told["letter"]["reason"], told["event"]["event_id"], told["event"]["views"]) == (
+        "RuntimeError: no answer",
+        "a1",
+        100,
+    )
     assert '"event_id":"a1"' in command("dead", "show", "noting", line[0]).out
 
 
@@ -73,7 +78,9 @@ def test_a_retry_and_a_discard_are_found_in_the_audit_trail_of_the_subject(
     happened = [row["type"] for row in trail if row["stream"] == "operations"]
     assert happened == ["effect.parked", "effect.retried", "effect.parked", "effect.discarded"]
     assert [row["why"] for row in trail if "why" in row] == ["mended", "sent by hand"]
-    assert {row["position"] for row in trail if row["stream"] == STREAM} == {part.rpartition("/")[2] for part in line}
+    assert {row["position"] for row in trail if row["stream"] == STREAM} == {
+        part.rpartition("/")[2] for part in line
+    }
     assert command("dead", "list", "--json").json() == {"letters": []}
 
 
@@ -101,10 +108,17 @@ def test_status_shows_a_processors_lag_and_dead_letters(command: Command, line: 
     content = command("status", "--json").json()
     row = content["streams"][STREAM]["groups"]["noting"][0]
     assert (row["lag_events"], row["applied"], row["dead"]) == (0, 0, 2)
-    assert content["streams"][STREAM]["partitions"][0]["pressure"] == {"slowest": "noting", "events": 0, "bytes": 0, "is_full": False}
+    assert content["streams"][STREAM]["partitions"][0]["pressure"] == {
+        "slowest": "noting",
+        "events": 0,
+        "bytes": 0,
+        "is_full": False,
+    }
 
 
-def test_the_group_that_holds_producers_back_is_shown_and_can_be_forgotten(command: Command, server: Server, stream: Stream) -> None:
+def test_the_group_that_holds_producers_back_is_shown_and_can_be_forgotten(
+    command: Command, server: Server, stream: Stream
+) -> None:
     """Every step of the way out, as the refusal describes it."""
     consume(server, stream, Counting())
     tight = {"AURASTREAM_BUDGET_EVENTS": "2", "AURASTREAM_PRESSURE_WAIT_S": "0"}
@@ -126,7 +140,9 @@ def test_the_group_that_holds_producers_back_is_shown_and_can_be_forgotten(comma
     assert [row["why"] for row in command("audit", "counting", "--json").json()] == ["gone"]
 
 
-def test_a_refused_append_says_so_at_the_command_line(command: Command, server: Server, stream: Stream) -> None:
+def test_a_refused_append_says_so_at_the_command_line(
+    command: Command, server: Server, stream: Stream
+) -> None:
     consume(server, stream, Counting())
     rows = "".join(
         f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"c","occurred_at":"2026-04-15T12:00:00Z","views":1}}\n'
@@ -134,7 +150,9 @@ def test_a_refused_append_says_so_at_the_command_line(command: Command, server: 
     )
     stream.append([observation(event_id="warm")])
 
-    done = command("append", "--stream", STREAM, stdin=rows, AURASTREAM_BUDGET_EVENTS="2", AURASTREAM_PRESSURE="refuse")
+    done = command(
+        "append", "--stream", STREAM, stdin=rows, AURASTREAM_BUDGET_EVENTS="2", AURASTREAM_PRESSURE="refuse"
+    )
 
     assert done.code == 1
     assert "aurastream groups forget counting" in done.err

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from aurastream.processors.effects import Asker, EffectFlow, EffectRunner, EffectWorker, list_letters
-from aurastream.processors.worker.lanes import Wires
-from aurastream.projections.apply import Fenced
+from aurastream.processors.host.lanes import Wires
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Server, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
 from tests.processors.effects.outside import (
@@ -35,11 +35,17 @@ KILLED = -9
 
 def calls(file: Path) -> list[tuple[str, str]]:
     """(subject, event ID) of every handler call, in order."""
-    return [(line.split()[0], line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
+    return (
+        [(line.split()[0], line.split()[1]) for line in file.read_text().splitlines()]
+        if file.exists()
+        else []
+    )
 
 
 def fill(stream: Stream, events: int = 6) -> list[str]:
-    stream.append([observation(event_id=f"{clip}{n}", clip=clip, minute=n) for n in range(events // 2) for clip in "ab"])
+    stream.append(
+        [observation(event_id=f"{clip}{n}", clip=clip, minute=n) for n in range(events // 2) for clip in "ab"]
+    )
     return sorted(f"{clip}{n}" for n in range(events // 2) for clip in "ab")
 
 
@@ -78,21 +84,27 @@ def test_an_event_that_kills_its_process_every_time_is_parked_and_the_rest_flows
     assert codes == [KILLED, KILLED, KILLED, 0]
     assert calls(file).count(("a", "a0")) == Noting.attempts_max
     assert [(letter.event_id, letter.state) for letter in list_letters(stream, "noting")] == [
-        ("a0", "parked"), ("a1", "waiting"), ("a2", "waiting"),
-    ]  # fmt: skip
+        ("a0", "parked"),
+        ("a1", "waiting"),
+        ("a2", "waiting"),
+    ]
     assert "the last did not end: the process did" in operations(server)[0].reason
     assert sorted(note.subject for note in notes(server)) == ["b", "b", "b"]
     assert_balanced(server, stream)
 
 
-def test_a_killed_workers_partitions_are_taken_over_by_the_next(url: str, server: Server, stream: Stream, tmp_path: Path) -> None:
+def test_a_killed_workers_partitions_are_taken_over_by_the_next(
+    url: str, server: Server, stream: Stream, tmp_path: Path
+) -> None:
     fill(stream)
     assert process(url, tmp_path / "outside", "begun 1") == KILLED
     noting = Noting()
 
     work(server, noting)
 
-    assert sorted({note.causation_id for note in notes(server)}) == sorted(["a0", "a1", "a2", "b0", "b1", "b2"])
+    assert sorted({note.causation_id for note in notes(server)}) == sorted(
+        ["a0", "a1", "a2", "b0", "b1", "b2"]
+    )
     assert max(number for _, number in noting.calls) == 2, "the attempt of the dead one counts"
 
 
@@ -109,13 +121,18 @@ async def eventually(step: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[EffectRunner, Wires]:
-    into, trail = (open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True) for name in ("notes", "operations"))
+    into, trail = (
+        open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
+        for name in ("notes", "operations")
+    )
     wires = Wires(server)
     flow = EffectFlow(processor, stream, 0, into=into, operations=trail, worker="w", lease="app")
     return EffectRunner(flow, Asker(wires)), wires
 
 
-def test_a_runner_is_fed_by_a_transport_and_fenced_by_its_leases_epoch(server: Server, stream: Stream) -> None:
+def test_a_runner_is_fed_by_a_transport_and_fenced_by_its_leases_epoch(
+    server: Server, stream: Stream
+) -> None:
     """Two owners: the old one was stopped past its lease, in the middle of a handler, and may finish nothing."""
 
     async def scenario() -> None:
@@ -184,7 +201,9 @@ def test_two_workers_share_the_partitions_and_handle_each_event_once(server: Ser
             stream = open_stream(own, "shared", codec=CODEC)
             return EffectWorker(own, [processor], lambda: [stream], codec=CODEC, settings=SETTINGS)
 
-        await asyncio.wait_for(asyncio.gather(*[worker_of(p).run(until_idle=True) for p in (first, second)]), 30)
+        await asyncio.wait_for(
+            asyncio.gather(*[worker_of(p).run(until_idle=True) for p in (first, second)]), 30
+        )
 
     asyncio.run(run())
 
@@ -289,7 +308,9 @@ def test_a_stop_does_not_wait_for_a_pause(server: Server, stream: Stream) -> Non
 def test_a_window_that_is_full_lets_others_flow_up_to_its_bound(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The entries between the cursor and the last one read are bounded, or a subject that waits would fill the memory."""
+    """The entries between the cursor and the last one read are bounded, or a subject that waits would fill
+    the memory.
+    """
     from aurastream.processors.effects import flow as module
 
     monkeypatch.setattr(module, "AHEAD_MAX", 10)
@@ -298,7 +319,12 @@ def test_a_window_that_is_full_lets_others_flow_up_to_its_bound(
         first_s = max_s = 0.3
         jitter = 0.0
 
-    stream.append([observation(event_id="a", clip="a"), *(observation(event_id=f"b{n:02}", clip="b", minute=n) for n in range(30))])
+    stream.append(
+        [
+            observation(event_id="a", clip="a"),
+            *(observation(event_id=f"b{n:02}", clip="b", minute=n) for n in range(30)),
+        ]
+    )
     pausing = Pausing(failing("a", times=1))
 
     work(server, pausing)

@@ -1,4 +1,6 @@
-"""Handlers that work outside: derived events once, retries in order, dead letters with their followers, other subjects flowing."""
+"""Handlers that work outside: derived events once, retries in order, dead letters with their followers, other
+subjects flowing.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ def test_a_derived_event_says_where_it_comes_from(server: Server, stream: Stream
     work(server, Noting())
 
     first, second = notes(server)
-    assert (first.event_id, first.causation_id, first.correlation_id, first.views) == ("e1:noting:0", "e1", "story", 7)
+    assert (first.event_id, first.causation_id, first.correlation_id, first.views) == (
+        "e1:noting:0",
+        "e1",
+        "story",
+        7,
+    )
     assert (second.causation_id, second.correlation_id, second.subject) == ("e2", "e2", "clip-1")
     assert first.source, "the worker"
     assert_balanced(server, stream)
@@ -62,7 +69,9 @@ def test_a_handler_is_called_once_and_not_again_by_the_next_worker(server: Serve
     assert state(server, stream)["cursor"]["applied"] == "30"
 
 
-def test_a_handler_that_fails_is_attempted_again_under_one_idempotency_key(server: Server, stream: Stream) -> None:
+def test_a_handler_that_fails_is_attempted_again_under_one_idempotency_key(
+    server: Server, stream: Stream
+) -> None:
     stream.append([seen("e1")])
     noting = Noting(failing("e1", times=2))
 
@@ -74,13 +83,20 @@ def test_a_handler_that_fails_is_attempted_again_under_one_idempotency_key(serve
     assert state(server, stream)["attempts"] == []
 
 
-def test_what_always_fails_is_parked_with_the_reason_and_an_audit_event(server: Server, stream: Stream) -> None:
+def test_what_always_fails_is_parked_with_the_reason_and_an_audit_event(
+    server: Server, stream: Stream
+) -> None:
     stream.append([seen("e1")])
 
     work(server, Noting(failing("e1")))
 
     (letter,) = list_letters(stream, "noting")
-    assert (letter.state, letter.attempts, letter.reason, letter.subject) == ("parked", 3, "RuntimeError: no answer", "clip-1")
+    assert (letter.state, letter.attempts, letter.reason, letter.subject) == (
+        "parked",
+        3,
+        "RuntimeError: no answer",
+        "clip-1",
+    )
     (parked,) = operations(server)
     assert (parked.subject, parked.causation_id, parked.place, parked.attempts) == (
         "clip-1",
@@ -105,7 +121,9 @@ def test_later_events_of_a_parked_subject_wait_and_others_flow(server: Server, s
     assert_balanced(server, stream)
 
 
-def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(server: Server, stream: Stream) -> None:
+def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(
+    server: Server, stream: Stream
+) -> None:
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1), seen("a3", "a", minute=2)])
     work(server, Noting(failing("a1")))
     (first, *_) = list_letters(stream, "noting")
@@ -121,7 +139,9 @@ def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(server: S
     assert_balanced(server, stream)
 
 
-def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(server: Server, stream: Stream) -> None:
+def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(
+    server: Server, stream: Stream
+) -> None:
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1)])
     for number in range(3):
         if number:
@@ -129,7 +149,9 @@ def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(serv
         work(server, Noting(failing("a1")))
 
     assert states(stream) == [("a1", "parked"), ("a2", "waiting")]
-    assert [type(event).__name__ for event in operations(server)] == ["EffectParked", "EffectRetried"] * 2 + ["EffectParked"]
+    assert [type(event).__name__ for event in operations(server)] == ["EffectParked", "EffectRetried"] * 2 + [
+        "EffectParked"
+    ]
     assert_balanced(server, stream)
 
 
@@ -137,7 +159,14 @@ def test_a_discarded_event_gets_no_effect_and_its_followers_run(server: Server, 
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1)])
     work(server, Noting(failing("a1")))
 
-    discard(stream, audit_stream(server), "noting", 0, next(list_letters(stream, "noting")).position, "sent by hand")
+    discard(
+        stream,
+        audit_stream(server),
+        "noting",
+        0,
+        next(list_letters(stream, "noting")).position,
+        "sent by hand",
+    )
     noting = Noting()
     work(server, noting)
 
@@ -165,7 +194,9 @@ def test_a_subject_that_waits_for_its_next_attempt_blocks_no_other(server: Serve
     assert noting.handled[1:-1] == [f"b{n}" for n in range(20)]
 
 
-def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(server: Server, stream: Stream) -> None:
+def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(
+    server: Server, stream: Stream
+) -> None:
     class Busy(Noting):
         parallel = 4
         running = most = 0
@@ -184,7 +215,9 @@ def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(server: 
 
     assert busy.most == 4
     for clip in "abcdefgh":
-        assert [event_id for event_id in busy.handled if event_id[0] == clip] == [f"{clip}{n:02}" for n in range(10)]
+        assert [event_id for event_id in busy.handled if event_id[0] == clip] == [
+            f"{clip}{n:02}" for n in range(10)
+        ]
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server, stream: Stream) -> None:
@@ -232,7 +265,9 @@ def test_a_handler_that_gives_up_is_parked_at_once(server: Server, stream: Strea
 
     stream.append([seen("e1")])
     work(server, Noting(hopeless))
-    assert [(letter.reason, letter.attempts) for letter in list_letters(stream, "noting")] == [("the account is gone", 1)]
+    assert [(letter.reason, letter.attempts) for letter in list_letters(stream, "noting")] == [
+        ("the account is gone", 1)
+    ]
 
 
 def test_returning_what_is_no_event_is_a_failed_attempt(server: Server, stream: Stream) -> None:
@@ -247,7 +282,9 @@ def test_returning_what_is_no_event_is_a_failed_attempt(server: Server, stream: 
     assert "views" in reasons[1]
 
 
-def test_other_types_are_passed_and_a_double_in_the_log_is_handled_once(server: Server, stream: Stream) -> None:
+def test_other_types_are_passed_and_a_double_in_the_log_is_handled_once(
+    server: Server, stream: Stream
+) -> None:
     own = open_stream(server, stream.name, codec=CODEC, settings=SETTINGS)
     own.append([ClipNoted(event_id="other", subject="a", occurred_at=observation().occurred_at), seen("e1")])
     raw_append(server, stream, seen("e1"))
@@ -257,11 +294,18 @@ def test_other_types_are_passed_and_a_double_in_the_log_is_handled_once(server: 
 
     cursor = state(server, stream)["cursor"]
     assert noting.handled == ["e1"]
-    assert (cursor["read"], cursor["applied"], cursor["skipped"], cursor["duplicates"]) == ("3", "1", "1", "1")
+    assert (cursor["read"], cursor["applied"], cursor["skipped"], cursor["duplicates"]) == (
+        "3",
+        "1",
+        "1",
+        "1",
+    )
     assert_balanced(server, stream)
 
 
-def test_entries_that_cannot_be_decoded_are_parked_under_their_position(server: Server, stream: Stream) -> None:
+def test_entries_that_cannot_be_decoded_are_parked_under_their_position(
+    server: Server, stream: Stream
+) -> None:
     """One whose subject can be read stands in its subject's line; the others block nobody."""
     stream.append([seen("a1", "a")])
     log = stream.keys[0].log
@@ -276,9 +320,9 @@ def test_entries_that_cannot_be_decoded_are_parked_under_their_position(server: 
     work(server, noting)
 
     assert sorted(noting.handled) == ["a1", "b1"]
-    assert [(item.position == foreign, item.subject, item.state) for item in list_letters(stream, "noting")] == [
-        (True, "", "parked"), (False, "a", "parked"), (False, "a", "waiting"),
-    ]  # fmt: skip
+    assert [
+        (item.position == foreign, item.subject, item.state) for item in list_letters(stream, "noting")
+    ] == [(True, "", "parked"), (False, "a", "parked"), (False, "a", "waiting")]
     assert {event.subject for event in operations(server)} == {"noting", "a"}
     assert_balanced(server, stream)
 

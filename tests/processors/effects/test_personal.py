@@ -49,8 +49,13 @@ def test_a_handler_gets_texts_and_a_pseudonym(server: Server, stream: Stream) ->
 
 @pytest.mark.parametrize(
     ("error", "kept"),
-    [(RuntimeError(f"about {TITLE}"), "RuntimeError: "), (GiveUp(f"about {TITLE}"), ""), (TimeoutError(f"about {TITLE}"), ""), (KeyError(TITLE * 90), "KeyError: ")],
-)  # fmt: skip
+    [
+        (RuntimeError(f"about {TITLE}"), "RuntimeError: "),
+        (GiveUp(f"about {TITLE}"), ""),
+        (TimeoutError(f"about {TITLE}"), ""),
+        (KeyError(TITLE * 90), "KeyError: "),
+    ],
+)
 def test_what_a_handler_says_of_a_creator_s_event_is_kept_sealed_and_shown_opened(
     server: Server, stream: Stream, error: Exception, kept: str
 ) -> None:
@@ -95,14 +100,18 @@ def test_what_the_framework_says_stays_legible(server: Server, stream: Stream) -
 
             time.sleep(0.05)  # the handler that takes too long
 
-    stream.append([observation(creator="ada", title=TITLE), observation(minute=1, clip="other", event_id="plain")])
+    stream.append(
+        [observation(creator="ada", title=TITLE), observation(minute=1, clip="other", event_id="plain")]
+    )
 
     work(server, Slow())
 
     assert {fact.reason for fact in operations(server)} == {"it did not return within timeout_s = 0.001 s"}
 
 
-def test_an_event_whose_creator_is_erased_between_two_attempts_is_handled_without_its_texts(server: Server, stream: Stream) -> None:
+def test_an_event_whose_creator_is_erased_between_two_attempts_is_handled_without_its_texts(
+    server: Server, stream: Stream
+) -> None:
     """And what is derived from it then is appended, under the pseudonym, with nothing in it."""
 
     class Praising(Seeing):
@@ -110,11 +119,18 @@ def test_an_event_whose_creator_is_erased_between_two_attempts_is_handled_withou
 
         async def handle(self, event: Any, attempt: Attempt) -> list[Event]:
             await super().handle(event, attempt)
-            return [attempt.derive(ClipViewsObserved, views=1, title=event.title and f"praise of {event.title}")]
+            return [
+                attempt.derive(ClipViewsObserved, views=1, title=event.title and f"praise of {event.title}")
+            ]
 
     def behave(event: Any, attempt: Attempt) -> None:
         if attempt.number == 1:
-            erase(open_stream(server, "operations", settings=SETTINGS, create=True), "ada", why="asked", who="tests")
+            erase(
+                open_stream(server, "operations", settings=SETTINGS, create=True),
+                "ada",
+                why="asked",
+                who="tests",
+            )
         if event.title:
             raise RuntimeError(f"about {event.title}")
 

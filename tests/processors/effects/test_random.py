@@ -1,9 +1,11 @@
 """
-Random schedules of a processor's life, by seed: failures, kills at any question, lost replies, two owners, persons who decide.
+Random schedules of a processor's life, by seed: failures, kills at any question, lost replies, two owners,
+persons who decide.
 
-The flow is generators, so the test itself is the driver: it decides at every question who goes on and what is lost. The server is real.
-At the end every event is done, parked, waiting or discarded, exactly one of them; every derived event is in the log once; no handler
-began before those of the earlier events of its subject were through.
+The flow is generators, so the test itself is the driver: it decides at every question who goes on and what is
+lost. The server is real. At the end every event is done, parked, waiting or discarded, exactly one of them;
+every derived event is in the log once; no handler began before those of the earlier events of its subject
+were through.
 """
 
 from __future__ import annotations
@@ -15,13 +17,28 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import DeadLetterBehind, DeadLetterBusy, DeadLetterUnknown, discard, list_letters, retry
+from aurastream.processors.effects import (
+    DeadLetterBehind,
+    DeadLetterBusy,
+    DeadLetterUnknown,
+    discard,
+    list_letters,
+    retry,
+)
 from aurastream.processors.effects.flow import Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
-from aurastream.projections.apply import Fenced
+from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Server, Stream, open_stream
 from tests.facts import observation
-from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_balanced, notes, operations, state
+from tests.processors.effects.outside import (
+    CODEC,
+    SETTINGS,
+    Noting,
+    assert_balanced,
+    notes,
+    operations,
+    state,
+)
 
 EVENTS, SUBJECTS, STEPS_MAX = 40, 5, 20_000
 FIRST = int(os.environ.get("AURASTREAM_TEST_SEED", "0"))
@@ -33,7 +50,9 @@ class Owner:
 
     def __init__(self, world: World, epoch: int) -> None:
         self.world = world
-        self.flow = EffectFlow(Noting(), world.stream, 0, into=world.into, operations=world.operations, worker=f"w{epoch}")
+        self.flow = EffectFlow(
+            Noting(), world.stream, 0, into=world.into, operations=world.operations, worker=f"w{epoch}"
+        )
         self.flow.epoch = epoch
         self.lines: dict[str, deque[Item]] = {}
         self.steps: dict[tuple[str, str], tuple[Any, Any]] = {}  # what runs, and what it is sent next
@@ -81,7 +100,8 @@ class World:
     def __init__(self, server: Server, stream: Stream, seed: int) -> None:
         self.server, self.stream, self.dice = server, stream, random.Random(seed)
         self.into, self.operations = (
-            open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True) for name in ("notes", "operations")
+            open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
+            for name in ("notes", "operations")
         )
         self.through: set[str] = set()  # the handler returned, or a person discarded it
         self.retries: dict[str, int] = {}
@@ -105,7 +125,9 @@ class World:
         name = wanted.event.event_id
         number = int(name[1:])
         assert wanted.attempt.number <= Noting.attempts_max
-        assert self.through >= {f"e{n}" for n in range(number % SUBJECTS, number, SUBJECTS)}, f"{name} began before its turn"
+        assert self.through >= {f"e{n}" for n in range(number % SUBJECTS, number, SUBJECTS)}, (
+            f"{name} began before its turn"
+        )
         self.calls[name] = self.calls.get(name, 0) + 1
         if name in self.poison or (not self.is_calm and self.dice.random() < 0.3):
             return Failed("no", is_final=self.dice.random() < 0.1)
@@ -131,14 +153,18 @@ class World:
 def live(world: World) -> None:
     """Owners come and go until all is settled."""
     dice, lease = world.dice, world.stream.keys[0].lease("noting")
-    events = [observation(views=n, event_id=f"e{n}", clip=f"clip-{n % SUBJECTS}", minute=n) for n in range(EVENTS)]
+    events = [
+        observation(views=n, event_id=f"e{n}", clip=f"clip-{n % SUBJECTS}", minute=n) for n in range(EVENTS)
+    ]
     owners = [Owner(world, 1)]
     world.server.client.hset(lease, mapping={"epoch": 1})
     for step in range(STEPS_MAX):
         world.is_calm = step > 1_500
         if events and dice.random() < 0.1:
             world.stream.append([events.pop(0) for _ in range(min(len(events), dice.randrange(1, 6)))])
-        if not world.is_calm and dice.random() < 0.01:  # the last owner dies, or is stopped and wakes up later as a zombie
+        if (
+            not world.is_calm and dice.random() < 0.01
+        ):  # the last owner dies, or is stopped and wakes up later as a zombie
             epoch = owners[-1].flow.epoch + 1
             owners = [*owners[: dice.randrange(2)], Owner(world, epoch)]
             world.server.client.hset(lease, mapping={"epoch": epoch})
@@ -164,14 +190,18 @@ def _is_idle(world: World, owner: Owner) -> bool:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_event_ends_in_exactly_one_place_and_no_subject_is_out_of_order(server: Server, stream: Stream, seed: int) -> None:
+def test_every_event_ends_in_exactly_one_place_and_no_subject_is_out_of_order(
+    server: Server, stream: Stream, seed: int
+) -> None:
     world = World(server, stream, seed)
 
     live(world)
 
     letters = {letter.event_id: letter.state for letter in list_letters(stream, "noting")}
     done = [note.causation_id for note in notes(server)]
-    dropped = [event.causation_id for event in operations(server) if type(event).__name__ == "EffectDiscarded"]
+    dropped = [
+        event.causation_id for event in operations(server) if type(event).__name__ == "EffectDiscarded"
+    ]
     assert len(done) == len(set(done)), "a derived event is in the log once"
     assert set(letters.values()) <= {"parked", "waiting"}
     assert sorted({*done, *dropped, *letters}) == sorted(f"e{n}" for n in range(EVENTS))
@@ -180,7 +210,9 @@ def test_every_event_ends_in_exactly_one_place_and_no_subject_is_out_of_order(se
     assert (held["attempts"], held["done"], held["due"], held["cursor"]["read"]) == ([], [], [], str(EVENTS))
     assert int(held["cursor"]["applied"]) + len(dropped) + len(letters) == EVENTS
     for event_id, count in world.calls.items():
-        assert count <= Noting.attempts_max * (1 + world.retries.get(event_id, 0)), f"{event_id} was called {count} times"
+        assert count <= Noting.attempts_max * (1 + world.retries.get(event_id, 0)), (
+            f"{event_id} was called {count} times"
+        )
     assert_balanced(server, stream)
     parked = [event for event in operations(server) if type(event).__name__ == "EffectParked"]
     assert len(parked) == len({event.event_id for event in parked})

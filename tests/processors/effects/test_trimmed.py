@@ -1,4 +1,6 @@
-"""Processors on a log that was trimmed: a new one is not behind for ever, and what waits for a retry keeps its entry."""
+"""Processors on a log that was trimmed: a new one is not behind for ever, and what waits for a retry keeps
+its entry.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_a_processor_that_is_new_to_a_trimmed_log_is_not_behind(server: Server, 
     assert noting.handled == [f"e{n}" for n in range(20, 25)]
     assert (cursor.read, cursor.skipped, cursor.applied) == (25, 20, 5)
     assert lag_of(server, stream.keys[0], cursor).events == 0
-    assert [(item.group, item.events, item.bytes) for item in backlogs(server, stream.keys[0])] == [("noting", 0, 0)]
+    assert [(item.group, item.events, item.bytes) for item in backlogs(server, stream.keys[0])] == [
+        ("noting", 0, 0)
+    ]
     assert_balanced(server, stream)
 
 

@@ -32,8 +32,9 @@ class Broker:
 def mock_kafka() -> Iterator[Broker]:
     """librdkafka's mock cluster, which any client can use while its producer lives.
 
-    It knows no CreateTopics, and a member that left is waited for until its session ends. A follower that syncs after the leader is
-    refused (a broker would answer it; rdkafka_mock_cgrp.c, check_state), so here the leader waits for the followers.
+    It knows no CreateTopics, and a member that left is waited for until its session ends. A follower that
+    syncs after the leader is refused (a broker would answer it; rdkafka_mock_cgrp.c, check_state), so here
+    the leader waits for the followers.
     """
     unhurried = CoordinatorGroupRebalance._on_join_leader
 
@@ -43,11 +44,18 @@ def mock_kafka() -> Iterator[Broker]:
 
     CoordinatorGroupRebalance._on_join_leader = behind_the_followers
     producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock"})
-    (address,) = {str(broker).partition("/")[0] for broker in producer.list_topics(timeout=10).brokers.values()}
+    (address,) = {
+        str(broker).partition("/")[0] for broker in producer.list_topics(timeout=10).brokers.values()
+    }
     yield Broker(
-        "kafka", f"kafka://{address}", topic_allow_declare=False, broker_session_timeout=3.0, broker_heartbeat_interval=1.0,
-        broker_rebalance_timeout=4.0, broker_request_timeout=10.0,
-    )  # fmt: skip
+        "kafka",
+        f"kafka://{address}",
+        topic_allow_declare=False,
+        broker_session_timeout=3.0,
+        broker_heartbeat_interval=1.0,
+        broker_rebalance_timeout=4.0,
+        broker_request_timeout=10.0,
+    )
     producer.flush(0)
     CoordinatorGroupRebalance._on_join_leader = unhurried
 
@@ -58,7 +66,9 @@ class Member:
     def __init__(self, app: faust.App, topic: Any) -> None:
         self.app, self.topic = app, topic
         self.seen: list[tuple[str, int, int, int]] = []
-        self.raw: list[tuple[bytes, bytes, Any, float]] = []  # the same as it came: key, value, headers, timestamp
+        self.raw: list[
+            tuple[bytes, bytes, Any, float]
+        ] = []  # the same as it came: key, value, headers, timestamp
         self.done: list[int] = []
         self.generations: list[tuple[int, int]] = []  # of each message, and the app's then
         self.revoked: list[set[Any]] = []
@@ -105,8 +115,20 @@ class Group:
 
     async def join(self, value_type: Any = int, **settings: Any) -> Member:
         """One more worker; returns once it may get events."""
-        options = {"broker_commit_interval": 0.2, "web_enabled": False, "autodiscover": False, **self._broker.settings, **settings}
-        app = faust.App(self.name, broker=self._broker.url, topic_partitions=PARTITIONS, datadir=str(self._directory), **options)
+        options = {
+            "broker_commit_interval": 0.2,
+            "web_enabled": False,
+            "autodiscover": False,
+            **self._broker.settings,
+            **settings,
+        }
+        app = faust.App(
+            self.name,
+            broker=self._broker.url,
+            topic_partitions=PARTITIONS,
+            datadir=str(self._directory),
+            **options,
+        )
         topic = app.topic(f"{self.name}-events", key_type=str, value_type=value_type)
         member = Member(app, topic)
         app.agent(topic, name="handle")(member.handle)

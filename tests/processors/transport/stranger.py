@@ -1,4 +1,6 @@
-"""A stranger's app, as it would be written for Kafka. It knows Faust and nothing of AuraStream; run by the tests as a script."""
+"""A stranger's app, as it would be written for Kafka. It knows Faust and nothing of AuraStream; run by the
+tests as a script.
+"""
 
 import asyncio
 import json
@@ -9,7 +11,13 @@ from pathlib import Path
 import faust
 from faust.cli import argument
 
-app = faust.App("stranger", broker=os.environ["BROKER"], topic_partitions=4, datadir=os.environ["DATADIR"], broker_commit_interval=0.2)
+app = faust.App(
+    "stranger",
+    broker=os.environ["BROKER"],
+    topic_partitions=4,
+    datadir=os.environ["DATADIR"],
+    broker_commit_interval=0.2,
+)
 REPORT, WORKER = Path(os.environ["REPORT"]), os.environ.get("WORKER", "")
 HANDLING_S = float(os.environ.get("HANDLING_S", "0"))
 
@@ -75,7 +83,9 @@ async def show(web, request):
 async def order(self, count: int, start: int):
     """Send orders."""
     for number in range(start, start + count):
-        await orders.send(key=f"account-{number % 10}", value=Order(account=f"account-{number % 10}", amount=number))
+        await orders.send(
+            key=f"account-{number % 10}", value=Order(account=f"account-{number % 10}", amount=number)
+        )
     await app.producer.flush()
     report("sent", count=count)
 

@@ -1,4 +1,6 @@
-"""Where a broker may be: TLS with a certificate of one's own, a list of addresses, the entry points. Unix sockets serve all tests."""
+"""Where a broker may be: TLS with a certificate of one's own, a list of addresses, the entry points. Unix
+sockets serve all tests.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,41 @@ def secured(tmp_path: Path) -> Iterator[str]:
         pytest.skip("the embedded Valkey is built without TLS, and there is no redis-server on PATH")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=aurastream-test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=aurastream-test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
     (port,) = free_ports(1)
-    tls = {"tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-auth-clients": "no", "port": "0"}
+    tls = {
+        "tls-port": str(port),
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-auth-clients": "no",
+        "port": "0",
+    }
     options = [part for name, value in tls.items() for part in (f"--{name}", value)]
     process = subprocess.Popen(
-        [binaries()["redis"], *options, "--save", "", "--dir", str(tmp_path), "--requirepass", "sesame"], stdout=subprocess.DEVNULL
+        [binaries()["redis"], *options, "--save", "", "--dir", str(tmp_path), "--requirepass", "sesame"],
+        stdout=subprocess.DEVNULL,
     )
     url = f"rediss://:sesame@127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
 

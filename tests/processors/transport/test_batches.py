@@ -49,7 +49,12 @@ class Batching:
 
     async def start(self, handler: Handler) -> faust.App:
         url = self._broker.url.replace("kafka://", "kafka+batch://")
-        options = {"broker_commit_interval": 0.1, "web_enabled": False, "autodiscover": False, **self._broker.settings}
+        options = {
+            "broker_commit_interval": 0.1,
+            "web_enabled": False,
+            "autodiscover": False,
+            **self._broker.settings,
+        }
         app = faust.App(self.name, broker=url, topic_partitions=4, datadir=str(self._directory), **options)
         app.agent(batch_topic(app, self.name), name="handle")(handler)
         self.apps.append(app)
@@ -77,10 +82,14 @@ async def batching_on(broker: Broker, directory: Path) -> AsyncIterator[Batching
 
 
 def observations(count: int) -> list[Any]:
-    return [observation(views=number, minute=number / 100, clip=f"clip-{number % 50}") for number in range(count)]
+    return [
+        observation(views=number, minute=number / 100, clip=f"clip-{number % 50}") for number in range(count)
+    ]
 
 
-def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(broker: Broker, tmp_path: Path) -> None:
+def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(
+    broker: Broker, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         seen: list[RawBatch] = []
 
@@ -99,8 +108,15 @@ def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(bro
             for partition in range(4):
                 found = [batch for batch in seen if batch.partition == partition]
                 positions = [entry[0].split(b"-") for batch in found for entry in batch.entries]
-                assert all([int(part) for part in one] < [int(part) for part in other] for one, other in pairwise(positions))
-            decoded = {read_envelope("", entry_json("", fields)).event_id for batch in seen for _, fields in batch.entries}
+                assert all(
+                    [int(part) for part in one] < [int(part) for part in other]
+                    for one, other in pairwise(positions)
+                )
+            decoded = {
+                read_envelope("", entry_json("", fields)).event_id
+                for batch in seen
+                for _, fields in batch.entries
+            }
             assert len(decoded) == EVENTS
             if broker.kind == "redis":
                 tp = TP(batching.name, seen[0].partition)
@@ -129,7 +145,9 @@ def test_events_are_unrolled_one_by_one(broker: Broker, tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_batch_whose_handler_raised_comes_again_before_anything_newer(broker: Broker, tmp_path: Path) -> None:
+def test_a_batch_whose_handler_raised_comes_again_before_anything_newer(
+    broker: Broker, tmp_path: Path
+) -> None:
     """Faust acknowledges an event whose agent raised; these are not."""
 
     async def scenario() -> None:
@@ -199,7 +217,9 @@ def test_little_is_read_ahead_of_a_slow_agent(valkey_url: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [10])
-def test_the_size_of_a_batch_is_a_setting(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_the_size_of_a_batch_is_a_setting(
+    valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     monkeypatch.setenv("AURASTREAM_BATCH_MAX", str(size))
 
     async def scenario() -> None:

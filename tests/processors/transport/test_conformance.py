@@ -46,7 +46,9 @@ def test_an_event_arrives_with_its_key_value_headers_and_timestamp(broker: Broke
             ((key, value, headers, timestamp),) = member.raw
             assert (key, value) == (b"k7", b"7")
             assert dict(headers) == {"trace": b"\xff\x00", "name": b"\xc3\xa9"}
-            assert broker.kind == "kafka" or abs(timestamp - time.time()) < 60, "the mock cluster's clock stands still"
+            assert broker.kind == "kafka" or abs(timestamp - time.time()) < 60, (
+                "the mock cluster's clock stands still"
+            )
 
     run(scenario())
 
@@ -134,15 +136,20 @@ def test_a_seek_delivers_again_from_there(broker: Broker, tmp_path: Path) -> Non
             tp = TP(member.topic.get_topic_name(), member.seen[0][2])
             if (
                 broker.kind == "kafka"
-            ):  # Faust notes an offset as read after handing it over, and that note would undo a seek in between
-                await eventually(lambda: member.app.consumer._read_offset[tp] == 19, "Faust to note the last one as read")
+                # Faust notes an offset as read after handing it over, and that note would undo a seek in between
+            ):
+                await eventually(
+                    lambda: member.app.consumer._read_offset[tp] == 19, "Faust to note the last one as read"
+                )
             before = len(member.seen)
 
             await member.app.consumer.seek(tp, 15)
 
             await eventually(lambda: len(member.seen) == before + 5, "five events again")
             assert [value for _, value, _, _ in member.seen[before:]] == [150, 160, 170, 180, 190]
-            await eventually(lambda: member.app.consumer._committed_offset[tp] == 20, "the commit, which never goes back")
+            await eventually(
+                lambda: member.app.consumer._committed_offset[tp] == 20, "the commit, which never goes back"
+            )
 
     run(scenario())
 
@@ -173,7 +180,9 @@ def test_members_share_the_partitions_and_hear_of_every_change(broker: Broker, t
 
 
 def test_events_flow_while_members_come_and_go(broker: Broker, tmp_path: Path) -> None:
-    """Nothing is lost; and here nothing is handled twice, where Kafka may refuse a commit while it rebalances."""
+    """Nothing is lost; and here nothing is handled twice, where Kafka may refuse a commit while it
+    rebalances.
+    """
 
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
@@ -189,7 +198,9 @@ def test_events_flow_while_members_come_and_go(broker: Broker, tmp_path: Path) -
                 await sending
                 last += 300
 
-            await eventually(lambda: {v for member in everyone for v in member.done} == set(range(last)), "all events")
+            await eventually(
+                lambda: {v for member in everyone for v in member.done} == set(range(last)), "all events"
+            )
             total = sum(len(member.done) for member in everyone)
             assert total == last or broker.kind == "kafka", f"{total - last} were handled twice"
 

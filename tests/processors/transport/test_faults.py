@@ -1,4 +1,6 @@
-"""What happens to servers and connections, and what the app must not notice: no event lost, none handled by two at once."""
+"""What happens to servers and connections, and what the app must not notice: no event lost, none handled by
+two at once.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ from tests.servers import ServerProcess, until
 
 async def handled(group: Group, wanted: set[int], patience_s: float = 20) -> None:
     await eventually(
-        lambda: {value for member in group.members for value in member.done} >= wanted, f"{len(wanted)} events", patience_s
+        lambda: {value for member in group.members for value in member.done} >= wanted,
+        f"{len(wanted)} events",
+        patience_s,
     )
 
 
 def test_killed_connections_cost_nothing(valkey_url: str, tmp_path: Path) -> None:
-    """CLIENT KILL, again and again, while events are sent and handled: each is in the log once and handled once."""
+    """CLIENT KILL, again and again, while events are sent and handled: each is in the log once and handled
+    once.
+    """
 
     async def scenario(client: redis.Redis) -> None:
         async with group_on(Broker("redis", valkey_url), tmp_path) as group:
@@ -103,7 +109,9 @@ def test_the_servers_group_may_be_tampered_with(valkey_url: str, tmp_path: Path,
         asyncio.run(scenario(client))
 
 
-def test_a_slow_handler_stops_nothing_but_its_own_partition_when_a_member_joins(valkey_url: str, tmp_path: Path) -> None:
+def test_a_slow_handler_stops_nothing_but_its_own_partition_when_a_member_joins(
+    valkey_url: str, tmp_path: Path
+) -> None:
     """Faust's own rebalance would stop every partition of every worker until it is done."""
 
     async def scenario() -> None:
@@ -149,7 +157,9 @@ def test_a_partition_moves_without_a_pause_of_a_second(valkey_url: str, tmp_path
             tasks = [asyncio.create_task(feed()), asyncio.create_task(watch(first))]
             second = await group.join()
             tasks.append(asyncio.create_task(watch(second)))
-            await eventually(lambda: len(second.partitions) == 2 and len(second.done) > 50, "the second to work")
+            await eventually(
+                lambda: len(second.partitions) == 2 and len(second.done) > 50, "the second to work"
+            )
             await group.leave(second)
             await eventually(lambda: len(first.partitions) == 4, "the first to have all again")
             mark = len(first.done)
@@ -197,7 +207,10 @@ def test_events_of_our_own_streams_reach_a_strangers_agent(valkey_url: str, tmp_
             stream.close()
             member = await group.join(value_type=None)
             await eventually(lambda: len(member.seen) >= 2, "both events")
-            assert [(key, value["views"]) for key, value, _, _ in member.seen] == [("clip-7", 3), ("clip-7", 4)]
+            assert [(key, value["views"]) for key, value, _, _ in member.seen] == [
+                ("clip-7", 3),
+                ("clip-7", 4),
+            ]
             assert [offset for _, _, _, offset in member.seen] == [0, 2]
 
     try:
@@ -207,18 +220,25 @@ def test_events_of_our_own_streams_reach_a_strangers_agent(valkey_url: str, tmp_
 
 
 def test_a_worker_that_slept_through_its_lease_cannot_acknowledge(valkey_url: str, tmp_path: Path) -> None:
-    """SIGSTOP past the lease: the other takes over; the sleeper wakes, learns that it owns less, and harms nothing."""
+    """SIGSTOP past the lease: the other takes over; the sleeper wakes, learns that it owns less, and harms
+    nothing.
+    """
     with workers(valkey_url, tmp_path, HANDLING_S="0.02") as found:
         sleeper = found.start("a")
         found.command("order", "100")
         until(lambda: len(found.amounts()) > 5, "some orders")
         sleeper.process.send_signal(signal.SIGSTOP)
         found.start("b")
-        until(lambda: set(found.amounts()) == set(range(100)), "the other to handle them", LEASE_MS / 1000 + 20)
+        until(
+            lambda: set(found.amounts()) == set(range(100)), "the other to handle them", LEASE_MS / 1000 + 20
+        )
 
         os.kill(sleeper.process.pid, signal.SIGCONT)
 
-        until(lambda: "partitions_lost" in sleeper.log() or "Discarded commit" in sleeper.log(), "the sleeper to learn it")
+        until(
+            lambda: "partitions_lost" in sleeper.log() or "Discarded commit" in sleeper.log(),
+            "the sleeper to learn it",
+        )
         found.command("order", "100", "1000")
         until(lambda: {n for n in found.amounts() if n >= 1000} == set(range(1000, 1100)), "new orders")
         fresh = [n for n in found.amounts() if n >= 1000]
@@ -245,7 +265,9 @@ def test_a_cluster_is_used_as_one_server_and_a_fail_over_costs_a_pause(
             members.append(await group.join())
             await members[0].send(*range(200))
             await handled(group, set(range(200)))
-            await eventually(lambda: all(len(member.partitions) == 2 for member in members), "the members to share")
+            await eventually(
+                lambda: all(len(member.partitions) == 2 for member in members), "the members to share"
+            )
             assert sorted(value for member in members for value in member.done) == list(range(200))
             victim = cluster.owner_of(next(iter(members[0].app.consumer.shares.values())).keys.log)
             victim.kill()

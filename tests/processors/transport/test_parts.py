@@ -41,7 +41,9 @@ def test_every_topic_has_a_legal_stream_of_its_own(topic: str) -> None:
     assert topic_of(stream) == topic
 
 
-@pytest.mark.parametrize("topic", ["clips", "a-b_c.d", "stranger-__assignor-__leader", "quoted.x", "quoted._41", "_x", "Orders"])
+@pytest.mark.parametrize(
+    "topic", ["clips", "a-b_c.d", "stranger-__assignor-__leader", "quoted.x", "quoted._41", "_x", "Orders"]
+)
 def test_a_legal_name_is_kept_and_others_come_back(topic: str) -> None:
     assert topic_of(stream_of(topic)) == topic
     assert (stream_of(topic) == topic) == (topic in ("clips", "a-b_c.d", "stranger-__assignor-__leader"))
@@ -122,7 +124,12 @@ def test_the_servers_group_follows_for_its_tools(client: redis.Redis) -> None:
         client.xadd(KEYS.log, {"value": number}, f"{number + 1}-0")
     assert acknowledge(client, Share(CLAIM, 1, "3-0", 3)) is Acknowledged.OK
     (group,) = client.xinfo_groups(KEYS.log)
-    assert (group["name"], group["last-delivered-id"], group["lag"], group["pending"]) == (b"app", b"3-0", 2, 0)
+    assert (group["name"], group["last-delivered-id"], group["lag"], group["pending"]) == (
+        b"app",
+        b"3-0",
+        2,
+        0,
+    )
 
 
 def test_an_acknowledgement_fails_before_any_write_where_a_key_has_another_type(client: redis.Redis) -> None:
@@ -133,7 +140,12 @@ def test_an_acknowledgement_fails_before_any_write_where_a_key_has_another_type(
 
 
 def send(
-    client: redis.Redis, sequence: int, *values: str, producer: str = "p", kept: int = 10, forget_ms: int = FORGET_MS
+    client: redis.Redis,
+    sequence: int,
+    *values: str,
+    producer: str = "p",
+    kept: int = 10,
+    forget_ms: int = FORGET_MS,
 ) -> list[int]:
     args: list[Any] = [producer, sequence, kept, forget_ms]
     for value in values:

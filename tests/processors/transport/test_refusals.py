@@ -14,7 +14,9 @@ from tests.processors.transport.members import eventually
 
 
 def app_on(url: str, directory: Path, **settings: Any) -> faust.App:
-    return faust.App("refused", broker=url, datadir=str(directory), web_enabled=False, autodiscover=False, **settings)
+    return faust.App(
+        "refused", broker=url, datadir=str(directory), web_enabled=False, autodiscover=False, **settings
+    )
 
 
 def test_a_table_is_refused_where_it_is_defined(valkey_url: str, tmp_path: Path) -> None:
@@ -25,7 +27,9 @@ def test_a_table_is_refused_where_it_is_defined(valkey_url: str, tmp_path: Path)
         app.Table("counts", default=int)
 
 
-def test_a_table_that_was_defined_before_the_first_agent_is_refused_at_the_start(valkey_url: str, tmp_path: Path) -> None:
+def test_a_table_that_was_defined_before_the_first_agent_is_refused_at_the_start(
+    valkey_url: str, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         app = app_on(valkey_url, tmp_path)
         app.Table("counts", default=int)
@@ -36,7 +40,9 @@ def test_a_table_that_was_defined_before_the_first_agent_is_refused_at_the_start
 
 
 @pytest.mark.parametrize("use", ["group_by", "through", "join"])
-def test_streams_that_are_regrouped_or_joined_stop_the_worker(valkey_url: str, tmp_path: Path, use: str) -> None:
+def test_streams_that_are_regrouped_or_joined_stop_the_worker(
+    valkey_url: str, tmp_path: Path, use: str
+) -> None:
     """An agent that raises is restarted by Faust for ever, and only its log would say so."""
 
     async def scenario() -> None:

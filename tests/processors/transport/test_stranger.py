@@ -47,7 +47,10 @@ def test_agents_topics_timers_crontabs_pages_and_commands_work(server: Server, s
     stranger.command("order", "20")
 
     until(lambda: len(stranger.reports("total")) == 20, "20 totals")
-    until(lambda: stranger.reports("crontab") and stranger.reports("timer") and stranger.reports("leader"), "timers")
+    until(
+        lambda: stranger.reports("crontab") and stranger.reports("timer") and stranger.reports("leader"),
+        "timers",
+    )
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/balances/") as answer:
         balances = json.load(answer)
     took_s = worker.stop()
@@ -58,7 +61,9 @@ def test_agents_topics_timers_crontabs_pages_and_commands_work(server: Server, s
     assert took_s < 3, "2 s on a quiet machine, of which mode sleeps one"
 
 
-def test_a_worker_that_stops_finishes_what_it_handles_and_the_next_goes_on_from_there(stranger: Workers) -> None:
+def test_a_worker_that_stops_finishes_what_it_handles_and_the_next_goes_on_from_there(
+    stranger: Workers,
+) -> None:
     """SIGTERM is not a crash: nothing is handled twice."""
     worker = stranger.start("a", HANDLING_S="0.05")
     stranger.command("order", "60")
@@ -71,8 +76,12 @@ def test_a_worker_that_stops_finishes_what_it_handles_and_the_next_goes_on_from_
     assert sorted(stranger.amounts()) == list(range(60))
 
 
-def test_two_workers_share_the_partitions_and_one_takes_over_from_one_that_was_killed(server: Server, stranger: Workers) -> None:
-    """kill -9: the events of the dead are handled by the living within lease + 1 s, in order per key, and none is lost."""
+def test_two_workers_share_the_partitions_and_one_takes_over_from_one_that_was_killed(
+    server: Server, stranger: Workers
+) -> None:
+    """kill -9: the events of the dead are handled by the living within lease + 1 s, in order per key, and
+    none is lost.
+    """
     first, _ = stranger.start("a"), stranger.start("b")
     logs = [keys.log for keys in open_stream(server, "quoted._4frders").keys]
     sent: dict[int, float] = {}
@@ -90,7 +99,9 @@ def test_two_workers_share_the_partitions_and_one_takes_over_from_one_that_was_k
     until(lambda: send() or time.time() > killed_at + LEASE_MS / 1000 + 1, "the lease to end")
     until(lambda: set(stranger.amounts()) >= set(sent), "all orders")
 
-    waits = {line["amount"]: line["at"] - sent[line["amount"]] for line in reversed(stranger.reports("order"))}
+    waits = {
+        line["amount"]: line["at"] - sent[line["amount"]] for line in reversed(stranger.reports("order"))
+    }
     assert max(waits.values()) < LEASE_MS / 1000 + 1
     assert_order_per_key(stranger.reports("order"))
 

@@ -25,7 +25,9 @@ def acquire(stream: Stream, *, from_end: bool) -> Share:
         answers = stream.wire(0).ask(*[command for _, command in commands])
 
 
-@pytest.mark.parametrize(("left", "from_end", "offset"), [(3, False, 7), (3, True, 10), (0, False, 10), (0, True, 10)])
+@pytest.mark.parametrize(
+    ("left", "from_end", "offset"), [(3, False, 7), (3, True, 10), (0, False, 10), (0, True, 10)]
+)
 def test_an_app_that_is_new_to_a_trimmed_log_counts_what_is_gone(
     server: Server, stream: Stream, left: int, from_end: bool, offset: int
 ) -> None:

@@ -27,9 +27,14 @@ class Workers:
         self._report = directory / "report"
         self._report.touch()
         self.environment = {
-            **os.environ, "BROKER": broker, "DATADIR": str(directory), "REPORT": str(self._report), "PYTHONWARNINGS": "ignore",
-            "AURASTREAM_LEASE_MS": str(LEASE_MS), **environment,
-        }  # fmt: skip
+            **os.environ,
+            "BROKER": broker,
+            "DATADIR": str(directory),
+            "REPORT": str(self._report),
+            "PYTHONWARNINGS": "ignore",
+            "AURASTREAM_LEASE_MS": str(LEASE_MS),
+            **environment,
+        }
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str = "", *options: str, **environment: str) -> Worker:
@@ -38,8 +43,11 @@ class Workers:
         options = options or ("--without-web",)
         process = subprocess.Popen(
             [sys.executable, str(self._script), "worker", "-l", "info", *options],
-            env={**self.environment, "WORKER": name, **environment}, stdout=log, stderr=log, cwd=self.directory,
-        )  # fmt: skip
+            env={**self.environment, "WORKER": name, **environment},
+            stdout=log,
+            stderr=log,
+            cwd=self.directory,
+        )
         self._running.append(process)
         worker = Worker(process, self.directory / f"log-{name}")
         until(lambda: "Worker ready" in worker.log() or process.poll() is not None, "the worker to be ready")
@@ -48,14 +56,21 @@ class Workers:
 
     def command(self, *arguments: str) -> str:
         """Run a command of the app; returns what it wrote."""
-        done = subprocess.run([sys.executable, str(self._script), *arguments], env=self.environment, capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(self._script), *arguments],
+            env=self.environment,
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
         return (done.stdout + done.stderr).decode()
 
     def reports(self, what: str, **facts: Any) -> list[dict[str, Any]]:
         """What was reported, in order."""
         text = self._report.read_text()
-        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be half written
+        lines = [
+            json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()
+        ]  # the last may be half written
         wanted = {"what": what, **facts}
         return [line for line in lines if wanted.items() <= line.items()]
 

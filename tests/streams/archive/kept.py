@@ -1,4 +1,6 @@
-"""What the tests of the archive share: a stream with an archive, entries of every kind, and the trimmer's contract."""
+"""What the tests of the archive share: a stream with an archive, entries of every kind, and the trimmer's
+contract.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,12 @@ class Kept:
             if until == self.log()[-1][0].decode():
                 pipeline.execute_command("XTRIM", self.keys.log, "MAXLEN", 0)
             else:
-                pipeline.execute_command("XTRIM", self.keys.log, "MINID", self.stream.read_raw(0, until, count=1)[0][0])
-            rows = [field_of(envelope.event_id) for envelope in identify(gone).envelopes if envelope is not None]
+                pipeline.execute_command(
+                    "XTRIM", self.keys.log, "MINID", self.stream.read_raw(0, until, count=1)[0][0]
+                )
+            rows = [
+                field_of(envelope.event_id) for envelope in identify(gone).envelopes if envelope is not None
+            ]
             if rows:
                 pipeline.hdel(self.keys.ids, *rows)
             pipeline.hincrby(self.keys.meta, "trimmed", len(gone))
@@ -83,7 +89,12 @@ def plain(entries: Any) -> list[RawEntry]:
 
 
 def append(kept: Kept, count: int, start: int = 0) -> None:
-    kept.stream.append([observation(views=n, minute=n, event_id=f"e{n}", clip=f"clip-{n % 7}") for n in range(start, start + count)])
+    kept.stream.append(
+        [
+            observation(views=n, minute=n, event_id=f"e{n}", clip=f"clip-{n % 7}")
+            for n in range(start, start + count)
+        ]
+    )
 
 
 def raw_add(kept: Kept, *fields: bytes | str, position: str = "*") -> bytes:
@@ -93,7 +104,12 @@ def raw_add(kept: Kept, *fields: bytes | str, position: str = "*") -> bytes:
 
 def any_entry(kept: Kept, dice: random.Random, number: int) -> None:
     """One entry, of any kind there is: appended, raw, doubled, foreign, damaged, no event at all."""
-    event = observation(views=number, minute=number, event_id=f"e{dice.randrange(number + 1)}", clip=f"clip-{dice.randrange(9)}")
+    event = observation(
+        views=number,
+        minute=number,
+        event_id=f"e{dice.randrange(number + 1)}",
+        clip=f"clip-{dice.randrange(9)}",
+    )
     json = Codec().encode(event)
     kind = dice.randrange(12)
     if kind < 5:
@@ -104,11 +120,18 @@ def any_entry(kept: Kept, dice: random.Random, number: int) -> None:
         loose = (
             json.replace(b'"subject"', b' "subject"')
             if dice.random() < 0.5
-            else b'{"subject":"s","type":"t","event_id":"%d","occurred_at":"2026-01-01T00:00:00+09:00"}' % number
+            else b'{"subject":"s","type":"t","event_id":"%d","occurred_at":"2026-01-01T00:00:00+09:00"}'
+            % number
         )
         raw_add(kept, "event", loose, "crc32", str(crc32(loose)))
     elif kind == 8:  # a checksum that does not hold, or is none
-        raw_add(kept, "event", json, "crc32", dice.choice([str(crc32(json) ^ 1), "", "x", "-1", "0" + str(crc32(json))]))
+        raw_add(
+            kept,
+            "event",
+            json,
+            "crc32",
+            dice.choice([str(crc32(json) ^ 1), "", "x", "-1", "0" + str(crc32(json))]),
+        )
     elif kind == 9:  # other fields, other orders, more of them
         raw_add(
             kept,
@@ -124,14 +147,29 @@ def any_entry(kept: Kept, dice: random.Random, number: int) -> None:
         )
     elif kind == 10:  # no text, no JSON, no event
         odd = dice.choice(
-            [b"", b"\xff\xfe", b"{", b"[]", b'{"type":"t"}', b"\x00" * 9, json.replace(b'"views"', b'"\xff"'), json + b" ", json[:-1]]
+            [
+                b"",
+                b"\xff\xfe",
+                b"{",
+                b"[]",
+                b'{"type":"t"}',
+                b"\x00" * 9,
+                json.replace(b'"views"', b'"\xff"'),
+                json + b" ",
+                json[:-1],
+            ]
         )
         raw_add(kept, "event", odd, "crc32", str(crc32(odd)))
     else:  # names that append would refuse, escapes in a name
-        odd = dice.choice([
-            b'{"type":"a\\"b","event_id":"x%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}' % number,
-            b'{"type":"t","event_id":"","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}',
-            b'{"type":"t","event_id":"y%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z","source":"\\u0000\\n"}' % number,
-            b'{"type":"t","event_id":"z%d","subject":"s","occurred_at":"0001-01-01T00:00:00Z","extra":{"a":[1,2,"\xc3\xa4"]}}' % number,
-        ])  # fmt: skip
+        odd = dice.choice(
+            [
+                b'{"type":"a\\"b","event_id":"x%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}'
+                % number,
+                b'{"type":"t","event_id":"","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}',
+                b'{"type":"t","event_id":"y%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z","source":"\\u0000\\n"}'
+                % number,
+                b'{"type":"t","event_id":"z%d","subject":"s","occurred_at":"0001-01-01T00:00:00Z","extra":{"a":[1,2,"\xc3\xa4"]}}'
+                % number,
+            ]
+        )
         raw_add(kept, "event", odd, "crc32", str(crc32(odd)))

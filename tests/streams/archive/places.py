@@ -25,7 +25,12 @@ def s3_server() -> Iterator[dict[str, Any]]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}", "client_kwargs": {"region_name": "eu-central-1"}}
+        yield {
+            "key": "k",
+            "secret": "s",
+            "endpoint_url": f"http://{host}:{port}",
+            "client_kwargs": {"region_name": "eu-central-1"},
+        }
     finally:
         server.stop()
 

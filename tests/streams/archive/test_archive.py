@@ -23,7 +23,7 @@ from aurastream.streams.codec import RawEntry
 from aurastream.streams.errors import ArchiveDamaged, ArchiveRefused
 from aurastream.streams.groups import as_pair
 from tests.facts import NOON, observation, raw_append
-from tests.processors.imports import seed_of_this_run
+from tests.processors.importing.imports import seed_of_this_run
 from tests.projections.counting import Counting
 from tests.streams.archive.kept import Kept, any_entry, append, plain, raw_add
 
@@ -48,7 +48,9 @@ def test_what_was_archived_comes_back_byte_for_byte(kept: Kept) -> None:
 
 @pytest.mark.parametrize("attempt", range(4))
 def test_entries_of_every_kind_come_back_byte_for_byte(server: Server, tmp_path: Path, attempt: int) -> None:
-    """Raw, foreign, doubled, damaged, no event at all: the archive judges none of them, and cuts them anywhere."""
+    """Raw, foreign, doubled, damaged, no event at all: the archive judges none of them, and cuts them
+    anywhere.
+    """
     dice = random.Random(f"{seed_of_this_run()} {attempt}")
     kept = Kept(server, tmp_path / "archive", segment_events=dice.choice([7, 60, 1000]))
     for number in range(300):
@@ -62,11 +64,17 @@ def test_entries_of_every_kind_come_back_byte_for_byte(server: Server, tmp_path:
     assert plain(kept.archived(count=7)) == log
     for _ in range(20):
         low, high = sorted(dice.choices(log, k=2), key=lambda entry: as_pair(entry[0].decode()))
-        inside = [entry for entry in log if as_pair(low[0].decode()) < as_pair(entry[0].decode()) <= as_pair(high[0].decode())]
+        inside = [
+            entry
+            for entry in log
+            if as_pair(low[0].decode()) < as_pair(entry[0].decode()) <= as_pair(high[0].decode())
+        ]
         assert plain(kept.archived(after=low[0].decode(), until=high[0].decode())) == inside
     chosen = [position.decode() for position, _ in dice.choices(log, k=40)]
     found = kept.archive().entries(0, [*chosen, "1-1", "99999999999999-0"])
-    assert {name: plain([entry])[0] for name, entry in found.items()} == {p.decode(): (p, f) for p, f in log if p.decode() in chosen}
+    assert {name: plain([entry])[0] for name, entry in found.items()} == {
+        p.decode(): (p, f) for p, f in log if p.decode() in chosen
+    }
 
 
 def test_archiving_again_adds_nothing(kept: Kept) -> None:
@@ -132,7 +140,9 @@ def duplicates(kept: Kept) -> set[bytes]:
     return {position for span in kept.archive().spans(0) for position in span.duplicates or ()}
 
 
-def test_an_id_that_is_in_the_log_twice_is_marked_where_views_count_it_once(kept: Kept, server: Server) -> None:
+def test_an_id_that_is_in_the_log_twice_is_marked_where_views_count_it_once(
+    kept: Kept, server: Server
+) -> None:
     """After a trim nothing but the mark says which entry counts."""
     append(kept, 3)
     second = raw_append(server, kept.stream, observation(views=7, minute=0, event_id="e1"))
@@ -145,7 +155,9 @@ def test_an_id_that_is_in_the_log_twice_is_marked_where_views_count_it_once(kept
 
 
 @pytest.mark.parametrize("consumes_first", [True, False])
-def test_live_views_and_the_archive_agree_which_entry_counts(kept: Kept, server: Server, consumes_first: bool) -> None:
+def test_live_views_and_the_archive_agree_which_entry_counts(
+    kept: Kept, server: Server, consumes_first: bool
+) -> None:
     """A raw entry that nobody is canonical for is adopted by whoever comes first; the other one sees the row."""
     dice = random.Random(5)
     for number in range(200):
@@ -166,8 +178,10 @@ def test_live_views_and_the_archive_agree_which_entry_counts(kept: Kept, server:
     assert dict(server.client.hgetall(kept.keys.ids)) == rows
 
 
-def test_two_ids_with_one_digest_are_no_duplicates(kept: Kept, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aurastream.streams import log
+def test_two_ids_with_one_digest_are_no_duplicates(
+    kept: Kept, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aurastream.streams import stream as log
     from aurastream.streams.archive import duplicates as deciding
 
     for module in (log, deciding):
@@ -240,12 +254,17 @@ print("pandas" in sys.modules)
 
 
 def test_reading_the_archive_does_not_wait_for_pandas(kept: Kept) -> None:
-    """Where pandas is installed pyarrow imports it for the first value it is given: half a second of every look at the past."""
+    """Where pandas is installed pyarrow imports it for the first value it is given: half a second of every
+    look at the past.
+    """
     append(kept, 100)
     kept.close_segments()
 
     done = subprocess.run(
-        [sys.executable, "-c", READING, kept.server.url, str(kept.settings.archive)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", READING, kept.server.url, str(kept.settings.archive)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (done.stdout, done.stderr) == ("False\n", "")
@@ -254,12 +273,22 @@ def test_reading_the_archive_does_not_wait_for_pandas(kept: Kept) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"subject": "clip-3"}, {"type": "clip.views_observed"}, {"type": "none"}, {"subject": "clip-3", "source": ""},
-        {"correlation": "story-1"}, {"since": NOON + timedelta(minutes=700)}, {"until_time": NOON + timedelta(minutes=12)},
-        {"subject": "clip-1", "since": NOON + timedelta(minutes=100), "until_time": NOON + timedelta(minutes=900)},
-        {"since": NOON + timedelta(days=900)}, {},
+        {"subject": "clip-3"},
+        {"type": "clip.views_observed"},
+        {"type": "none"},
+        {"subject": "clip-3", "source": ""},
+        {"correlation": "story-1"},
+        {"since": NOON + timedelta(minutes=700)},
+        {"until_time": NOON + timedelta(minutes=12)},
+        {
+            "subject": "clip-1",
+            "since": NOON + timedelta(minutes=100),
+            "until_time": NOON + timedelta(minutes=900),
+        },
+        {"since": NOON + timedelta(days=900)},
+        {},
     ],
-)  # fmt: skip
+)
 def test_a_scan_gives_what_a_look_at_every_entry_would(kept: Kept, asked: dict[str, Any]) -> None:
     """Segments and row groups are skipped; entries are not."""
     append(kept, 1_500)
@@ -285,11 +314,16 @@ def _fits(entry: RawEntry, asked: dict[str, Any]) -> bool:
     )
 
 
-def test_a_scan_reads_only_the_row_groups_that_matter(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_reads_only_the_row_groups_that_matter(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 25,000 entries in three row groups, the one look at a clip is had from one."""
     kept = Kept(server, tmp_path / "archive")
     kept.stream.append(
-        [observation(views=n, minute=n, event_id=f"e{n}", clip="rare" if n == 12_345 else f"clip-{n % 7}") for n in range(25_000)]
+        [
+            observation(views=n, minute=n, event_id=f"e{n}", clip="rare" if n == 12_345 else f"clip-{n % 7}")
+            for n in range(25_000)
+        ]
     )
     kept.close_segments()
     archive = kept.archive()
@@ -299,9 +333,10 @@ def test_a_scan_reads_only_the_row_groups_that_matter(server: Server, tmp_path: 
     monkeypatch.setattr(
         file,
         "read_row_group",
-        lambda group, columns, **options: (whole.append(group) if len(columns) > 1 else None, read(group, columns=columns, **options))[
-            1
-        ],
+        lambda group, columns, **options: (
+            whole.append(group) if len(columns) > 1 else None,
+            read(group, columns=columns, **options),
+        )[1],
     )
 
     spans = list(archive.scan(0, subject="rare"))
@@ -313,7 +348,9 @@ def test_a_scan_reads_only_the_row_groups_that_matter(server: Server, tmp_path: 
     assert whole == [1, 2]
 
 
-def test_segments_and_row_groups_outside_of_a_range_are_not_read(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_and_row_groups_outside_of_a_range_are_not_read(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A view of the past costs what its range holds, not what the archive holds."""
     append(kept, 3_000)
     kept.close_segments()
@@ -321,10 +358,16 @@ def test_segments_and_row_groups_outside_of_a_range_are_not_read(kept: Kept, mon
     touched: list[tuple[int, int]] = []
     read = archive._read
     monkeypatch.setattr(
-        archive, "_read", lambda segment, group, *more: (touched.append((segment.number, group)), read(segment, group, *more))[1]
+        archive,
+        "_read",
+        lambda segment, group, *more: (touched.append((segment.number, group)), read(segment, group, *more))[
+            1
+        ],
     )
     monkeypatch.setattr(
-        archive, "_matching", lambda segment, group, where: (touched.append((segment.number, group)), ([], frozenset()))[1]
+        archive,
+        "_matching",
+        lambda segment, group, where: (touched.append((segment.number, group)), ([], frozenset()))[1],
     )
 
     list(archive.spans(0, log[1_200][0].decode(), log[1_900][0].decode()))
@@ -335,13 +378,20 @@ def test_segments_and_row_groups_outside_of_a_range_are_not_read(kept: Kept, mon
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "groups"), [(0, 5, [0]), (10_000, 10_001, [1]), (9_998, 10_000, [0, 1]), (15_000, 25_000, [1, 2])]
+    ("low", "high", "groups"),
+    [(0, 5, [0]), (10_000, 10_001, [1]), (9_998, 10_000, [0, 1]), (15_000, 25_000, [1, 2])],
 )
-def test_the_row_groups_of_a_range_are_known_from_the_manifest(low: int, high: int, groups: list[int]) -> None:
+def test_the_row_groups_of_a_range_are_known_from_the_manifest(
+    low: int, high: int, groups: list[int]
+) -> None:
     blocks = [Block(f"1-{250 * number}", 250, "", "") for number in range(100)]
     names = {"stream": "s", "first": "1-0", "last": "1-24999", "file_sha256": "", "previous": ""}
-    counts = dict.fromkeys(("partition", "number", "entries_before", "duplicates", "json_bytes", "file_bytes"), 0)
-    manifest = Manifest(**names, **counts, entries=25_000, min_occurred_at=None, max_occurred_at=None, blocks=blocks)  # type: ignore[arg-type]
+    counts = dict.fromkeys(
+        ("partition", "number", "entries_before", "duplicates", "json_bytes", "file_bytes"), 0
+    )
+    manifest = Manifest(
+        **names, **counts, entries=25_000, min_occurred_at=None, max_occurred_at=None, blocks=blocks
+    )  # type: ignore[arg-type]
 
     assert list(reading._groups(manifest, (1, low), (1, high))) == groups
 
@@ -365,7 +415,9 @@ def test_files_beside_the_segments_are_no_segments(kept: Kept) -> None:
     assert archive.read_blob(0, "clips@3:100-1") == b"newer"
 
 
-def test_another_place_than_before_is_refused_until_the_files_are_there(kept: Kept, server: Server, tmp_path: Path) -> None:
+def test_another_place_than_before_is_refused_until_the_files_are_there(
+    kept: Kept, server: Server, tmp_path: Path
+) -> None:
     import shutil
 
     append(kept, 1_500)
@@ -398,7 +450,9 @@ def test_a_log_restored_from_an_older_copy_is_not_archived(kept: Kept, server: S
 
 
 def test_what_may_be_the_only_copy_is_never_removed(kept: Kept, server: Server) -> None:
-    """A server restored from before the archiving knows nothing of the segments; their entries are nowhere else."""
+    """A server restored from before the archiving knows nothing of the segments; their entries are nowhere
+    else.
+    """
     append(kept, 1_500)
     kept.close_segments()
     before = kept.files()
@@ -545,12 +599,18 @@ def test_a_flipped_byte_is_an_error_and_never_another_entry(kept: Kept) -> None:
     for at in dice.sample(range(len(content)), 50):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :])
         archive = kept.archive()
-        for read in (lambda a: list(a.spans(0)), lambda a: list(a.scan(0, subject="clip-1")), lambda a: a.entries(0, [position])):
+        for read in (
+            lambda a: list(a.spans(0)),
+            lambda a: list(a.scan(0, subject="clip-1")),
+            lambda a: a.entries(0, [position]),
+        ):
             with pytest.raises(ArchiveDamaged, match="its SHA-256 is"):
                 read(archive)
 
 
-def test_manifests_are_read_once_and_the_new_ones_when_there_are_any(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_are_read_once_and_the_new_ones_when_there_are_any(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append(kept, 2_500)
     kept.close_segments()
     archive = kept.archive()

@@ -45,6 +45,10 @@ def test_a_clusters_stream_is_archived_trimmed_read_and_verified(cluster: Cluste
     assert sum(manifest.entries for manifest in made) == len(EVENTS)
     assert sum(len(stream.read_raw(keys.partition, count=10_000)) for keys in stream.keys) <= 20 * 6
     history = history_of(stream)
-    assert [plain(entry for span in history.spans(keys.partition) for entry in span.raw) for keys in stream.keys] == before
+    assert [
+        plain(entry for span in history.spans(keys.partition) for entry in span.raw) for keys in stream.keys
+    ] == before
     told = told_by(history_of(operations))
-    assert [verify_partition(stream, keys.partition, archive, told).findings for keys in stream.keys] == [[]] * 6
+    assert [verify_partition(stream, keys.partition, archive, told).findings for keys in stream.keys] == [
+        []
+    ] * 6

@@ -12,7 +12,7 @@ from aurastream.streams import History, Server, Settings
 from aurastream.streams.archive import history_of
 from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
 from aurastream.streams.groups import as_pair
-from tests.processors.imports import seed_of_this_run
+from tests.processors.importing.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain
 
 
@@ -78,7 +78,9 @@ def test_an_archive_and_a_trim_in_the_middle_of_a_read_leave_no_gap(kept: Kept) 
 
 
 def test_a_reader_beside_archiver_and_trimmer_sees_every_entry_once(kept: Kept, server: Server) -> None:
-    """Producer, archiver and trimmer run as fast as they can; readers begin again and again, wherever they are."""
+    """Producer, archiver and trimmer run as fast as they can; readers begin again and again, wherever they
+    are.
+    """
     stop = threading.Event()
     failed: list[BaseException] = []
 

@@ -26,7 +26,9 @@ def kept(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kep
 
 
 def archive_and_die(kept: Kept, step: str, count: int) -> int:
-    """An archiver in a process of its own that kills itself when it passes the step for the count-th time; its exit code."""
+    """An archiver in a process of its own that kills itself when it passes the step for the count-th time;
+    its exit code.
+    """
 
     def live() -> None:
         own = Kept(Server(kept.server.url), kept.settings.archive, segment_events=400)
@@ -62,7 +64,9 @@ def test_an_archiver_killed_at_any_step_loses_and_doubles_nothing(kept: Kept, st
     chain = kept.archive().segments(0)
     assert kept.told() == [("clips-test", item.number) for item in chain]
     assert kept.files() == sorted(f"{item.name}.{ending}" for item in chain for ending in ("json", "parquet"))
-    positions = duckdb.sql(f"select position from '{kept.settings.archive}/clips-test/*/*.parquet'").fetchall()
+    positions = duckdb.sql(
+        f"select position from '{kept.settings.archive}/clips-test/*/*.parquet'"
+    ).fetchall()
     assert sorted(text.encode() for (text,) in positions) == sorted(position for position, _ in kept.log())
 
 

@@ -22,7 +22,11 @@ def s3() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    place = directory(tmp_path / "a" / "b") if request.param == "directory" else bucket(request.getfixturevalue("s3"))
+    place = (
+        directory(tmp_path / "a" / "b")
+        if request.param == "directory"
+        else bucket(request.getfixturevalue("s3"))
+    )
     return Store(place.url, place.options)
 
 
@@ -42,7 +46,9 @@ def test_files_are_written_listed_replaced_and_deleted(store: Store) -> None:
         store.read("x/0000/a")
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a power loss a name stands for all of its content, and the name itself is there."""
     store, steps = Store(str(tmp_path / "archive")), []
     sync, replace = os.fsync, Path.replace
@@ -56,7 +62,13 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
     store.write("x/f", b"content")
 
-    assert [step.split(".f.")[0] for step in steps] == ["sync ", "sync /archive", "sync /archive/x/", "rename", "sync /archive/x"]
+    assert [step.split(".f.")[0] for step in steps] == [
+        "sync ",
+        "sync /archive",
+        "sync /archive/x/",
+        "rename",
+        "sync /archive/x",
+    ]
 
 
 @pytest.mark.parametrize("url", ["nowhere://x/y", "s3://", "file-that-is-one/archive"])

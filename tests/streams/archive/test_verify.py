@@ -1,4 +1,6 @@
-"""Tamper evidence: what was changed, dropped, exchanged or lost is named by partition and position; in a directory and on S3."""
+"""Tamper evidence: what was changed, dropped, exchanged or lost is named by partition and position; in a
+directory and on S3.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from aurastream.streams.archive.manifest import Manifest
 from aurastream.streams.archive.segment import SCHEMA, entries_of, identify, table_of, to_parquet
 from aurastream.streams.archive.verify import Verified, told_by, verify_partition
 from aurastream.streams.groups import as_pair
-from tests.processors.imports import seed_of_this_run
+from tests.processors.importing.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 from tests.streams.archive.places import Place, bucket, directory, s3_server
 
@@ -38,7 +40,11 @@ def s3() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(params=["directory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return directory(tmp_path / "archive") if request.param == "directory" else bucket(request.getfixturevalue("s3"))
+    return (
+        directory(tmp_path / "archive")
+        if request.param == "directory"
+        else bucket(request.getfixturevalue("s3"))
+    )
 
 
 @pytest.fixture
@@ -83,7 +89,9 @@ def rewrite(kept: Kept, number: int, change: Change) -> None:
 def with_value(table: pa.Table, column: str, row: int, value: Any) -> pa.Table:
     values = table[column].to_pylist()
     values[row] = value
-    return table.set_column(table.schema.get_field_index(column), column, pa.array(values, SCHEMA.field(column).type)).cast(SCHEMA)
+    return table.set_column(
+        table.schema.get_field_index(column), column, pa.array(values, SCHEMA.field(column).type)
+    ).cast(SCHEMA)
 
 
 def exchanged(table: pa.Table, one: int, other: int, keep: tuple[str, ...] = ()) -> pa.Table:
@@ -117,7 +125,11 @@ def test_a_flipped_byte_is_named(kept: Kept, part: str) -> None:
     content = bytearray(store.read(path))
     group = pq.ParquetFile(pa.BufferReader(bytes(content))).metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
-    at = len(content) - 40 if part == "footer" else columns[part].data_page_offset + columns[part].total_compressed_size // 2
+    at = (
+        len(content) - 40
+        if part == "footer"
+        else columns[part].data_page_offset + columns[part].total_compressed_size // 2
+    )
     content[at] ^= 0x10
     store.write(path, bytes(content))
 
@@ -125,9 +137,14 @@ def test_a_flipped_byte_is_named(kept: Kept, part: str) -> None:
 
     assert len(found) >= 1
     first, last = log[600][0].decode(), log[1_199][0].decode()
-    assert {(position, until) for position, until, _ in found} <= {(p.decode(), u.decode()) for p, _ in log[600:1200] for u, _ in [(p, 0)]} | {
-        (first, last), (log[600][0].decode(), log[850][0].decode()), (log[850][0].decode(), log[1100][0].decode()), (log[1100][0].decode(), last)
-    }  # fmt: skip
+    assert {(position, until) for position, until, _ in found} <= {
+        (p.decode(), u.decode()) for p, _ in log[600:1200] for u, _ in [(p, 0)]
+    } | {
+        (first, last),
+        (log[600][0].decode(), log[850][0].decode()),
+        (log[850][0].decode(), log[1100][0].decode()),
+        (log[1100][0].decode(), last),
+    }
 
 
 def test_no_flipped_byte_goes_unnoticed(local: Kept) -> None:
@@ -140,13 +157,15 @@ def test_no_flipped_byte_goes_unnoticed(local: Kept) -> None:
     for path in paths:
         content = store.read(path)
         for at in sorted({*dice.sample(range(len(content)), 60), len(content) - 1, 0}):
-            store.write(path, content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :])
+            store.write(
+                path, content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :]
+            )
             found = problems(local)
             assert found, at
-            assert all(positions[0] <= as_pair(position) <= as_pair(until) <= positions[-1] for position, until, _ in found), (
-                at,
-                found,
-            )
+            assert all(
+                positions[0] <= as_pair(position) <= as_pair(until) <= positions[-1]
+                for position, until, _ in found
+            ), (at, found)
         store.write(path, content)
     assert problems(local) == []
 
@@ -158,7 +177,9 @@ def test_a_dropped_entry_is_named(kept: Kept, is_trimmed: bool) -> None:
         kept.trim(log[-1][0].decode())
     rewrite(kept, 2, lambda table: pa.concat_tables([table.slice(0, 300), table.slice(301)]))
 
-    assert problems(kept) == [(log[900][0].decode(), log[900][0].decode(), "the entry is missing, or its position was changed")]
+    assert problems(kept) == [
+        (log[900][0].decode(), log[900][0].decode(), "the entry is missing, or its position was changed")
+    ]
 
 
 @pytest.mark.parametrize("row", [0, 249, 250, 599])
@@ -167,7 +188,11 @@ def test_a_dropped_entry_at_the_edge_of_a_block_is_named(local: Kept, row: int) 
     rewrite(local, 2, lambda table: pa.concat_tables([table.slice(0, row), table.slice(row + 1)]))
 
     assert problems(local) == [
-        (log[600 + row][0].decode(), log[600 + row][0].decode(), "the entry is missing, or its position was changed")
+        (
+            log[600 + row][0].decode(),
+            log[600 + row][0].decode(),
+            "the entry is missing, or its position was changed",
+        )
     ]
 
 
@@ -207,7 +232,13 @@ def test_exchanged_contents_are_named(local: Kept) -> None:
 def test_a_changed_event_is_named_by_its_own_checksum(kept: Kept) -> None:
     log = kept.log()
     kept.trim(log[-1][0].decode())
-    rewrite(kept, 3, lambda table: with_value(table, "fields", 7, table["fields"][7].as_py().replace('"views":1207', '"views":9999')))
+    rewrite(
+        kept,
+        3,
+        lambda table: with_value(
+            table, "fields", 7, table["fields"][7].as_py().replace('"views":1207', '"views":9999')
+        ),
+    )
 
     found = problems(kept)
 
@@ -216,7 +247,9 @@ def test_a_changed_event_is_named_by_its_own_checksum(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("is_trimmed", [False, True])
-def test_a_changed_event_with_a_new_checksum_is_named_as_far_as_anything_tells(kept: Kept, is_trimmed: bool) -> None:
+def test_a_changed_event_with_a_new_checksum_is_named_as_far_as_anything_tells(
+    kept: Kept, is_trimmed: bool
+) -> None:
     """By the live log the entry, else by the hashes the block of 250."""
     log = kept.log()
     if is_trimmed:
@@ -226,7 +259,9 @@ def test_a_changed_event_with_a_new_checksum_is_named_as_far_as_anything_tells(k
     found = problems(kept)
 
     block = (log[250][0].decode(), log[500][0].decode())
-    assert [item[:2] for item in found] == [block if is_trimmed else (log[310][0].decode(), log[310][0].decode())]
+    assert [item[:2] for item in found] == [
+        block if is_trimmed else (log[310][0].decode(), log[310][0].decode())
+    ]
 
 
 def forged_views(row: int) -> Change:
@@ -244,7 +279,8 @@ def forged_views(row: int) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("is_duplicate", True), ("source", "somebody"), ("occurred_at", None), ("appended_at", None)]
+    ("column", "value"),
+    [("is_duplicate", True), ("source", "somebody"), ("occurred_at", None), ("appended_at", None)],
 )
 def test_a_changed_column_is_named(local: Kept, column: str, value: Any) -> None:
     """An analyst reads the columns, not the entries."""
@@ -290,7 +326,10 @@ def test_the_last_segment_is_missed_though_the_slot_was_set_back(kept: Kept) -> 
     second = kept.archive().segments(0)[1]
     for path in [path_of(kept, 3, ending) for ending in ("json", "parquet")]:
         kept.archive().store.delete(path)
-    kept.server.client.hset(kept.keys.archive, mapping={"number": 2, "head": second.hash, "position": second.last, "entries": 1_200})
+    kept.server.client.hset(
+        kept.keys.archive,
+        mapping={"number": 2, "head": second.hash, "position": second.last, "entries": 1_200},
+    )
 
     found = problems(kept)
 
@@ -304,10 +343,17 @@ def test_a_server_that_was_set_back_with_all_it_knows_is_told_by_the_archive(kep
     second = kept.archive().segments(0)[1]
     for position, _ in log[1_200:]:
         kept.server.client.xdel(kept.keys.log, position)
-    kept.server.client.hset(kept.keys.archive, mapping={"number": 2, "head": second.hash, "position": second.last, "entries": 1_200})
+    kept.server.client.hset(
+        kept.keys.archive,
+        mapping={"number": 2, "head": second.hash, "position": second.last, "entries": 1_200},
+    )
     kept.server.client.xdel(kept.operations.keys[0].log, kept.operations.read(0)[-1].position)
 
-    found = [(position, until) for position, until, problem in problems(kept) if "set back to an older copy" in problem]
+    found = [
+        (position, until)
+        for position, until, problem in problems(kept)
+        if "set back to an older copy" in problem
+    ]
 
     assert found == [(log[1_200][0].decode(), log[-1][0].decode())]
 
@@ -328,7 +374,9 @@ def test_a_segment_that_was_never_committed_is_no_finding(local: Kept) -> None:
 
 
 def forge(kept: Kept, number: int, change: Change, **facts: Any) -> None:
-    """All a writer of the archive and the server can do: another content, its hashes, and those of every manifest after it."""
+    """All a writer of the archive and the server can do: another content, its hashes, and those of every
+    manifest after it.
+    """
     archive = kept.archive()
     chain, previous = archive.segments(0), ""
     for manifest in chain:
@@ -363,7 +411,11 @@ def test_a_forged_chain_is_told_by_the_audit_trail_and_the_live_log(kept: Kept) 
 
     found = problems(kept)
 
-    assert (log[650][0].decode(), log[650][0].decode(), "the live log's entry is not the one in segment 2") in found
+    assert (
+        log[650][0].decode(),
+        log[650][0].decode(),
+        "the live log's entry is not the one in segment 2",
+    ) in found
     assert any("the audit trail says" in problem for _, _, problem in found)
 
 
@@ -389,12 +441,16 @@ def key(tmp_path: Path) -> tuple[Path, Any]:
     private = Ed25519PrivateKey.generate()
     path = tmp_path / "key.pem"
     path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (tmp_path / "public.pem").write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "public.pem").write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     return path, manifests.verify_key(str(tmp_path / "public.pem"))
 
 
 def test_a_signed_head_vouches_for_the_chain(server: Server, place: Place, key: tuple[Path, Any]) -> None:
-    kept = Kept(server, place.url, archive_options=place.options, segment_events=600, archive_signing_key=str(key[0]))
+    kept = Kept(
+        server, place.url, archive_options=place.options, segment_events=600, archive_signing_key=str(key[0])
+    )
     append(kept, 700)
     kept.close_segments()
 
@@ -405,9 +461,13 @@ def test_a_signed_head_vouches_for_the_chain(server: Server, place: Place, key: 
     ]
 
 
-def test_a_chain_forged_without_the_key_is_told_where_nothing_else_tells(server: Server, place: Place, key: tuple[Path, Any]) -> None:
+def test_a_chain_forged_without_the_key_is_told_where_nothing_else_tells(
+    server: Server, place: Place, key: tuple[Path, Any]
+) -> None:
     """Server, audit trail and archive all say the same; only the key is not theirs."""
-    kept = Kept(server, place.url, archive_options=place.options, segment_events=600, archive_signing_key=str(key[0]))
+    kept = Kept(
+        server, place.url, archive_options=place.options, segment_events=600, archive_signing_key=str(key[0])
+    )
     append(kept, 700)
     kept.close_segments()
     last = kept.log()[-1][0].decode()
@@ -416,7 +476,9 @@ def test_a_chain_forged_without_the_key_is_told_where_nothing_else_tells(server:
     forge(kept, 1, forged_views(310))
 
     assert problems(kept) == []
-    assert [(until, problem) for _, until, problem in problems(kept, key[1])] == [(last, "segment 2, the newest, is not signed")]
+    assert [(until, problem) for _, until, problem in problems(kept, key[1])] == [
+        (last, "segment 2, the newest, is not signed")
+    ]
 
 
 def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
@@ -458,7 +520,9 @@ def test_an_archive_ahead_of_its_log_is_told(local: Kept) -> None:
 def test_an_archive_that_is_not_at_hand_is_not_called_sound(local: Kept) -> None:
     found = verify_partition(local.stream, 0, None, {})
 
-    assert [("was not checked" in item.problem, item.until) for item in found.findings] == [(True, local.log()[-1][0].decode())]
+    assert [("was not checked" in item.problem, item.until) for item in found.findings] == [
+        (True, local.log()[-1][0].decode())
+    ]
 
 
 def test_the_audit_trails_own_archive_may_be_damaged(local: Kept) -> None:
@@ -487,7 +551,11 @@ def test_entries_come_back_from_s3(kept: Kept) -> None:
     archive.write_blob(0, "b", b"2")
     archive.delete_blob(0, "a")
     archive.delete_blob(0, "a")
-    assert (archive.list_blobs(0), archive.read_blob(0, "a"), archive.read_blob(0, "b")) == (["b"], None, b"2")
+    assert (archive.list_blobs(0), archive.read_blob(0, "a"), archive.read_blob(0, "b")) == (
+        ["b"],
+        None,
+        b"2",
+    )
 
 
 def manifest_of(kept: Kept, number: int) -> Manifest:
@@ -506,5 +574,7 @@ def test_the_columns_are_those_of_the_entries(local: Kept) -> None:
     """What is compared with the columns is made of the entries alone."""
     table = pq.read_table(pa.BufferReader(local.archive().store.read(path_of(local, 1))))
 
-    assert pc.all(pc.equal(table["position"], table_of(identify(entries_of(table)[0]), ())["position"])).as_py()
+    assert pc.all(
+        pc.equal(table["position"], table_of(identify(entries_of(table)[0]), ())["position"])
+    ).as_py()
     assert manifest_of(local, 1).entries == len(table)

@@ -1,0 +1,45 @@
+"""
+The worker's pages: /health, /ready, /metrics.
+
+    /health   200 while every cursor with lag advances, else 503; JSON with every lane, its lag and its
+              trouble
+    /ready    200 once partitions were assigned for the first time and the server answers, else 503
+    /metrics  Prometheus text format 0.0.4
+
+Read only, on loopback, no secrets in them: put a proxy with authentication in front to show them elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+
+
+def serve_pages(app: Any) -> None:
+    """Add the pages to a worker's app."""
+
+    @app.page("/health")  # type: ignore[untyped-decorator]
+    async def health(web: Any, request: Any) -> Any:
+        found = await app.measures.health(app.lanes, app.errands)
+        return web.bytes(_json(found), status=200 if found.healthy else 503, content_type="application/json")
+
+    @app.page("/ready")  # type: ignore[untyped-decorator]
+    async def ready(web: Any, request: Any) -> Any:
+        found = await app.measures.health(app.lanes, app.errands)
+        is_ready = app.is_ready and (bool(found.lanes) or not found.reason)
+        body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": found.reason}
+        return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
+
+    @app.page("/metrics")  # type: ignore[untyped-decorator]
+    async def metrics(web: Any, request: Any) -> Any:
+        takeovers = getattr(app.consumer, "takeovers", 0)
+        return web.bytes(
+            await app.measures.exposition(app.lanes, app.errands, takeovers),
+            headers={"Content-Type": CONTENT_TYPE_LATEST},
+        )
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

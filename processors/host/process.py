@@ -1,0 +1,72 @@
+"""The process around the app: mode's worker, quiet, and gone as soon as everything has stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+import faust
+import msgspec
+import structlog
+
+from aurastream.processors.host.app import App
+from aurastream.processors.host.summary import Summary, tune_collector
+from aurastream.projections import ProjectionError
+
+log = structlog.get_logger("aurastream.run")
+
+
+class Worker(faust.Worker):
+    """The worker of our app, for `aurastream run` and for Faust's command line alike."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.early_signals: list[signal.Signals] = []  # came before mode listens
+        self.spinner = None  # it draws on stdout, which belongs to the result
+
+    async def on_first_start(self) -> None:
+        """Before anything starts."""
+        tune_collector()
+        await super().on_first_start()
+        if self.early_signals:
+            self._schedule_shutdown(self.early_signals[0])
+
+    async def _sentinel_task(self) -> None:
+        # mode waits a fixed second here before it closes the loop; by now every service has stopped and
+        # nothing is under way.
+        await asyncio.sleep(0)
+
+
+class WorkerStopped(ProjectionError):
+    """The worker ended without a signal and without saying why."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(
+            f"the worker stopped with code {code}. Its last log lines say more; views and log are whole, so "
+            "start it again."
+        )
+
+
+def run_worker(app: App) -> Summary:
+    """Run the app until SIGTERM or SIGINT. Raises what made it stop otherwise."""
+    started = time.perf_counter()
+    early: list[signal.Signals] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
+    log.info(
+        "consumer_started", projections=[projection.name for projection in app.chosen], web_port=app.web_port
+    )
+    worker: Any = app.Worker(loglevel="WARNING", quiet=True)
+    worker.early_signals = early
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as finished:
+        if finished.code:
+            raise worker.crash_reason or finished.__context__ or WorkerStopped(finished.code) from None
+    summary = Summary(
+        app.read_counts(), round(time.perf_counter() - started, 3), bool(worker._signal_stop_time)
+    )
+    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
+    return summary

@@ -1,0 +1,27 @@
+"""
+The files people have: rows in, observations out. Pure parsing; what becomes of a row is importer.py's.
+
+Promise: every data row is yielded once, as a Row or as a Reject that names its columns and why; a file that
+cannot be read to its end says so in a FormatError after all rows before the damage. Rows are streamed; a
+file's size does not matter.
+
+Definitions of a valid row: one look at one subject, its ID and counts in the platform's own form, its date a
+real day. The rules for likes, dislikes and comments hold as well: on the files we know they refuse exactly
+the same rows.
+"""
+
+from aurastream.processors.importing.formats.reading import open_file, read_metadata, read_rows
+from aurastream.processors.importing.formats.rows import Format, FormatError, Metadata, Reject, Row
+from aurastream.processors.importing.formats.tables import FORMATS
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "FormatError",
+    "Metadata",
+    "Reject",
+    "Row",
+    "open_file",
+    "read_metadata",
+    "read_rows",
+]

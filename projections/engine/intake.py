@@ -1,0 +1,273 @@
+"""
+From raw entries to what a fold may see: verify, decode, and decide which entry of an event ID counts.
+
+    raw entries -> checksum, type -> (position, event)   and the evidence commit.lua verifies (digests,
+        positions)
+
+Every entry of the log ends in exactly one class: applied, duplicate (another entry is canonical), skipped (a
+type the projection does not fold), dead (damaged: listed with the reason), quarantined (occurred_at more than
+24 h after the server received it: a broken clock must not move event time). Pure; which entry is canonical is
+asked of the index by the caller (``Odd``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
+from aurastream.streams import Codec, DamagedEntry
+from aurastream.streams.codec import RawEntry, entries_json, entry_json, read_envelope, read_envelopes
+from aurastream.streams.groups import Cursor, as_pair
+from aurastream.streams.index import (
+    collided_field_of,
+    field_of,
+    pack_position,
+    pack_positions,
+    unpack_position,
+)
+from aurastream.streams.stream import AHEAD_MAX
+
+RECEIVED = b"received_ms"  # the first field of an entry whose position says no time
+_AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)
+PACKED_BYTES, NO_POSITION = 10, bytes(10)
+_LATEST_US = microseconds(datetime(9999, 1, 1, tzinfo=UTC))  # a raw XADD may carry any position
+
+
+def _received_ms(raw: list[RawEntry]) -> int:
+    """When the first of these was received: by its position, or, of a log elsewhere, the least that is said."""
+    if raw and raw[0][1][:1] == [RECEIVED]:
+        return min(int(fields[1]) for _, fields in raw if fields[:1] == [RECEIVED])
+    return as_pair(raw[0][0].decode())[0] if raw else 0
+
+
+def json_bytes(raw: list[RawEntry]) -> int:
+    """What append.lua counts as the bytes of these entries; of a foreign entry, its first value."""
+    return sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """An event whose index row is not simply its own position. See commit.lua for the classes."""
+
+    kind: str  # D, A or C
+    field: bytes
+    position: bytes
+
+    def args(self) -> tuple[str, bytes, bytes, bytes]:
+        """As commit.lua takes it."""
+        return self.kind, self.field, pack_position(self.position), self.position
+
+
+class Batch:
+    """One read of a partition, decoded. ``events`` is what the fold sees, in order.
+
+    duplicates: of entries from the archive, the positions whose event ID another entry is canonical for. The
+    index knows nothing of them any more, so there is no evidence and nothing to resolve. None for entries of
+    a log. is_sound: as in a Span, so that checksums need not be computed again.
+    """
+
+    def __init__(
+        self,
+        raw: list[RawEntry],
+        codec: Codec,
+        where: str,
+        any_type: bool,
+        duplicates: frozenset[bytes] | None = None,
+        *,
+        is_sound: bool = False,
+    ) -> None:
+        self.where = where
+        self.is_archived = duplicates is not None
+        positions, every = zip(*raw, strict=True) if raw else ((), ())
+        self.positions: list[bytes] = list(positions)
+        self.dead: dict[str, str] = {}
+        self.skipped = 0
+        self.quarantined = 0
+        self.checksum_parts = [b""] * (2 * len(raw))  # position, checksum, position, ..
+        self.checksum_parts[::2] = positions
+        self.checksum_parts[1::2] = [fields[-1] if fields else b"" for fields in every]
+        self._identified: (
+            list[tuple[bytes, str]] | None
+        ) = []  # position, event_id of every entry that has one; None: of every event
+        self._events: list[tuple[str, Any]] = []
+        self._resolved: dict[bytes, Odd] = {}
+        self._known = {position.decode() for position in duplicates or ()}
+        self._any_type, self._codec = any_type, codec
+        # Positions only grow, so what the first entry's clock allows, the others' allow as well.
+        limit = EPOCH + min(_received_ms(raw) * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND
+        usual = self._usual(raw, list(every), is_sound)
+        if all([event is not None and event.occurred_at <= limit for event in usual]):  # noqa: C419 - a third faster than asking one by one
+            self._identified = None
+            self._events = (
+                list(zip(b"\n".join(self.positions).decode().split("\n"), usual, strict=True))
+                if usual
+                else []
+            )
+        else:
+            self._look(raw, usual, limit)
+        self._settle()
+
+    def _look(self, raw: list[RawEntry], usual: Sequence[Any], limit: datetime) -> None:
+        """Entry by entry, closely where it is not what nearly all are."""
+        identified: list[tuple[bytes, str]] = []
+        for (position, fields), event in zip(raw, usual, strict=True):
+            if event is not None and event.occurred_at <= limit:
+                identified.append((position, event.event_id))
+                self._events.append((position.decode(), event))
+                continue
+            try:
+                self._take(position, fields, limit, identified)
+            except DamagedEntry as error:
+                self.dead[position.decode()] = error.reason
+        self._identified = identified
+
+    def _usual(self, raw: list[RawEntry], every: list[list[bytes]], is_sound: bool) -> Sequence[Any]:
+        """The events, as far as they are undamaged, of a type to fold and of today's version; None for those
+        to look at closely.
+        """
+        jsons = [fields[1] for fields in every] if is_sound else entries_json(every)
+        self.read_bytes = json_bytes(raw) if jsons is None else sum(map(len, jsons))
+        if jsons is None:
+            return [None] * len(raw)
+        return read_envelopes(jsons) if self._any_type else self._codec.decode_each(jsons)
+
+    def _take(
+        self, position: bytes, fields: list[bytes], limit: datetime, identified: list[tuple[bytes, str]]
+    ) -> None:
+        """The close look at one entry."""
+        raw = entry_json(self.where, fields)
+        event = read_envelope(self.where, raw) if self._any_type else self._codec.decode(raw, self.where)
+        if event is None:
+            identified.append((position, read_envelope(self.where, raw).event_id))
+            self.skipped += 1
+            return
+        identified.append((position, event.event_id))
+        text = position.decode()
+        if (
+            event.occurred_at > limit
+            and microseconds(event.occurred_at) > _received_ms([(position, fields)]) * 1000 + _AHEAD_US
+        ):
+            self.dead[text] = (
+                f"quarantined: occurred_at {event.occurred_at} is more than 24 h after it was appended"
+            )
+            self.quarantined += 1
+        else:
+            self._events.append((text, event))
+
+    def _settle(self) -> None:
+        """Work out what the fold sees, from what is resolved so far."""
+        duplicates = {
+            item.position.decode() for item in self._resolved.values() if item.kind == "D"
+        } | self._known
+        self.events = (
+            [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
+        )
+        self._plain_named: list[tuple[bytes, str]] | None = None
+        self._packed: bytes | None = None
+
+    @property
+    def _plain(self) -> list[tuple[bytes, str]]:
+        """Position and event_id of what the index is to name as it is; put together when asked, as not every
+        commit needs it.
+        """
+        if self._plain_named is None:
+            named, odd = self._identified, self._resolved
+            if named is None:
+                named = [
+                    (position, event.event_id)
+                    for position, (_, event) in zip(self.positions, self._events, strict=True)
+                ]
+            named = [] if self.is_archived else named
+            self._plain_named = [pair for pair in named if pair[0] not in odd] if odd else named
+        return self._plain_named
+
+    @property
+    def digests(self) -> bytes:
+        """Of the plain events' IDs, 8 bytes each: the evidence, with ``packed``. Worked out when asked, as
+        not every commit does.
+        """
+        return b"".join([field_of(event_id) for _, event_id in self._plain])
+
+    @property
+    def packed(self) -> bytes:
+        """The plain events' positions, 10 bytes each."""
+        if self._packed is None:
+            # A position beyond the packed form (a raw XADD with an explicit one) is never found as it is:
+            # commit.lua calls it odd.
+            packed = pack_positions([position for position, _ in self._plain])
+            self._packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
+        return self._packed
+
+    @property
+    def odd(self) -> list[Odd]:
+        """The events the caller resolved, in order."""
+        return list(self._resolved.values())
+
+    @property
+    def fields(self) -> list[bytes]:
+        """The index fields of the plain events, to look them up without a commit."""
+        return [field_of(event_id) for _, event_id in self._plain]
+
+    def event_ids(self, places: list[int]) -> list[str]:
+        """The event IDs of the plain events at these places (from 0)."""
+        plain = self._plain
+        return [plain[place][1] for place in places]
+
+    def strangers(self, rows: list[bytes | None]) -> list[int]:
+        """Which plain events (from 0) the index, as read for ``fields``, does not name."""
+        packed = self.packed
+        return [i for i, row in enumerate(rows) if row != packed[i * 10 : i * 10 + 10]]
+
+    def resolve(self, strange: list[int], index: Index) -> None:
+        """Decide for the plain events at these places (from 0) whether each is duplicate, to be adopted, or
+        canonical by a long
+        field. Raises InvariantBroken when the index answers what it cannot."""
+        taken: set[bytes] = {item.field for item in self._resolved.values() if item.kind == "A"}
+        plain = self._plain
+        for place in strange:
+            position, event_id = plain[place]
+            field = field_of(event_id)
+            holder = index.row(field)
+            if holder is not None and index.event_id_at(unpack_position(holder)) != event_id:
+                field = collided_field_of(event_id)
+                holder = index.row(field)
+            if holder is None:
+                kind = "D" if field in taken else "A"
+                taken.add(field)
+            else:
+                kind = "C" if unpack_position(holder) == position else "D"
+            self._resolved[position] = Odd(kind, field, position)
+        self._settle()
+
+    def advance(self, cursor: Cursor, fingerprint: str, watermark: int) -> Cursor:
+        """The cursor after this batch."""
+        return Cursor(
+            position=self.positions[-1].decode(),
+            read=cursor.read + len(self.positions),
+            applied=cursor.applied + len(self.events),
+            duplicates=cursor.duplicates + len(self._events) - len(self.events),
+            skipped=cursor.skipped + self.skipped,
+            dead=cursor.dead + len(self.dead) - self.quarantined,
+            quarantined=cursor.quarantined + self.quarantined,
+            checksum=crc32(b" ".join([*self.checksum_parts, b""]), cursor.checksum),
+            fingerprint=fingerprint,
+            watermark=watermark,
+            read_bytes=cursor.read_bytes + self.read_bytes,
+            repairs=cursor.repairs,
+        )
+
+
+class Index:
+    """The ids index and the log, as ``Batch.resolve`` asks them."""
+
+    def row(self, field: bytes) -> bytes | None:
+        """The packed position the field holds."""
+        raise NotImplementedError
+
+    def event_id_at(self, position: bytes) -> str | None:
+        """The event ID of the entry at the position; None when there is no such entry."""
+        raise NotImplementedError

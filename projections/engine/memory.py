@@ -1,0 +1,87 @@
+"""
+A view in memory: the fold of a log without a server, for ``check``, for views as of a past time and for tests
+of projections.
+
+    view = MemoryView(Clips()); view.take(events); view.tables["clips"]["12766257"]
+
+The tables hold what Redis would: JSON for rows, scores for rankings (by "name" or "name:part").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aurastream.projections.engine.fold import Change, Expired, Fold
+from aurastream.projections.engine.intake import Batch
+from aurastream.projections.engine.projection import Projection
+from aurastream.streams.codec import RawEntry
+from aurastream.streams.groups import Cursor
+
+Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
+
+
+class MemoryView:
+    """One partition's view by one projection."""
+
+    def __init__(self, projection: Projection[Any], where: str = "memory") -> None:
+        self.projection, self.where = projection, where
+        self.cursor = Cursor()
+        self.tables: Tables = {}
+        self.dead: dict[str, str] = {}
+        self._fold = Fold(projection, where)
+        self._codec = projection.codec()
+
+    def restore(self, cursor: Cursor, tables: Tables, dead: dict[str, str]) -> None:
+        """Go on from where another view of this projection was."""
+        self.cursor, self.tables, self.dead = cursor, tables, dead
+        self._fold.reset(cursor.watermark)
+
+    def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
+        """Raw entries as a batch, whose odd events the caller resolves before ``fold``.
+
+        duplicates: of archived entries, the positions that are; None where the index knows.
+        """
+        return Batch(raw, self._codec, self.where, self.projection.events is None, duplicates)
+
+    def fold(self, batch: Batch) -> list[Change]:
+        """Fold a resolved batch and advance the cursor. Returns what was changed."""
+        changes = self._store(batch.events)
+        self.dead |= batch.dead
+        self.cursor = batch.advance(self.cursor, self.projection.fingerprint, self._fold.watermark)
+        return changes
+
+    def take(self, events: list[Any], first: int = 1) -> None:
+        """Fold events as if they were entries number `first`, first + 1 .. of a log."""
+        self.step([(f"{first + index}-0", event) for index, event in enumerate(events)])
+
+    def step(self, events: list[tuple[str, Any]]) -> list[Change]:
+        """Fold (position, event) pairs, leaving the cursor alone. Returns what was changed."""
+        return self._store(events)
+
+    def _store(self, events: list[tuple[str, Any]]) -> list[Change]:
+        steps = self._fold.batch(events)
+        answer: Any = None
+        try:
+            while True:
+                need = steps.send(answer)
+                if isinstance(need, Expired):
+                    held = self.tables.get(f"{need.ranking}.expiry", {})
+                    answer = [member for member, end in held.items() if int(end) <= need.until]
+                else:
+                    answer = {
+                        table: [self.tables.get(table, {}).get(key) for key in keys]
+                        for table, keys in need.items()
+                    }
+        except StopIteration as finished:
+            changes: list[Change] = finished.value
+            for change in changes:
+                self._write(change)
+            return changes
+
+    def _write(self, change: Change) -> None:
+        table = self.tables.setdefault(
+            change.table if change.part is None else f"{change.table}:{change.part}", {}
+        )
+        for key in change.drop:
+            table.pop(key, None)
+        table.update(change.put)

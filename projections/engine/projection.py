@@ -1,0 +1,166 @@
+"""
+What a person writes: a keyed fold with types, and what is declared over its state.
+
+    class Views(Projection):                       a view of every clip's highest view count
+        name = "peaks"
+        events = (ClipViewsObserved,)
+        state = Peak
+        rankings = (Ranking("highest", score=lambda peak: peak.views),)
+
+        def apply(self, state, event):
+            return Peak(views=max(event.views, state.views if state else 0))
+
+The same class runs live, in ``check`` and in memory (memory.py). ``apply`` is pure: no clock, no I/O, no
+randomness, or view == fold(log) cannot hold. Returning the state it was given means that nothing changed.
+
+Declared over the state:  Ranking  who is highest, over all or per part, with logical expiry in event time
+                          Totals   integers added up over keys, by part and event-time window; each key counts
+                                   once a window
+                          Rollup   a row per key of your choice, folded from states and events
+                          Listing  an append-only list per key
+All of them are plain hashes and sorted sets with JSON values, read by reads.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+from pydantic_settings import BaseSettings
+
+from aurastream.projections.engine.errors import ProjectionError
+from aurastream.streams import Codec, Event
+from aurastream.streams.codec import Envelope, Upcaster
+from aurastream.streams.keys import checked_name
+
+S = TypeVar("S", bound=msgspec.Struct)
+State = Any
+Score = str | Callable[[State], float | None]
+Value = str | Callable[[State], Any]  # the name of a field of the state, or a pure function of it
+
+
+class Ranking(msgspec.Struct, frozen=True):
+    """Keys ordered by a score, the highest first, ties by key ascending as bytes.
+
+    score: field or function of the state; a finite number, or None to be absent. by: field or function giving
+    a part (a category) to rank within as well as over all.
+    expires_at: event time from which the key is absent, whatever its score; None never.
+    Stored with the sign turned, so that ZRANGE from 0 gives the best first and ties in byte order.
+    """
+
+    name: str
+    score: Score
+    by: Value | None = None
+    expires_at: Callable[[State], datetime | None] | None = None
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums of integers over keys, one row per part and window.
+
+    of: column -> field or function giving this key's contribution, an integer; the constant 1 counts keys.
+    by: the part (category) the key counts in; when it changes, the contribution moves. window: start of the
+    event-time window as text; a key's contribution to an earlier window stays. Row name: ``window|part``,
+    ``window`` or ``part``.
+    """
+
+    name: str
+    of: dict[str, Value | int]
+    by: Value | None = None
+    window: Value | None = None
+
+
+class Rollup(msgspec.Struct, frozen=True):
+    """A second fold, after apply: ``row = apply(row or None, state, event)`` for the row that `key(state,
+    event)` names.
+
+    key: None for no row. row: the struct. Returning the row it was given means that nothing changed.
+    """
+
+    name: str
+    key: Callable[[State, Any], str | None]
+    row: type[msgspec.Struct]
+    apply: Callable[[Any, State, Any], Any]
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """An append-only list per key. item(before, after, event, position) gives a JSON value to add, or None."""
+
+    name: str
+    key: Callable[[Any], str]
+    item: Callable[[State | None, State, Any, str], Any]
+
+
+class Projection(Generic[S]):
+    """One view. Subclass it; see the module's example.
+
+    name: 1 to 64 of a-z 0-9 _ . -, also its consumer group. version: raise it when the fold's meaning
+    changes.
+    events: the types it folds; None folds every event's Envelope. state: a frozen msgspec struct.
+    settings: a pydantic-settings class, read from the environment once; part of the view's fingerprint.
+    streams: the streams it folds; None folds all. upcasters: for its own event types, as in Codec. table:
+    name of the table of states.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    events: ClassVar[tuple[type[Event], ...] | None] = ()
+    state: ClassVar[type[msgspec.Struct]]
+    table: ClassVar[str] = "states"
+    settings_type: ClassVar[type[BaseSettings] | None] = None
+    streams: ClassVar[tuple[str, ...] | None] = None
+    upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
+    rankings: tuple[Ranking, ...] = ()
+    totals: tuple[Totals, ...] = ()
+    rollups: tuple[Rollup, ...] = ()
+    listings: tuple[Listing, ...] = ()
+
+    def __init__(self, settings: BaseSettings | None = None) -> None:
+        self.settings: Any = settings or (self.settings_type() if self.settings_type else None)
+
+    def key(self, event: Any) -> str | None:
+        """Which state the event belongs to; None for none. Default: its subject."""
+        subject: str = event.subject
+        return subject
+
+    def apply(self, state: S | None, event: Any) -> S:
+        """The state after one more event. Pure. state is None at the key's first event."""
+        raise NotImplementedError(f"{type(self).__name__} has no apply")
+
+    def expires_at(self, state: S) -> datetime | None:
+        """Event time from which the state is absent to the fold, which then begins anew; None never."""
+        return None
+
+    def folds(self, stream: str) -> bool:
+        """Whether it has a view of this stream."""
+        return self.streams is None or stream in self.streams
+
+    def codec(self) -> Codec:
+        """Decodes the events it folds."""
+        return Codec(self.events or (), self.upcasters)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of name, version, events and settings: two processes with equal ones fold
+        alike.
+        """
+        told = "" if self.settings is None else self.settings.model_dump_json()
+        tags = [] if self.events is None else sorted(str(kind.__struct_config__.tag) for kind in self.events)
+        return hashlib.sha256(f"{self.name}\n{self.version}\n{tags}\n{told}".encode()).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Raise ProjectionError when the definition cannot work, naming what to mend."""
+        checked_name("projection", self.name)
+        if not issubclass(self.state, msgspec.Struct) or not self.state.__struct_config__.frozen:
+            raise ProjectionError(f"the state of {self.name!r} must be a msgspec.Struct with frozen=True.")
+        declared: list[Any] = [*self.rankings, *self.totals, *self.rollups, *self.listings]
+        names = [self.table, *(part.name for part in declared)]
+        for name in names:
+            checked_name("table", name)
+        if len(set(names)) != len(names):
+            raise ProjectionError(f"two tables of {self.name!r} share a name: {sorted(names)}. Rename one.")
+
+
+AnyEvent = Event | Envelope

@@ -1,0 +1,185 @@
+"""`aurastream rebuild` and `rollback` in processes of their own: what they say, their JSON, their exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import ROOT, Home, Nursery
+from tests.processors.commands.test_cli import line_of, refused
+from tests.servers import until
+
+SLICE = ROOT / "processors" / "commands" / "slice" / "chzzk_vod_views.csv.gz"
+APP = """
+import os, signal
+from tests.projections.counting import Counting
+
+class Stopping(Counting):
+    name = "stopping"
+
+    def apply(self, state, event):
+        if os.environ.get("STOP_AT") == event.event_id:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().apply(state, event)
+
+class Waiting(Counting):
+    name = "waiting"
+
+    def apply(self, state, event):
+        if os.environ.get("STOP_AT") == event.event_id:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().apply(state, event)
+
+projections = (Stopping, Waiting)
+"""
+
+
+@pytest.fixture(scope="module")
+def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home with real observations, folded."""
+    home = Home(nursery, tmp_path_factory.mktemp("world") / "home")
+    try:
+        home.hold()
+        assert home.run("import", str(SLICE), "--format", "chzzk").code == 0
+        assert home.run("run", "--until-idle").code == 0
+        yield home
+    finally:
+        home.close()
+
+
+def test_a_rebuild_of_real_data_equals_the_live_view_and_is_rolled_back(world: Home) -> None:
+    before = world.run("view", "clips", "--ranking", "max_velocity", "--json").json()["rows"]
+
+    done = world.run("rebuild", "clips", "--json").json()
+    trail = world.run("rebuild", "trail", "--stream", "chzzk", "--json").json()
+
+    assert (done["generation"], done["differing"], done["swapped"], done["events"]) == (2, 0, True, 25_872)
+    assert (trail["differing"], trail["swapped"]) == (0, True)
+    assert sum(one["rows"] for one in done["compared"]) > 20_000
+    assert world.run("view", "clips", "--ranking", "max_velocity", "--json").json()["rows"] == before
+    assert world.run("check", "--json").json()["equal"] is True
+    status = world.run("status", "--json").json()["streams"]["chzzk"]["generations"]["clips"]
+    assert [(item["generation"], item["state"], item["read"]) for item in status] == [
+        (1, "kept", 25_872),
+        (2, "live", 25_872),
+    ]
+    assert "kept" in world.run("status").out
+
+    back = world.run("rollback", "clips", "--why", "to see it", "--json").json()
+    assert (back["generation"], back["previous"], back["lag_events"]) == (1, 2, 0)
+    assert "generation 2 of clips is live again" in world.run("rollback", "clips").out
+    assert world.run("view", "clips", "--ranking", "max_velocity", "--json").json()["rows"] == before
+
+
+def test_another_definition_is_refused_with_its_rows_and_accepted_when_that_is_said(world: Home) -> None:
+    changed = {"AURASTREAM_CLIPS_VIRAL_VIEWS": "1000"}
+
+    no = world.run("rebuild", "clips", env=changed)
+    told = world.run("rebuild", "clips", "--json", env=changed)
+
+    assert no.code == told.code == 1
+    assert "rows that differ" in no.out
+    assert "rebuild clips --accept" in no.out
+    found = json.loads(told.out)
+    assert (found["resumed"], found["swapped"]) == (True, False)
+    assert found["differing"] >= sum(len(one["differences"]) for one in found["compared"]) > 0
+    assert {"table", "key", "view", "log"} == set(found["compared"][0]["differences"][0])
+
+    yes = world.run("rebuild", "clips", "--accept", "--why", "a new threshold", "--json", env=changed).json()
+    assert (yes["generation"], yes["swapped"]) == (found["generation"], True)
+    assert world.run("run", "--until-idle", "--stream", "chzzk", env=changed).code == 0
+    trail = world.run("audit", "--stream", "operations", "--json")
+    assert trail.code == 0, trail
+    refused(world.run("rollback", "stopping"), 2, "no projection 'stopping'")
+    assert world.run("rollback", "clips").code == 0
+
+
+def test_a_build_can_be_given_up(world: Home) -> None:
+    changed = {"AURASTREAM_CLIPS_VIRAL_VIEWS": "2000"}
+    assert world.run("rebuild", "clips", env=changed).code == 1
+
+    done = world.run("rebuild", "clips", "--abandon", "--json", env=changed).json()
+
+    assert done["abandoned"] > 2
+    refused(world.run("rebuild", "clips", "--abandon"), 1, "nothing is being built")
+
+
+def test_one_key_is_folded_anew(world: Home) -> None:
+    key = world.run("view", "clips", "--ranking", "latest_views", "--json").json()["rows"][0]["key"]
+
+    done = world.run("rebuild", "clips", "--subject", key, "--json").json()
+
+    assert (done["subject"], done["differing"], done["is_written"]) == (key, 0, False)
+    assert done["rows"] > 1
+    assert "equal to its events" in world.run("rebuild", "clips", "--subject", key).out
+    refused(world.run("rebuild", "clips", "--subject", key, "--abandon"), 2, "exclude one another")
+
+
+@pytest.fixture
+def small(home: Home) -> Home:
+    """Thirty events, folded, and a projection that stops the process at one of them."""
+    home.path.parent.joinpath("stopper.py").write_text(APP)
+    home.hold()
+    lines = [line_of(n, f"clip-{n % 3}", n * 10) for n in range(30)]
+    assert home.run("append", "--stream", "clips-live", stdin="\n".join(lines)).code == 0
+    return home
+
+
+def app(home: Home, *words: str, **options: Any) -> Any:
+    return home.run(
+        "--app",
+        "stopper",
+        *words,
+        env={"PYTHONPATH": f"{home.directory}:{ROOT}", **options.pop("env", {})},
+        **options,
+    )
+
+
+def test_a_signal_pauses_after_the_commit_under_way_and_says_how_to_go_on(small: Home) -> None:
+    assert app(small, "run", "--until-idle").code == 0
+
+    paused = app(small, "rebuild", "stopping", env={"STOP_AT": "e7"})
+    state = app(small, "status", "--json").json()["streams"]["clips-live"]["generations"]["stopping"]
+    done = app(small, "rebuild", "stopping", "--json").json()
+
+    refused(
+        paused, 1, "stopped after the commit under way", "`aurastream rebuild stopping` goes on from there"
+    )
+    assert [(item["generation"], item["state"]) for item in state] == [(1, "live"), (2, "building")]
+    assert state[1]["read"] > 0
+    assert (done["generation"], done["resumed"], done["swapped"], done["events"]) == (2, True, True, 30)
+
+
+def test_a_second_rebuild_is_told_of_the_first_and_one_that_was_killed_is_gone_on_with(small: Home) -> None:
+    environ = {"PYTHONPATH": f"{small.directory}:{ROOT}", "AURASTREAM_LEASE_MS": "8000"}
+    assert app(small, "run", "--until-idle").code == 0
+    first = small.start("--app", "stopper", "rebuild", "waiting", env={**environ, "STOP_AT": "e7"})
+    until(
+        lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T",
+        "the first in the middle",
+    )
+
+    second = app(small, "rebuild", "waiting")
+    assert first.signal(signal.SIGKILL) == -9
+    third = app(small, "rebuild", "waiting", "--json").json()
+
+    refused(second, 1, "is being rebuilt already: generation 2", f"-{first.pid}-", "of 30 events read")
+    assert (third["generation"], third["resumed"], third["swapped"]) == (2, True, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rebuild", "nothing"), "no projection 'nothing'"),
+        (("rebuild", "clips", "--keep", "soon"), "is no time"),
+        (("rebuild", "clips", "--keep", "99999d"), "too long"),
+        (("rollback", "clips", "--stream", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_bad_input(world: Home, words: tuple[str, ...], said: str) -> None:
+    refused(world.run(*words), 2, said)

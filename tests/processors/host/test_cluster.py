@@ -1,0 +1,50 @@
+"""The worker on a cluster of three primaries with a replica each: a primary is killed under load, and nothing
+is lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aurastream.streams import Server, Settings, open_stream
+from tests.cluster import Cluster
+from tests.facts import findings
+from tests.processors.host.test_worker import Trail, Worker, append, applied
+from tests.servers import binaries, until
+
+
+@pytest.fixture(params=sorted(binaries()))
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(binaries()[request.param], replicas=True)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.mark.slow
+def test_two_workers_go_on_when_a_primary_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    stream = open_stream(
+        Server(cluster.url), "clips-live", create=True, settings=Settings(partitions=6, attempts_max=40)
+    )
+    append(stream, 0, 2_000)
+    workers = [Worker(cluster.url, tmp_path) for _ in range(2)]
+    try:
+        until(lambda: applied(stream) == 2_000, "the first events")
+        until(lambda: [worker.partitions() for worker in workers] == [3, 3], "equal shares")
+        replicas_have_it = ("WAIT", 1, 5_000)
+        for keys in (
+            stream.keys
+        ):  # what no replica has is lost with its primary, log and view together; here nothing is to be lost
+            stream.wire(keys.partition).ask(("HSET", keys.meta, "seen", 1), replicas_have_it)
+
+        cluster.owner_of(stream.keys[0].log).kill()
+        append(stream, 2_000, 1_000)  # goes on as soon as the replica is promoted
+
+        until(lambda: applied(stream) == 3_000, "the events after the fail-over", 60)
+        assert findings(stream, Trail()) == []
+    finally:
+        for worker in workers:
+            print(worker.log())
+            worker.kill()

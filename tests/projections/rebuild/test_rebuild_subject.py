@@ -1,0 +1,180 @@
+"""One key folded anew: listed where it differs, written under the cursor's compare, and never lost to a
+worker's memory.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from aurastream.projections import Projection, ProjectionError, View
+from aurastream.projections.built_in.clips import Clips
+from aurastream.projections.built_in.trail import Trail
+from aurastream.projections.engine.apply import Answer, Applier
+from aurastream.projections.rebuild.subject import _Repair, rebuild_subject
+from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
+from aurastream.streams.history import History
+from tests.facts import consume, findings, observation, raw_append
+from tests.projections.counting import Count, Counting
+from tests.projections.engine.test_generations import ask_all
+from tests.projections.rebuild.test_rebuild import crowd, rebuilt, tables
+
+
+def anew(stream: Stream, projection: Projection[Any], key: str, **options: Any) -> Any:
+    return rebuild_subject(History(stream), projection, key, **{"accept": False, "by": "ada@host", **options})
+
+
+@pytest.mark.parametrize("projection", [Counting, Clips, Trail])
+@pytest.mark.parametrize("with_trail", [True, False])
+def test_every_key_equals_its_own_events(
+    server: Server, stream: Stream, projection: Any, with_trail: bool
+) -> None:
+    """By the trail's positions, by reading the partition, and by both where the trail lags; doubled entries
+    count once.
+    """
+    events = crowd(800)
+    stream.append(events[:700])
+    for event in events[100:130]:
+        raw_append(server, stream, event)
+    if with_trail:
+        consume(server, stream, Trail())
+    stream.append(events[700:])
+    consume(server, stream, projection())
+    before = tables(stream, projection(), 1)
+
+    found = [anew(stream, projection(), f"clip-{n}", accept=True) for n in range(40)]
+
+    assert [one.differences for one in found] == [[]] * 40
+    assert sum(one.events for one in found) == 800
+    assert all(one.rows >= 1 for one in found)
+    assert tables(stream, projection(), 1) == before, "nothing is written where nothing differs"
+
+
+def test_a_clip_that_left_a_ranking_by_the_time_of_others_is_not_put_back(
+    server: Server, stream: Stream
+) -> None:
+    """What is expired is said by the partition's event time, which other clips' events move."""
+    born = observation().occurred_at - timedelta(hours=1)
+    stream.append([observation(100 * n, minute=n, created_at=born) for n in range(5)])
+    stream.append([observation(5, minute=60 * 9, clip="clip-2", created_at=born)])
+    consume(server, stream, Clips())
+    assert View(stream, Clips()).ranking("viral").rows == []
+
+    assert anew(stream, Clips(), "clip-1").differences == []
+
+
+def test_rows_that_differ_are_listed_and_put_right_when_that_is_accepted(
+    server: Server, stream: Stream
+) -> None:
+    stream.append(crowd(300))
+    consume(server, stream, Counting())
+    view = View(stream, Counting())
+    right = view.state("clip-7")
+    server.client.hset(view.key(0, "states"), "clip-7", '{"applied":99,"views":1,"category":"x"}')
+    server.client.zadd(view.key(0, "most"), {"clip-7": -99})
+    server.client.zadd(view.key(0, "most", "x"), {"clip-7": -99})
+
+    told = anew(stream, Counting(), "clip-7")
+    assert view.state("clip-7") == Count(99, 1, "x")
+    done = anew(stream, Counting(), "clip-7", accept=True, why="a slip")
+
+    assert [(item.table, item.key) for item in told.differences] == [
+        ("most", "clip-7"),
+        ("most:x", "clip-7"),
+        ("states", "clip-7"),
+    ]
+    assert (told.is_written, done.is_written, done.differing) == (False, True, 3)
+    assert view.state("clip-7") == right
+    assert findings(stream, Counting()) == []
+    assert done.shared == ["all"]
+    assert [(event.subject, event.differing, event.why) for event in facts(server)] == [
+        ("clip-7", 3, "a slip")
+    ]
+
+
+def facts(server: Server) -> list[SubjectRebuilt]:
+    stream = open_stream(server, OPERATIONS, settings=Settings(partitions=1), create=True)
+    found = [entry.event for partition in range(stream.partitions) for entry in stream.read(partition)]
+    stream.close()
+    return [event for event in found if isinstance(event, SubjectRebuilt)]
+
+
+def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, stream: Stream) -> None:
+    """Without a word to it, its next commit would write its wrong state over the right one."""
+    stream.append([observation(1)])
+    worker = Applier(Counting(), stream, 0)
+    ask_all(stream, worker.catch_up())
+    worker._fold._states["clip-1"] = Count(50, 50, "")  # as a bug or a bit flip would have it
+    server.client.hset(
+        View(stream, Counting()).key(0, "states"), "clip-1", msgspec.json.encode(Count(50, 50, ""))
+    )
+    stream.append([observation(2, minute=1)])
+    raw = stream.read_raw(0, worker.cursor.position)
+
+    assert anew(stream, Counting(), "clip-1", accept=True).is_written
+    answer, _ = ask_all(stream, worker.commit(raw))
+    assert answer is Answer.STALE
+    ask_all(stream, worker.catch_up())
+
+    assert View(stream, Counting()).state("clip-1") == Count(2, 3, "")
+
+
+def test_a_view_that_moves_on_before_the_writing_is_folded_on(
+    server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.append([observation(1)])
+    consume(server, stream, Counting())
+    server.client.hset(
+        View(stream, Counting()).key(0, "states"), "clip-1", msgspec.json.encode(Count(50, 50, ""))
+    )
+    write, writes = _Repair.write, []
+
+    def later(repair: _Repair, *given: Any) -> bool:
+        if not writes:
+            stream.append([observation(2, minute=1)])
+            consume(server, stream, Counting())
+        writes.append(write(repair, *given))
+        return writes[-1]
+
+    monkeypatch.setattr(_Repair, "write", later)
+
+    done = anew(stream, Counting(), "clip-1", accept=True)
+
+    assert writes == [False, True]
+    assert (done.events, View(stream, Counting()).state("clip-1")) == (2, Count(2, 3, ""))
+
+
+def test_it_is_the_live_generation_that_is_put_right(server: Server, stream: Stream) -> None:
+    stream.append([observation(1)])
+    consume(server, stream, Counting())
+    rebuilt(stream, Counting())
+    view = View(stream, Counting())
+    view.cursors()
+    server.client.hset(view.key(0, "states"), "clip-1", msgspec.json.encode(Count(50, 50, "")))
+
+    assert anew(stream, Counting(), "clip-1", accept=True).is_written
+
+    assert View(stream, Counting(), generation=2).state("clip-1") == Count(1, 1, "")
+
+
+def test_what_cannot_be_done_for_one_key_is_said(server: Server, stream: Stream) -> None:
+    class ByCategory(Counting):
+        name = "by-category"
+
+        def key(self, event: Any) -> str:
+            return str(event.category)
+
+    class Second(Counting):
+        version = 2
+
+    stream.append([observation(1)])
+    consume(server, stream, Counting())
+
+    with pytest.raises(ProjectionError, match="keys of 'by-category' are not subjects"):
+        anew(stream, ByCategory(), "irl")
+    with pytest.raises(ProjectionError, match="folded by another definition"):
+        anew(stream, Second(), "clip-1")
+    assert anew(stream, Counting(), "nobody").rows == 0
