@@ -10,6 +10,24 @@ the price of one more dependency.
 """
 
 from aurastream.processors.connect import Connection, connected
-from aurastream.processors.plugins import Installed, find_plugins
+from aurastream.processors.logs import configure_logs, library_logs
+from aurastream.processors.plugins import Installed, PluginError, Worker, find_plugins
+from aurastream.processors.show import as_json, console, harmless, into_nothing, line, notes, table
 
-__all__ = ["Connection", "Installed", "connected", "find_plugins"]
+__all__ = [
+    "Connection",
+    "Installed",
+    "PluginError",
+    "Worker",
+    "as_json",
+    "configure_logs",
+    "connected",
+    "console",
+    "find_plugins",
+    "harmless",
+    "into_nothing",
+    "library_logs",
+    "line",
+    "notes",
+    "table",
+]

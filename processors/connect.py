@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from aurastream.streams import Server, Settings
-from aurastream.streams.embedded import EmbeddedServer
+from aurastream.streams import EmbeddedServer, Server, Settings
 
 
 class Connection(msgspec.Struct, frozen=True):

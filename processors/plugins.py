@@ -13,17 +13,25 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from pydantic import ValidationError
 
-from aurastream.processors.effects.processor import Processor
 from aurastream.projections import Projection, ProjectionError, ProjectionUnknown
-from aurastream.streams import BUILT_IN, Codec, Event
-from aurastream.streams.codec import Upcaster
+from aurastream.streams import BUILT_IN, Codec, Event, Upcaster
 
 GROUP = "aurastream.plugins"
+
+
+class Worker:
+    """What somebody writes and hosts run: the base of processors. name: its group too."""
+
+    name: ClassVar[str]
+
+    def check(self) -> None:
+        """Raise ProjectionError when the definition cannot work, naming what to mend."""
+        raise NotImplementedError(f"{type(self).__name__} has no check")
 
 
 class PluginError(ProjectionError):
@@ -58,7 +66,7 @@ class Installed(msgspec.Struct, frozen=True):
     events: tuple[type[Event], ...]
     projections: dict[str, Projection[Any]]
     upcasters: dict[tuple[str, int], Upcaster]
-    processors: dict[str, Processor] = {}
+    processors: dict[str, Worker] = {}
 
     def codec(self) -> Codec:
         """Encodes and decodes every installed event type."""
@@ -78,7 +86,7 @@ class Installed(msgspec.Struct, frozen=True):
 def find_plugins(apps: Iterable[str] = ()) -> Installed:
     """All entry points and --app modules. Raises PluginBroken, and NameTaken when two share a name."""
     events: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in BUILT_IN}
-    groups: dict[str, Projection[Any] | Processor] = {}
+    groups: dict[str, Projection[Any] | Worker] = {}
     upcasters: dict[tuple[str, int], Upcaster] = {}
     for name, module in _modules(apps):
         for found in list(vars(module).values()):
@@ -88,10 +96,10 @@ def find_plugins(apps: Iterable[str] = ()) -> Installed:
                 tag = str(found.__struct_config__.tag)
                 if events.setdefault(tag, found) is not found:
                     raise NameTaken("event types", tag, events[tag], found)
-            elif issubclass(found, Projection | Processor) and hasattr(found, "name"):
+            elif issubclass(found, Projection | Worker) and hasattr(found, "name"):
                 held = groups.get(found.name)
                 if held is not None and type(held) is not found:
-                    is_processor = isinstance(held, Processor) or issubclass(found, Processor)
+                    is_processor = isinstance(held, Worker) or issubclass(found, Worker)
                     raise NameTaken(
                         "groups" if is_processor else "projections", found.name, type(held), found
                     )
@@ -99,7 +107,7 @@ def find_plugins(apps: Iterable[str] = ()) -> Installed:
                     groups[found.name] = _made(name, found)
         upcasters |= getattr(module, "UPCASTERS", {})
     projections = {name: group for name, group in groups.items() if isinstance(group, Projection)}
-    processors = {name: group for name, group in groups.items() if isinstance(group, Processor)}
+    processors = {name: group for name, group in groups.items() if isinstance(group, Worker)}
     return Installed(tuple(events.values()), projections, upcasters, processors)
 
 
@@ -118,7 +126,7 @@ def _modules(apps: Iterable[str]) -> Iterable[tuple[str, ModuleType]]:
             raise PluginBroken(app, error) from error
 
 
-def _made(plugin: str, kind: type[Projection[Any] | Processor]) -> Projection[Any] | Processor:
+def _made(plugin: str, kind: type[Projection[Any] | Worker]) -> Projection[Any] | Worker:
     try:
         group = kind()
         group.check()

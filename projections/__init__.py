@@ -22,24 +22,31 @@ Readers ask for the field with every first round (reads.py). Refused: a pointer 
 cannot change together; renaming keys, which is as many steps as there are tables.
 """
 
-from aurastream.projections.engine.apply import Progress
-from aurastream.projections.engine.check import Checked, Difference, check
-from aurastream.projections.engine.consumer import Consumer
-from aurastream.projections.engine.errors import (
+from aurastream.projections.engine import (
+    Answer,
+    Checked,
+    Consumer,
+    Difference,
     FoldFailed,
+    Listing,
     LogRewound,
     LogTrimmed,
+    MemoryView,
+    Progress,
+    Projection,
     ProjectionError,
     ProjectionRedefined,
     ProjectionUnknown,
+    Ranked,
+    Ranking,
+    Rollup,
+    Totals,
+    View,
     ViewBroken,
+    check,
 )
-from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Listing, Projection, Ranking, Rollup, Totals
-from aurastream.projections.engine.reads import Answer, Ranked, View
-from aurastream.projections.entity.entities import Decided, Entities, Loaded
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.view import PastView
+from aurastream.projections.entity import Decided, Entities, Loaded
+from aurastream.projections.past import AsOf, PastView
 
 __all__ = [
     "Answer",

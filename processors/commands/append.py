@@ -9,9 +9,9 @@ from typing import BinaryIO
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line
 from aurastream.processors.commands.common import json_option, session
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line
 from aurastream.streams import (
     BATCH_MAX,
     EVENT_BYTES_MAX,
@@ -22,9 +22,10 @@ from aurastream.streams import (
     Outcome,
     Stream,
     StreamError,
+    check_identifiers,
+    from_cloudevent,
+    is_cloudevent,
 )
-from aurastream.streams.cloudevents import from_cloudevent, is_cloudevent
-from aurastream.streams.codec import check_identifiers
 
 LINE_MAX = 2 * EVENT_BYTES_MAX
 

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, notes, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes, table
-from aurastream.streams import OPERATIONS, Stream, StreamError
+from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Stream, StreamError
 from aurastream.streams.archive import open_archive
-from aurastream.streams.errors import ArchiveDamaged, ArchiveRefused
 
 if TYPE_CHECKING:
-    from aurastream.streams.archive.archiver import Archiver
-    from aurastream.streams.archive.manifest import Manifest
-    from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive import Archiver, Manifest, StreamArchive
 
 SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last", "entries")} | {
     "bytes": "file_bytes",
@@ -95,7 +92,7 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 
     Copy all its files there first. Every file is read and compared with its hash before the server is told.
     """
-    from aurastream.streams.archive.archiver import move
+    from aurastream.streams.archive import move
 
     with session(context) as found:
         moved = [
@@ -114,7 +111,7 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 
 
 def _archiver(found: Session, stream: Stream) -> Archiver:
-    from aurastream.streams.archive.archiver import Archiver
+    from aurastream.streams.archive import Archiver
 
     operations = None if stream.name == OPERATIONS else found.open(OPERATIONS, create=True)
     return Archiver(_opened(found, stream), operations)

@@ -13,12 +13,19 @@ import click
 import msgspec
 from rich.text import Text
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import console, harmless, into_nothing, line, notes, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.history.causation import drawn, trees
-from aurastream.processors.history.selection import Selection, parsed_time, read_past
-from aurastream.processors.history.trails import AROUND_MAX, Row, Trails
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import console, harmless, into_nothing, line, notes, table
+from aurastream.processors.history import (
+    AROUND_MAX,
+    Row,
+    Selection,
+    Trails,
+    drawn,
+    parsed_time,
+    read_past,
+    trees,
+)
 from aurastream.projections import ProjectionError
 from aurastream.streams import OPERATIONS, Stream, list_streams
 

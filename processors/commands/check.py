@@ -7,13 +7,12 @@ from collections.abc import Iterable
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import json_option, projection_option, session, stream_option_all
-from aurastream.processors.history.checking import check_all
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
+from aurastream.processors.history import check_all
 from aurastream.projections import Checked
-from aurastream.streams.keys import generation_group
-from aurastream.streams.soundness import unsound
+from aurastream.streams import generation_group, unsound
 
 
 @click.command()

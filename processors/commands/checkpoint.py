@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import table
 from aurastream.processors.commands.common import json_option, session, stream_option_all
-from aurastream.processors.history.as_of import folded, kept_for
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import table
+from aurastream.processors.history import folded, kept_for
 from aurastream.projections import ProjectionError
-from aurastream.projections.past.as_of import AsOf
+from aurastream.projections.past import AsOf
 
 EVER = AsOf(datetime(9999, 1, 1, tzinfo=UTC), "appended")  # all of the log, whatever its event times
 

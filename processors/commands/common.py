@@ -10,9 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from aurastream.processors.connect import Connection, connected
-from aurastream.processors.importing.importer import IMPORTS
-from aurastream.processors.plugins import Installed, find_plugins
+from aurastream.processors import Connection, Installed, connected, find_plugins
+from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.streams import History, Server, Settings, Stream, list_streams, open_stream
 from aurastream.streams.archive import history_of

@@ -8,6 +8,8 @@ from typing import Any
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.processors.effects import (
     OPERATIONS,
@@ -17,11 +19,7 @@ from aurastream.processors.effects import (
     list_letters,
     retry,
 )
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
-from aurastream.streams import DamagedEntry, Stream
-from aurastream.streams.codec import entry_json
-from aurastream.streams.pressure import backlogs
+from aurastream.streams import DamagedEntry, Stream, backlogs, entry_json
 
 group_argument = click.argument("group")
 place_argument = click.argument("place", metavar="STREAM/PARTITION/POSITION")

@@ -12,23 +12,20 @@ from pathlib import Path
 import click
 import msgspec
 
+from aurastream.processors import Installed, connected, find_plugins, line, table
+from aurastream.processors import as_json as print_json
 from aurastream.processors.commands.check import place_of, show_checked
 from aurastream.processors.commands.common import Session, cached_streams
 from aurastream.processors.commands.imports import progress_bar, tell_import
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.commands.view import show_ranking
-from aurastream.processors.connect import connected
-from aurastream.processors.history.checking import check_all
-from aurastream.processors.host.summary import tune_collector
+from aurastream.processors.history import check_all
+from aurastream.processors.host import tune_collector
+from aurastream.processors.importing import IMPORTS, Imported, import_file
 from aurastream.processors.importing.formats import FORMATS, read_metadata
-from aurastream.processors.importing.importer import IMPORTS, Imported, import_file
-from aurastream.processors.plugins import Installed, find_plugins
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line, table
 from aurastream.projections import Checked, Consumer, Progress, View
-from aurastream.projections.built_in.clips import Clip, Clips, merged
-from aurastream.streams import Stream
-from aurastream.streams.embedded import home_directory
+from aurastream.projections.built_in import Clip, Clips, merged
+from aurastream.streams import Stream, home_directory
 
 FULL = Path("..") / "shared" / "data"
 VIRAL_AGE_HOURS = 72.0  # the observations are daily: at 6 hours of age hardly a broadcast was looked at

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line
 from aurastream.processors.commands.common import json_option, session
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line
 from aurastream.streams import OPERATIONS, operator
 from aurastream.streams.keyring import KEY_AGE_S
 
@@ -46,8 +46,8 @@ def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bo
     """
     if not yes:
         _ask(creator, as_json)
-    from aurastream.streams.personal.erasure import erase as erase_creator
-    from aurastream.streams.personal.erasure import forget_on_disk
+    from aurastream.streams.personal import erase as erase_creator
+    from aurastream.streams.personal import forget_on_disk
 
     with session(context) as found:
         event, settled = erase_creator(found.open(OPERATIONS, create=True), creator, why=why, who=operator())

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import line, table
 from aurastream.processors.commands.common import json_option, session, stream_option_all
 from aurastream.processors.effects import OPERATIONS, operator
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line, table
 from aurastream.projections import ProjectionError
-from aurastream.streams import GroupForgotten, named_id
-from aurastream.streams.pressure import backlogs, forget
+from aurastream.streams import GroupForgotten, backlogs, forget, named_id
 
 
 @click.group()

@@ -18,11 +18,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, notes
 from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.importing import BATCH, IMPORTS, Imported, import_file, sha256_of
 from aurastream.processors.importing.formats import FORMATS, read_metadata
-from aurastream.processors.importing.importer import BATCH, IMPORTS, Imported, import_file, sha256_of
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes
 
 
 @click.command("import")

@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from aurastream.processors import PluginError, configure_logs, harmless
 from aurastream.processors.commands.append import append
 from aurastream.processors.commands.archive import archive
 from aurastream.processors.commands.audit import audit
@@ -45,11 +46,9 @@ from aurastream.processors.commands.trim import trim
 from aurastream.processors.commands.view import view
 from aurastream.processors.commands.why import why
 from aurastream.processors.importing.formats import FormatError
-from aurastream.processors.logs import configure_logs
-from aurastream.processors.plugins import PluginError
-from aurastream.processors.show import harmless
 from aurastream.projections import ProjectionError, ProjectionUnknown
 from aurastream.streams import (
+    EmbeddedServerError,
     InvalidEvent,
     PartitionMismatch,
     ServerUnfit,
@@ -57,8 +56,7 @@ from aurastream.streams import (
     StreamUnknown,
     UnknownOutcome,
 )
-from aurastream.streams.embedded import EmbeddedServerError
-from aurastream.streams.schema.evolution import BaselineUnfit
+from aurastream.streams.schema import BaselineUnfit
 
 NO, BAD_INPUT, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 BAD_INPUTS = (

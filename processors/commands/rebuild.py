@@ -13,12 +13,12 @@ from typing import Any
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, notes, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option
-from aurastream.processors.importing.importer import IMPORTS
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes, table
+from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.engine.apply import Fenced, Retired
+from aurastream.projections.engine import Fenced, Retired
 from aurastream.streams import OPERATIONS, Stream, operator
 
 KEEP_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -123,7 +123,7 @@ def folded_stream(found: Session, projection: Projection[Any], name: str | None)
 
 
 def _abandon(stream: Stream, projection: Projection[Any], why: str, as_json: bool) -> int:
-    from aurastream.projections.rebuild.rebuild import abandon
+    from aurastream.projections.rebuild import abandon
 
     number = abandon(stream, projection, by=operator(), why=why)
     if as_json:
@@ -142,7 +142,7 @@ def _subject(
     why: str,
     as_json: bool,
 ) -> int:
-    from aurastream.projections.rebuild.subject import rebuild_subject
+    from aurastream.projections.rebuild import rebuild_subject
 
     done = rebuild_subject(found.history(stream), projection, subject, accept=accept, by=operator(), why=why)
     if as_json:
@@ -182,9 +182,9 @@ def _rebuild(
     apps: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    from aurastream.processors.history.rebuilding import Team
-    from aurastream.processors.host.summary import tune_collector
-    from aurastream.projections.rebuild.rebuild import Rebuild
+    from aurastream.processors.history import Team
+    from aurastream.processors.host import tune_collector
+    from aurastream.projections.rebuild import Rebuild
 
     tune_collector()
     history, began = found.history(stream), time.perf_counter()

@@ -12,25 +12,35 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, into_nothing, line, notes, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.history.replay import Sink, Speed, Stop, parsed_speed, replay, stopping_by_signal
-from aurastream.processors.history.selection import By, Found, Place, Selection, Tally, parsed_time, read_past
-from aurastream.processors.history.sinks import (
+from aurastream.processors.history import (
+    By,
     CannotReplay,
     Form,
+    Found,
     Journal,
     Lines,
+    Place,
+    Selection,
+    Sink,
+    Speed,
+    Stop,
+    Tally,
     ToStream,
     after_place,
     parsed_place,
+    parsed_speed,
+    parsed_time,
+    read_past,
+    replay,
     resume_file,
+    stopping_by_signal,
 )
-from aurastream.processors.importing.importer import IMPORTS
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, into_nothing, line, notes, table
+from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Consumer, Projection, View
-from aurastream.streams import OPERATIONS, History, Stream, list_streams, open_stream
-from aurastream.streams.keys import NAME
+from aurastream.streams import NAME, OPERATIONS, History, Stream, list_streams, open_stream
 
 INTERRUPTED = 130
 DIGEST_CHARS = 8

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.history.as_of import as_of, at_options, positions_told, reader, title_of, told_of
-from aurastream.processors.history.report import Report, report_of
-from aurastream.processors.importing.importer import IMPORTS
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
+from aurastream.processors.history import (
+    Report,
+    as_of,
+    at_options,
+    positions_told,
+    reader,
+    report_of,
+    title_of,
+    told_of,
+)
+from aurastream.processors.importing import IMPORTS
 from aurastream.projections import ProjectionError
-from aurastream.projections.built_in.clips import Clips
-from aurastream.projections.built_in.imports import Imports
-from aurastream.projections.past.as_of import AsOf
+from aurastream.projections.built_in import Clips, Imports
+from aurastream.projections.past import AsOf
 from aurastream.streams import list_streams
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import line
 from aurastream.processors.commands.common import json_option, session, stream_option
 from aurastream.processors.commands.rebuild import duration_ms, folded_stream
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line
 from aurastream.streams import operator
 
 
@@ -45,7 +45,7 @@ def rollback(
     It was kept up to date, so readers miss nothing; where it lags it is caught up first. A second rollback
     goes forward again.
     """
-    from aurastream.projections.rebuild.rollback import rollback as roll_back
+    from aurastream.projections.rebuild import rollback as roll_back
 
     with session(context) as found:
         chosen = found.installed.projection(projection)

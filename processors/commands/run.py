@@ -19,6 +19,8 @@ import click
 import msgspec
 import structlog
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import line
 from aurastream.processors.commands.common import (
     Session,
     cached_streams,
@@ -27,12 +29,9 @@ from aurastream.processors.commands.common import (
     session,
     stream_option_all,
 )
-from aurastream.processors.host.summary import Summary, tune_collector
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line
+from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
-from aurastream.projections.engine.generations import field_of, read_records
-from aurastream.projections.engine.retirement import retire_due
+from aurastream.projections.engine import field_of, read_records, retire_due
 from aurastream.streams import operator
 
 PORT = 6066
@@ -88,8 +87,7 @@ def _work(
     """The worker of a Faust app, until a signal. Imported here, as Faust takes a third of a second that no
     other verb should pay.
     """
-    from aurastream.processors.host.app import Options, make_app
-    from aurastream.processors.host.process import run_worker
+    from aurastream.processors.host import Options, make_app, run_worker
 
     return run_worker(make_app(Options(names, stream_names, apps, _port(web_port))))
 
@@ -187,11 +185,11 @@ def _retire_due(found: Session, projections: list[Projection[Any]], stream_names
 
 def _run_effects(found: Session, stream_names: tuple[str, ...], stopping: Callable[[], bool]) -> None:
     """All processors until nothing waits for them."""
-    from aurastream.processors.effects import EffectWorker
+    from aurastream.processors.effects import EffectWorker, processors_of
 
     worker = EffectWorker(
         found.server,
-        found.installed.processors.values(),
+        processors_of(found.installed).values(),
         cached_streams(found, stream_names),
         codec=found.installed.codec(),
         settings=found.settings,

@@ -8,16 +8,13 @@ from typing import Any
 
 import click
 
+from aurastream.processors import Installed, find_plugins, harmless, line, notes
+from aurastream.processors import as_json as print_json
 from aurastream.processors.commands.common import json_option, session, stream_option_all
 from aurastream.processors.commands.imports import progress_bar
-from aurastream.processors.plugins import Installed, find_plugins
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
-from aurastream.streams.schema.evolution import Change, compare, read_baseline
-from aurastream.streams.schema.json_schema import as_bytes, json_schema
-from aurastream.streams.schema.survey import Survey, survey
+from aurastream.streams.schema import Change, Survey, as_bytes, compare, json_schema, read_baseline, survey
 
 JSON_SCHEMA, ASYNCAPI = "json-schema", "asyncapi"
 BREAKS = (
@@ -80,7 +77,7 @@ def export(context: click.Context, form: str, with_streams: bool, output: Path |
 
 
 def _asyncapi(installed: Installed, streams: Any) -> dict[str, Any]:
-    from aurastream.streams.schema.asyncapi import asyncapi
+    from aurastream.streams.schema import asyncapi
 
     return asyncapi(installed.events, streams, version=version("aurastream"))
 

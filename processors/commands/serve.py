@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import line
 from aurastream.processors.commands.common import json_option
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line
-from aurastream.streams.embedded import EmbeddedServer, serve
+from aurastream.streams import EmbeddedServer, serve
 
 
 @click.command("serve-redis")

@@ -7,15 +7,23 @@ from typing import Any
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import line, table
 from aurastream.processors.commands.common import Session, json_option, session
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import line, table
+from aurastream.processors.effects import processors_of
 from aurastream.projections import View
-from aurastream.projections.engine.generations import NEVER_REBUILT, State, read_record
-from aurastream.streams import Settings, Stream, list_streams
-from aurastream.streams.groups import Cursor, Lag, cursor_of, lag_of
-from aurastream.streams.keys import generation_group
-from aurastream.streams.pressure import backlogs
+from aurastream.projections.engine import NEVER_REBUILT, State, read_record
+from aurastream.streams import (
+    Cursor,
+    Lag,
+    Settings,
+    Stream,
+    backlogs,
+    cursor_of,
+    generation_group,
+    lag_of,
+    list_streams,
+)
 
 NO_LAG_KNOWN = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and the worker's /health
 
@@ -86,7 +94,7 @@ def _stream(found: Session, stream: Stream) -> dict[str, Any]:
     }
     groups |= {
         name: _effects(stream, name)
-        for name, effect in sorted(installed.processors.items())
+        for name, effect in sorted(processors_of(installed).items())
         if effect.reads(stream.name)
     }
     return {

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.processors.commands.imports import progress_bar
-from aurastream.processors.history.selection import parsed_time
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
-from aurastream.streams import OPERATIONS, Stream
+from aurastream.processors.history import parsed_time
+from aurastream.streams import OPERATIONS, ArchiveUnseen, Stream
 from aurastream.streams.archive import open_archive
-from aurastream.streams.errors import ArchiveUnseen
-from aurastream.streams.retention.trimmer import Goal, Trimmed, Trimmer
+from aurastream.streams.retention import Goal, Trimmed, Trimmer
 
 if TYPE_CHECKING:  # pyarrow takes its time
-    from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive import StreamArchive
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, notes, table
 from aurastream.processors.commands.common import json_option, session, stream_option_all
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes, table
 from aurastream.streams import OPERATIONS, list_streams
 from aurastream.streams.archive import open_archive
 
@@ -23,8 +23,7 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
     AURASTREAM_ARCHIVE_VERIFY_KEY the newest segment must be signed by that key. Exit code 1 when anything is
     wrong.
     """
-    from aurastream.streams.archive.manifest import verify_key
-    from aurastream.streams.archive.verify import Verified, told_by, verify_partition
+    from aurastream.streams.archive import Verified, told_by, verify_key, verify_partition
 
     done: list[Verified] = []
     with session(context) as found:

@@ -7,15 +7,14 @@ from typing import Any
 import click
 import msgspec
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.history.as_of import as_of, at_options, positions_told, reader, title_of, told_of
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, table
+from aurastream.processors.history import as_of, at_options, positions_told, reader, title_of, told_of
 from aurastream.projections import Projection, ProjectionError, Ranked, View
-from aurastream.projections.built_in.clips import Clip, Clips, ClipSettings, merged
-from aurastream.projections.engine.reads import Positions
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.view import PastView
+from aurastream.projections.built_in import Clip, Clips, ClipSettings, merged
+from aurastream.projections.engine import Positions
+from aurastream.projections.past import AsOf, PastView
 
 
 @click.command()

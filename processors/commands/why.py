@@ -10,22 +10,13 @@ import click
 import msgspec
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from aurastream.processors import as_json as print_json
+from aurastream.processors import harmless, line, notes
 from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.history.as_of import (
-    Tell,
-    as_of,
-    at_options,
-    positions_told,
-    title_of,
-    told_of,
-    warn,
-)
-from aurastream.processors.show import as_json as print_json
-from aurastream.processors.show import harmless, line, notes
+from aurastream.processors.history import Tell, as_of, at_options, positions_told, title_of, told_of, warn
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.why import Step, Why, has_index
-from aurastream.projections.past.why import why as explain
+from aurastream.projections.past import AsOf, Step, Why, has_index
+from aurastream.projections.past import why as explain
 from aurastream.streams import Stream
 
 DISAGREES = "the view and the log disagree"

@@ -28,7 +28,7 @@ from aurastream.processors.effects.dead import (
     retry,
 )
 from aurastream.processors.effects.flow import EffectFlow
-from aurastream.processors.effects.processor import Attempt, GiveUp, Processor
+from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
 from aurastream.processors.effects.runner import Asker, EffectRunner
 from aurastream.processors.effects.worker import EffectWorker
 from aurastream.streams import OPERATIONS, operator
@@ -49,5 +49,6 @@ __all__ = [
     "discard",
     "list_letters",
     "operator",
+    "processors_of",
     "retry",
 ]

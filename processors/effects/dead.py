@@ -18,10 +18,7 @@ from aurastream.processors.effects import letters
 from aurastream.processors.effects.flow import effect_keys
 from aurastream.processors.effects.letters import Letter
 from aurastream.projections import ProjectionError
-from aurastream.streams import Codec, Event, Stream, operator
-from aurastream.streams.connection import Script
-from aurastream.streams.groups import as_pair
-from aurastream.streams.keys import Keys
+from aurastream.streams import Codec, Event, Keys, Script, Stream, as_pair, operator
 
 TRIES_MAX = 5  # times a decision is put to a letter that changes meanwhile
 

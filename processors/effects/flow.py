@@ -35,15 +35,26 @@ from aurastream.processors.effects import letters
 from aurastream.processors.effects.items import UNREAD, Item, item_of
 from aurastream.processors.effects.letters import Letter
 from aurastream.processors.effects.processor import Attempt, Processor
-from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Codec, DamagedEntry, Event, InvalidEvent, Stream, derived_id
-from aurastream.streams.codec import RawEntry, entry_json, read_envelope
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import Ask as Routed
-from aurastream.streams.groups import cursor_of
-from aurastream.streams.index import field_of, pack_position, unpack_position
-from aurastream.streams.keys import Keys
-from aurastream.streams.pressure import join
+from aurastream.projections.engine import Fenced
+from aurastream.streams import Ask as Routed
+from aurastream.streams import (
+    Codec,
+    DamagedEntry,
+    Event,
+    InvalidEvent,
+    Keys,
+    RawEntry,
+    Script,
+    Stream,
+    cursor_of,
+    derived_id,
+    entry_json,
+    field_of,
+    join,
+    pack_position,
+    read_envelope,
+    unpack_position,
+)
 
 AHEAD_MAX = (
     4_096  # entries between the cursor and the last one read: how far others flow past a subject that waits
@@ -363,7 +374,7 @@ class EffectFlow:
         return answer, reply[1] if len(reply) > 1 else b""
 
     def _ask(self, *commands: tuple[Any, ...]) -> Generator[Ask | Handle, Any, list[Any]]:
-        answers = yield Ask([(self.keys.log, command) for command in commands])
+        answers = yield Ask([Routed(self.keys.log, command) for command in commands])
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer

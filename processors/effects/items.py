@@ -13,9 +13,16 @@ from datetime import UTC, datetime
 import msgspec
 
 from aurastream.processors.effects.letters import line_of_position
-from aurastream.streams import Codec, DamagedEntry, Event
-from aurastream.streams.codec import Envelope, RawEntry, entry_json, read_envelope
-from aurastream.streams.events import IDENTIFIER
+from aurastream.streams import (
+    IDENTIFIER,
+    Codec,
+    DamagedEntry,
+    Envelope,
+    Event,
+    RawEntry,
+    entry_json,
+    read_envelope,
+)
 
 UNREAD = Event(event_id="", subject="", occurred_at=datetime.fromtimestamp(0, UTC))
 

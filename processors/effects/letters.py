@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from aurastream.streams import EffectDiscarded, EffectParked, EffectRetried, Event, named_id
-from aurastream.streams.keys import Keys
+from aurastream.streams import EffectDiscarded, EffectParked, EffectRetried, Event, Keys, named_id
 
 REASON_MAX = 500  # characters
 OURS_MAX = 100  # of a reason whose rest is sealed: together they fit an event's text

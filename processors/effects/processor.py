@@ -28,10 +28,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from aurastream.processors import Installed, Worker
 from aurastream.projections import ProjectionError
-from aurastream.streams import Codec, Event, Stream, named_id
-from aurastream.streams.codec import Upcaster
-from aurastream.streams.keys import checked_name
+from aurastream.streams import Codec, Event, Stream, Upcaster, checked_name, named_id
 
 TIMEOUT_MAX_S, BACKOFF_MAX_S, ATTEMPTS_MOST = 3_600.0, 3_600.0, 100
 PENDING = "pending"  # the event_id of a derived event until it gets its own
@@ -78,7 +77,7 @@ class Attempt(msgspec.Struct, frozen=True):
 Derived = Iterable[Event] | None
 
 
-class Processor:
+class Processor(Worker):
     """One handler of events. Subclass it; see the module's example.
 
     name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads;
@@ -157,3 +156,8 @@ class Processor:
                 raise ProjectionError(
                     f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}."
                 )
+
+
+def processors_of(installed: Installed) -> dict[str, Processor]:
+    """The installed processors, by name."""
+    return {name: found for name, found in installed.processors.items() if isinstance(found, Processor)}

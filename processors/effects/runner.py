@@ -28,12 +28,8 @@ import structlog
 from aurastream.processors.effects.flow import Again, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.processor import GiveUp
-from aurastream.processors.host.lanes import Wires
-from aurastream.streams import UnknownOutcome
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import LOST, is_passing
-from aurastream.streams.drive import Ask as Routed
-from aurastream.streams.groups import as_pair
+from aurastream.streams import LOST, AsyncWires, RawEntry, UnknownOutcome, as_pair, is_passing
+from aurastream.streams import Ask as Routed
 
 ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
@@ -79,7 +75,7 @@ class Asker:
     recover: brings an embedded server back; blocking.
     """
 
-    def __init__(self, wires: Wires, recover: Callable[[], None] | None = None) -> None:
+    def __init__(self, wires: AsyncWires, recover: Callable[[], None] | None = None) -> None:
         self._wires, self._recover = wires, recover
         self.isolation = Isolation()
 

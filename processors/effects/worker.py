@@ -23,11 +23,21 @@ from aurastream.processors.effects.flow import EffectFlow
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.processor import Processor
 from aurastream.processors.effects.runner import Asker, EffectRunner
-from aurastream.processors.host.lanes import Wires
-from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import OPERATIONS, Codec, Server, Settings, Stream, UnknownOutcome, open_stream
-from aurastream.streams.drive import Ask as Routed
-from aurastream.streams.leases import LEASE_MS, Claim, Leases
+from aurastream.projections.engine import Fenced
+from aurastream.streams import (
+    LEASE_MS,
+    OPERATIONS,
+    AsyncWires,
+    Claim,
+    Codec,
+    Leases,
+    Server,
+    Settings,
+    Stream,
+    UnknownOutcome,
+    open_stream,
+)
+from aurastream.streams import Ask as Routed
 
 POLL_FIRST_S, POLL_MAX_S = 0.005, 0.2  # between two looks at a log without news
 LOOK_S = 0.5  # how late a person's word may be noticed
@@ -58,7 +68,7 @@ class EffectWorker:
         self._server, self._processors, self._streams = server, {p.name: p for p in processors}, streams
         self._codec, self._settings, self._on_step = codec, settings or Settings(), on_step
         self.leases = Leases(lease_ms=self._settings.lease_ms or LEASE_MS)
-        self._wires = Wires(server)
+        self._wires = AsyncWires(server)
         self._asker = Asker(self._wires, recover)
         self._opened: dict[str, Stream] = {}
         self._runners: dict[Claim, EffectRunner] = {}

@@ -27,17 +27,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from aurastream.processors import notes
 from aurastream.processors.history.selection import parsed_time
-from aurastream.processors.show import notes
 from aurastream.projections import Projection, ProjectionError, View
-from aurastream.projections.engine.memory import MemoryView, Tables
-from aurastream.projections.engine.reads import Positions
-from aurastream.projections.past.as_of import AsOf, By, Past, entries_ahead, fold_past
-from aurastream.projections.past.checkpoints import Checkpoints, Keeper
-from aurastream.projections.past.view import PastView
-from aurastream.streams import History, Stream, StreamError
+from aurastream.projections.engine import MemoryView, Positions, Tables
+from aurastream.projections.past import (
+    AsOf,
+    By,
+    Checkpoints,
+    Keeper,
+    Past,
+    PastView,
+    entries_ahead,
+    fold_past,
+)
+from aurastream.streams import Cursor, History, Stream, StreamError
 from aurastream.streams.archive import history_of
-from aurastream.streams.groups import Cursor
 
 SMALL = 100_000  # entries to read, below which other processes would cost more than they save
 SHOWN_FROM = 20_000  # entries to read, from which a progress bar is worth its place
@@ -208,7 +213,7 @@ def _fold(
     url: str, apps: tuple[str, ...], name: str, projection_name: str, partition: int, when: AsOf
 ) -> _Folded:
     """In a process of its own."""
-    from aurastream.processors.plugins import find_plugins
+    from aurastream.processors import find_plugins
     from aurastream.streams import Server, open_stream
 
     projection = find_plugins(apps).projections[projection_name]

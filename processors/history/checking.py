@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
 
-from aurastream.processors.plugins import find_plugins
+from aurastream.processors import find_plugins
 from aurastream.projections import Checked, Projection
-from aurastream.projections.engine.check import check_partition, checked_generations
+from aurastream.projections.engine import check_partition, checked_generations
 from aurastream.streams import Server, Stream, open_stream
 from aurastream.streams.archive import history_of
 

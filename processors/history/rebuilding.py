@@ -24,13 +24,12 @@ from typing import Any
 
 import msgspec
 
-from aurastream.processors.plugins import find_plugins
+from aurastream.processors import find_plugins
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.engine.apply import Fenced
-from aurastream.projections.rebuild.tasks import Alone, Done, Task, perform
-from aurastream.streams import Server, Stream, StreamError, open_stream
+from aurastream.projections.engine import Fenced
+from aurastream.projections.rebuild import Alone, Done, Task, perform
+from aurastream.streams import History, Server, Stream, StreamError, open_stream
 from aurastream.streams.archive import history_of
-from aurastream.streams.history import History
 
 SMALL = 100_000  # entries, below which other processes would cost more than they save
 TICK_S = 0.1

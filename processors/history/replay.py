@@ -32,8 +32,8 @@ import click
 import msgspec
 
 from aurastream.processors.history.selection import By, Found
-from aurastream.projections.engine.fold import microseconds
-from aurastream.streams.groups import as_pair
+from aurastream.projections.engine import microseconds
+from aurastream.streams import as_pair
 
 SPEED_MAX = 1e9
 

@@ -18,10 +18,9 @@ import msgspec
 
 from aurastream.processors.importing.formats import FORMATS
 from aurastream.projections import ProjectionError, View
-from aurastream.projections.built_in.clips import Clip, Clips, Pair
-from aurastream.projections.built_in.imports import Import, Imports
-from aurastream.projections.engine.reads import Positions
-from aurastream.projections.past.view import PastView
+from aurastream.projections.built_in import Clip, Clips, Import, Imports, Pair
+from aurastream.projections.engine import Positions
+from aurastream.projections.past import PastView
 from aurastream.streams import Stream
 
 TOP = 20

@@ -23,16 +23,21 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from aurastream.projections.built_in.trail import known_of_subject, story_of
-from aurastream.projections.engine.check import ServerIndex
-from aurastream.projections.engine.intake import Batch
-from aurastream.streams import Codec, History, Stream
-from aurastream.streams.codec import Envelope, RawEntry
-from aurastream.streams.drive import retried
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import Span
-from aurastream.streams.index import pack_position
-from aurastream.streams.stream import AHEAD_MAX, READ_MAX
+from aurastream.projections.built_in import known_of_subject, story_of
+from aurastream.projections.engine import Batch, ServerIndex
+from aurastream.streams import (
+    AHEAD_MAX,
+    READ_MAX,
+    Codec,
+    Envelope,
+    History,
+    RawEntry,
+    Span,
+    Stream,
+    as_pair,
+    pack_position,
+    retried,
+)
 
 SPANS_MAX = 16_384  # entries held of all partitions together
 LEAST_SPAN = 64

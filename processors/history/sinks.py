@@ -24,25 +24,25 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from aurastream.processors import harmless
 from aurastream.processors.history.selection import Found, Place
-from aurastream.processors.show import harmless
 from aurastream.projections import ProjectionError
 from aurastream.streams import (
     BATCH_MAX,
+    PLACE,
+    REPLAYS,
     Codec,
     Event,
+    Keyring,
     LogReplayed,
     Outcome,
     Server,
     Stream,
+    as_pair,
     named_id,
     operator,
     to_cloudevent,
 )
-from aurastream.streams.cloudevents import PLACE
-from aurastream.streams.groups import as_pair
-from aurastream.streams.keyring import Keyring
-from aurastream.streams.keys import REPLAYS
 
 TEXT_MAX = 1_000  # of an operator event's field
 LINE_MAX = 2**21

@@ -23,11 +23,19 @@ from typing import Any
 import msgspec
 
 from aurastream.processors.history.selection import Found, Order, Selection, Tally, asked, read_past, scan
-from aurastream.projections.built_in.trail import Known, known_of_stories, known_of_subject
-from aurastream.streams import DamagedEntry, History
-from aurastream.streams.codec import Envelope, RawEntry, entry_json, read_envelope
-from aurastream.streams.groups import as_pair
-from aurastream.streams.index import collided_field_of, field_of, unpack_position
+from aurastream.projections.built_in import Known, known_of_stories, known_of_subject
+from aurastream.streams import (
+    DamagedEntry,
+    Envelope,
+    History,
+    RawEntry,
+    as_pair,
+    collided_field_of,
+    entry_json,
+    field_of,
+    read_envelope,
+    unpack_position,
+)
 
 LOOK_MAX = 500  # entries asked for at a time
 AROUND_MAX = 10_000  # events of one tree

@@ -16,3 +16,9 @@ Decision (2026-11): a lane that fails goes on trying with a growing pause and tu
 lanes go on. Refused: letting the agent raise, which Faust acknowledges, and stopping the process, which would
 stop sound projections with it.
 """
+
+from aurastream.processors.host.app import Options, make_app
+from aurastream.processors.host.process import run_worker
+from aurastream.processors.host.summary import Summary, tune_collector
+
+__all__ = ["Options", "Summary", "make_app", "run_worker", "tune_collector"]

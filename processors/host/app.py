@@ -23,25 +23,32 @@ import msgspec
 import structlog
 from faust.types import TP
 
-from aurastream.processors.connect import connected
-from aurastream.processors.effects import OPERATIONS, Asker, Processor
+from aurastream.processors import Installed, connected, find_plugins, library_logs
+from aurastream.processors.effects import OPERATIONS, Asker, Processor, processors_of
 from aurastream.processors.host.errands import Errands
-from aurastream.processors.host.lanes import Lane, Lanes, Wires
+from aurastream.processors.host.lanes import Lane, Lanes
 from aurastream.processors.host.measures import Measures
 from aurastream.processors.host.pages import serve_pages
-from aurastream.processors.logs import library_logs
-from aurastream.processors.plugins import Installed, find_plugins
 from aurastream.processors.transport import batch_topic, batches
 from aurastream.projections import Projection, ProjectionError, View
-from aurastream.projections.engine.generations import Record, field_of, now_ms, read_records
-from aurastream.projections.engine.retirement import retire_due
-from aurastream.streams import Settings, Stream, StreamError, UnknownOutcome, list_streams, open_stream
-from aurastream.streams.connection import is_passing
-from aurastream.streams.embedded import EmbeddedServer, home_directory
-from aurastream.streams.groups import Cursor, as_pair
-from aurastream.streams.keys import checked_name
-from aurastream.streams.leases import worker_name
-from aurastream.streams.registry import HERE
+from aurastream.projections.engine import Record, field_of, now_ms, read_records, retire_due
+from aurastream.streams import (
+    HERE,
+    AsyncWires,
+    Cursor,
+    EmbeddedServer,
+    Settings,
+    Stream,
+    StreamError,
+    UnknownOutcome,
+    as_pair,
+    checked_name,
+    home_directory,
+    is_passing,
+    list_streams,
+    open_stream,
+    worker_name,
+)
 
 GROUP = "aurastream"  # the consumer group and the lease group of the workers
 LOOK_EVERY_S = 1.0
@@ -79,7 +86,7 @@ class App(faust.App):
         self.chosen = self.installed.chosen(options.projections)
         # Processors read the log themselves, so they need it here.
         self.processors = (
-            [] if options.projections or settings.broker else list(self.installed.processors.values())
+            [] if options.projections or settings.broker else list(processors_of(self.installed).values())
         )
         self.streams: dict[str, Stream] = {}
         self.taken_up: set[str] = set()
@@ -94,7 +101,7 @@ class App(faust.App):
         found = await asyncio.to_thread(lambda: self._held.enter_context(connected()))
         await super().on_first_start()
         self.server = found.server
-        wires = Wires(found.server, found.recover)
+        wires = AsyncWires(found.server, recover=found.recover)
         self.lanes = Lanes(wires, self.chosen, GROUP, self.settings.batch_max)
         self.measures = Measures(found.server)
         self.lanes.on_lane = self._watch

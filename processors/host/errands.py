@@ -18,10 +18,8 @@ import structlog
 
 from aurastream.processors.effects import OPERATIONS, Asker, EffectFlow, EffectRunner, Processor
 from aurastream.processors.host.lanes import MEND_MAX_S, PAUSE_FIRST_S, PAUSE_MAX_S, Place
-from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Stream
-from aurastream.streams.connection import is_passing
-from aurastream.streams.errors import UnknownOutcome
+from aurastream.projections.engine import Fenced
+from aurastream.streams import Stream, UnknownOutcome, is_passing
 
 LOOK_S = 0.5  # how late a person's word, or a batch that nobody told of, may be noticed
 

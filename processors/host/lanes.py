@@ -24,13 +24,19 @@ from typing import Any, TypeVar
 import structlog
 
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.engine.apply import Applier, Fenced, Retired, is_commit
-from aurastream.projections.engine.generations import NEVER_REBUILT, Record, field_of
-from aurastream.streams import InvariantBroken, Server, Stream, StreamError
-from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import is_passing
-from aurastream.streams.groups import Lag, lag_of
+from aurastream.projections.engine import NEVER_REBUILT, Applier, Fenced, Record, Retired, field_of, is_commit
+from aurastream.streams import (
+    AsyncWire,
+    AsyncWires,
+    InvariantBroken,
+    Lag,
+    RawEntry,
+    Server,
+    Stream,
+    StreamError,
+    is_passing,
+    lag_of,
+)
 
 IDLE_S = 1.0  # without a batch, after which a lane looks for itself
 QUEUED_MAX = (
@@ -42,42 +48,6 @@ MEND_MAX_S = 30.0  # after an error that a person must mend
 T = TypeVar("T")
 Place = tuple[str, int]  # stream, partition
 log = structlog.get_logger("aurastream.worker")
-
-
-class Wires:
-    """This loop's connections, one per node. recover: brings an embedded server back; blocking."""
-
-    def __init__(self, server: Server, recover: Callable[[], None] | None = None) -> None:
-        self.server, self._recover = server, recover
-        self._wires: dict[str, AsyncWire] = {}
-        self._lock = asyncio.Lock()
-
-    async def of(self, key: str) -> AsyncWire:
-        """The wire to the key's node, made anew where it was lost."""
-        node = self.server.node_of(key)
-        wire = self._wires.get(node)
-        if wire is not None and not wire.is_lost:
-            return wire
-        async with self._lock:
-            wire = self._wires.get(node)
-            if wire is None or wire.is_lost:
-                wire = self._wires[node] = await self.server.async_wire(key)
-        return wire
-
-    async def renew(self) -> None:
-        """After a lost connection, a fail-over or a moved slot: bring the server back, learn which node holds
-        what.
-        """
-        if self._recover is not None:
-            await asyncio.to_thread(self._recover)
-        if self.server.facts.is_cluster:
-            await asyncio.to_thread(self.server.refresh)
-
-    async def close(self) -> None:
-        """Drop all."""
-        for wire in self._wires.values():
-            await wire.close()
-        self._wires.clear()
 
 
 async def drive(
@@ -114,7 +84,7 @@ class Lane:
     monotonic seconds.
     """
 
-    def __init__(self, applier: Applier, wires: Wires) -> None:
+    def __init__(self, applier: Applier, wires: AsyncWires) -> None:
         self.applier, self._wires = applier, wires
         self.trouble = ""
         self.moved_at = time.monotonic()
@@ -283,7 +253,7 @@ class Lanes:
     """All lanes of this process, by projection, place and generation."""
 
     def __init__(
-        self, wires: Wires, projections: Iterable[Projection[Any]], group: str, batch_max: int
+        self, wires: AsyncWires, projections: Iterable[Projection[Any]], group: str, batch_max: int
     ) -> None:
         self.projections = list(projections)
         self._wires, self._group, self._batch_max = wires, group, batch_max

@@ -27,11 +27,9 @@ from prometheus_client import (
 
 from aurastream.processors.host.errands import Errand, Errands
 from aurastream.processors.host.lanes import Lane, Lanes
-from aurastream.projections.engine.apply import Answer, Progress
-from aurastream.streams import Server
-from aurastream.streams.connection import is_passing
-from aurastream.streams.groups import Lag
-from aurastream.streams.keys import generation_group
+from aurastream.projections.engine import Progress
+from aurastream.projections.engine.apply import Answer
+from aurastream.streams import Lag, Server, generation_group, is_passing
 
 STALL_S = 15.0
 BUCKETS_MS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -36,9 +36,16 @@ from aurastream.processors.importing.formats import (
     open_file,
     read_rows,
 )
-from aurastream.streams import ClipViewsObserved, Event, ImportFinished, ImportRowRejected, Outcome, Stream
-from aurastream.streams.sealing import is_reserved
-from aurastream.streams.stream import AHEAD_MAX
+from aurastream.streams import (
+    AHEAD_MAX,
+    ClipViewsObserved,
+    Event,
+    ImportFinished,
+    ImportRowRejected,
+    Outcome,
+    Stream,
+    is_reserved,
+)
 
 IMPORTS = "imports"  # the stream of what imports say of themselves
 BATCH = 2_000

@@ -24,11 +24,9 @@ import faust
 import structlog
 from faust.types import TP, AppT, EventT, Message, StreamT, TopicT
 
-from aurastream.processors.plugins import find_plugins
+from aurastream.processors import find_plugins
 from aurastream.processors.transport.errors import NotOffered
-from aurastream.streams import Codec, DamagedEntry, Event, Settings
-from aurastream.streams.codec import RawEntry, entry_json
-from aurastream.streams.groups import Cursor
+from aurastream.streams import Codec, Cursor, DamagedEntry, Event, RawEntry, Settings, entry_json
 
 QUEUED_MAX = (
     16  # batches waiting for an agent: Faust's own default of 4,096 would hold a whole stream in memory

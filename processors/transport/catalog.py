@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from aurastream.processors.transport.names import is_leader_topic, stream_of
-from aurastream.streams import Server, Settings, open_stream
-from aurastream.streams.drive import retried
-from aurastream.streams.keys import Keys
+from aurastream.streams import Keys, Server, Settings, open_stream, retried
 
 
 class Catalog:

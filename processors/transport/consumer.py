@@ -31,10 +31,7 @@ from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds, place_of
 from aurastream.processors.transport.share import Acknowledged, Share
-from aurastream.streams import DamagedEntry, Settings
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.groups import Cursor
-from aurastream.streams.leases import Claim
+from aurastream.streams import Claim, Cursor, DamagedEntry, RawEntry, Settings
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
 READ_WAIT_S = 1.0

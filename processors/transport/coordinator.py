@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import structlog
 
 from aurastream.processors.transport.link import Link
-from aurastream.streams.leases import Claim, Leases
+from aurastream.streams import Claim, Leases
 
 log = structlog.get_logger(__name__)
 

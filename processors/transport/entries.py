@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aurastream.streams import DamagedEntry
-from aurastream.streams.codec import RawEntry, entry_json, read_envelope
+from aurastream.streams import DamagedEntry, RawEntry, entry_json, read_envelope
 
 Headers = list[tuple[str, bytes]]
 _HEADERS = msgspec.json.Decoder(list[tuple[str, str | dict[str, str] | None]])

@@ -24,7 +24,7 @@ from faust.types import TP, ConsumerMessage
 from aurastream.processors.transport.batch import RawBatch, ResumeAt, entries_max
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.queues import purge
-from aurastream.streams.codec import RawEntry
+from aurastream.streams import RawEntry
 
 
 class Consumer(aiokafka.Consumer):

@@ -19,11 +19,17 @@ from typing import Any
 import structlog
 from redis.exceptions import ClusterError, RedisError, ResponseError
 
-from aurastream.streams import Server, StreamError
-from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.connection import LOST, is_passing
-from aurastream.streams.drive import PAUSE_FIRST_S, PAUSE_MAX_S, Asking
-from aurastream.streams.drive import Ask as Routed
+from aurastream.streams import (
+    LOST,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    Asking,
+    AsyncWire,
+    Server,
+    StreamError,
+    is_passing,
+)
+from aurastream.streams import Ask as Routed
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +95,7 @@ class Link:
                 answers[number] = answer
         return answers
 
-    async def drive(self, asking: Asking | Generator[list[Routed], Any, Any]) -> None:
+    async def drive(self, asking: Asking[Any] | Generator[list[Routed], Any, Any]) -> None:
         """Answer a generator's commands until it ends."""
         answers: Any = None
         try:

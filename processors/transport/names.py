@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 
 from aurastream.processors.transport.errors import TopicNameRefused
-from aurastream.streams.keys import NAME
+from aurastream.streams import NAME
 
 LEADER_SUFFIX = "-__assignor-__leader"  # Faust's own: the owner of partition 0 of this topic is the leader
 LENGTH_MAX = 64

@@ -26,8 +26,7 @@ from xxhash import xxh3_64_intdigest
 from aurastream.processors.transport.entries import fields_of
 from aurastream.processors.transport.link import Link
 from aurastream.processors.transport.refusals import refuse_ask
-from aurastream.streams.connection import Script
-from aurastream.streams.keys import Keys
+from aurastream.streams import Keys, Script
 
 CHUNK_MAX = 500  # messages a script call: bounds how long the server is busy with one of them
 CHUNK_BYTES_MAX = 4 * 2**20

@@ -16,9 +16,7 @@ from redis.exceptions import RedisError
 
 from aurastream.processors.transport.link import Link
 from aurastream.processors.transport.share import Share
-from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.groups import wake_up
+from aurastream.streams import AsyncWire, RawEntry, wake_up
 
 POLL_FIRST_S, POLL_MAX_S = (
     0.001,

@@ -22,7 +22,7 @@ from faust.types import TP
 from aurastream.processors.transport.names import is_leader_topic, topic_of
 from aurastream.processors.transport.queues import is_busy, purge
 from aurastream.processors.transport.share import Acquisition, Share
-from aurastream.streams.leases import Claim
+from aurastream.streams import Claim
 
 if TYPE_CHECKING:
     from aurastream.processors.transport.consumer import Consumer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aurastream.processors.transport.link import Link
 from aurastream.processors.transport.share import Share
+from aurastream.streams import Ask
 
 SCAN = 1_000  # entries a look
 
@@ -11,7 +12,7 @@ SCAN = 1_000  # entries a look
 async def bounds(link: Link, shares: list[Share]) -> list[tuple[int, int]]:
     """Of each partition the offset of its first entry, and the one after its last."""
     commands = [
-        (share.keys.log, command)
+        Ask(share.keys.log, command)
         for share in shares
         for command in (("XLEN", share.keys.log), ("HGET", share.keys.meta, "trimmed"))
     ]

@@ -18,15 +18,10 @@ that begins at the same entry.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import Ask as Routed
-from aurastream.streams.keys import Keys
-from aurastream.streams.leases import Claim
+from aurastream.streams import Ask, Asking, Claim, Keys, RawEntry, Script
 
 UNACKED_MAX = (
     100_000  # messages of one partition handed out and not acknowledged: beyond, nothing more is read
@@ -70,13 +65,15 @@ class Share:
         """Whether too much is handed out already."""
         return len(self.unacked) >= UNACKED_MAX
 
-    def reading(self, count: int) -> Routed:
+    def reading(self, count: int) -> Ask:
         """The command that reads what follows."""
         while self.cuts and self.cuts[0] <= self.offset:
             self.cuts.popleft()
         if self.cuts:
             count = min(count, self.cuts[0] - self.offset)
-        return self.keys.log, ("XRANGE", self.keys.log, f"({self.position or '0-0'}", "+", "COUNT", count)
+        return Ask(
+            self.keys.log, ("XRANGE", self.keys.log, f"({self.position or '0-0'}", "+", "COUNT", count)
+        )
 
     def hand(self, entries: list[RawEntry], *, is_tracked: bool = True) -> None:
         """These entries, the next ones, are handed out as one message."""
@@ -114,11 +111,13 @@ class Share:
         """Where the messages end whose acknowledgement may still come."""
         return sorted({*self.cuts, *(handed.following for handed in self.unacked)})
 
-    def acknowledging(self) -> Routed:
+    def acknowledging(self) -> Ask:
         """The command that records ``acknowledged``; its answer is an Acknowledged."""
         keys = (self.keys.acked(self.claim.group), self.keys.lease(self.claim.group), self.keys.log)
         done = self.acknowledged
-        return keys[0], _ACKNOWLEDGE.call(keys, (self.claim.group, self.epoch, done.position, done.following))
+        return Ask(
+            keys[0], _ACKNOWLEDGE.call(keys, (self.claim.group, self.epoch, done.position, done.following))
+        )
 
 
 class Acquisition:
@@ -132,7 +131,7 @@ class Acquisition:
         self.claim, self.epoch, self.from_end = claim, epoch, from_end
         self.share: Share | None = None
 
-    def steps(self) -> Generator[list[Routed], list[Any], None]:
+    def steps(self) -> Asking[None]:
         """Commands to answer."""
         claim, keys = self.claim, self.claim.keys
         commands: list[tuple[Any, ...]] = [
@@ -141,7 +140,7 @@ class Acquisition:
             ("XLEN", keys.log),
             ("HGET", keys.meta, "trimmed"),
         ]
-        stored, last, length, trimmed = yield [(keys.log, command) for command in commands]
+        stored, last, length, trimmed = yield [Ask(keys.log, command) for command in commands]
         share = Share(claim, self.epoch, "", int(trimmed or 0))  # offsets count what was trimmed
         if stored[1] is not None:
             share = Share(claim, self.epoch, stored[0].decode(), int(stored[1]))

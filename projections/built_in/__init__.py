@@ -1,0 +1,17 @@
+from aurastream.projections.built_in.clips import Clip, Clips, ClipSettings, Pair, merged
+from aurastream.projections.built_in.imports import Import, Imports
+from aurastream.projections.built_in.trail import Known, known_of_stories, known_of_subject, story_of
+
+__all__ = [
+    "Clip",
+    "ClipSettings",
+    "Clips",
+    "Import",
+    "Imports",
+    "Known",
+    "Pair",
+    "known_of_stories",
+    "known_of_subject",
+    "merged",
+    "story_of",
+]

@@ -33,8 +33,15 @@ import msgspec
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from aurastream.projections.engine.fold import MICROSECOND, microseconds
-from aurastream.projections.engine.projection import Listing, Projection, Ranking, Rollup, Totals
+from aurastream.projections.engine import (
+    MICROSECOND,
+    Listing,
+    Projection,
+    Ranking,
+    Rollup,
+    Totals,
+    microseconds,
+)
 from aurastream.streams import ClipViewsObserved
 
 MINUTE_US = 60_000_000

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from aurastream.projections.engine.projection import Listing, Projection
+from aurastream.projections.engine import Listing, Projection
 from aurastream.streams import ImportFinished, ImportRowRejected
 
 

@@ -27,11 +27,8 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine.fold import ListRow
-from aurastream.projections.engine.projection import Listing, Projection
-from aurastream.projections.engine.reads import View
-from aurastream.streams import Stream, named_id
-from aurastream.streams.groups import as_pair
+from aurastream.projections.engine import Listing, ListRow, Projection, View
+from aurastream.streams import Stream, as_pair, named_id
 
 ROWS_MAX = 1_000  # asked for at a time
 

@@ -29,14 +29,27 @@ from aurastream.projections.engine.errors import LogRewound, LogTrimmed, Project
 from aurastream.projections.engine.fold import CACHE_MAX, Change, Expired, Fold
 from aurastream.projections.engine.intake import Batch, Index, Odd
 from aurastream.projections.engine.projection import Projection
-from aurastream.streams import InvariantBroken, Stream
-from aurastream.streams.codec import RawEntry, entry_json, read_envelope
-from aurastream.streams.connection import Script
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import Cursor, as_pair, cursor_of, ensure, seek
-from aurastream.streams.index import DIGEST_BYTES, collided_field_of, field_of, unpack_position
-from aurastream.streams.keys import Keys, generation_group
-from aurastream.streams.pressure import join
+from aurastream.streams import (
+    DIGEST_BYTES,
+    Cursor,
+    DamagedEntry,
+    InvariantBroken,
+    Keys,
+    RawEntry,
+    Script,
+    Stream,
+    as_pair,
+    collided_field_of,
+    cursor_of,
+    ensure,
+    entry_json,
+    field_of,
+    generation_group,
+    join,
+    read_envelope,
+    seek,
+    unpack_position,
+)
 
 REFUSALS_MAX = 50  # batches refused in a row at one cursor before an applier gives up
 RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew

@@ -23,12 +23,17 @@ from aurastream.projections.engine.intake import Index
 from aurastream.projections.engine.memory import MemoryView
 from aurastream.projections.engine.projection import Projection
 from aurastream.projections.engine.reads import View, pairs
-from aurastream.streams import Stream
-from aurastream.streams.codec import entry_json, read_envelope
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import Cursor, lag_of
-from aurastream.streams.history import History
-from aurastream.streams.keys import Keys, generation_group
+from aurastream.streams import (
+    Cursor,
+    DamagedEntry,
+    History,
+    Keys,
+    Stream,
+    entry_json,
+    generation_group,
+    lag_of,
+    read_envelope,
+)
 
 DIFFERENCES_MAX = 10  # named per partition; all are counted
 COUNTED = (

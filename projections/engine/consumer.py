@@ -27,12 +27,17 @@ from typing import Any
 from aurastream.projections.engine.apply import Answer, Applier, Commands, Progress, Retired
 from aurastream.projections.engine.generations import NEVER_REBUILT, field_of, read_records
 from aurastream.projections.engine.projection import Projection
-from aurastream.streams import Server, Stream
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Wire
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import UnknownOutcome
-from aurastream.streams.groups import as_pair, read_new, wake_up
+from aurastream.streams import (
+    RawEntry,
+    Server,
+    Stream,
+    UnknownOutcome,
+    Wire,
+    as_pair,
+    read_new,
+    retried,
+    wake_up,
+)
 
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work

@@ -30,17 +30,20 @@ from enum import StrEnum
 import msgspec
 
 from aurastream.projections.engine.errors import ProjectionError, RecordDamaged
-from aurastream.streams import OPERATIONS, Server, Stream, open_stream
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import retried
-from aurastream.streams.events import (
+from aurastream.streams import (
+    OPERATIONS,
+    VIEWS,
     GenerationRetired,
     RebuildCompared,
     RebuildStarted,
+    Script,
+    Server,
+    Stream,
     ViewRolledBack,
     ViewSwapped,
+    open_stream,
+    retried,
 )
-from aurastream.streams.keys import VIEWS
 
 CHANGES_MAX = 50  # tries of one compare-and-set: each lost one is somebody else's won one
 

@@ -20,17 +20,23 @@ from zlib import crc32
 import msgspec
 
 from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
-from aurastream.streams import Codec, DamagedEntry
-from aurastream.streams.codec import RawEntry, entries_json, entry_json, read_envelope, read_envelopes
-from aurastream.streams.groups import Cursor, as_pair
-from aurastream.streams.index import (
+from aurastream.streams import (
+    AHEAD_MAX,
+    Codec,
+    Cursor,
+    DamagedEntry,
+    RawEntry,
+    as_pair,
     collided_field_of,
+    entries_json,
+    entry_json,
     field_of,
     pack_position,
     pack_positions,
+    read_envelope,
+    read_envelopes,
     unpack_position,
 )
-from aurastream.streams.stream import AHEAD_MAX
 
 RECEIVED = b"received_ms"  # the first field of an entry whose position says no time
 _AHEAD_US = int(AHEAD_MAX.total_seconds() * 1e6)

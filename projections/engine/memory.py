@@ -14,8 +14,7 @@ from typing import Any
 from aurastream.projections.engine.fold import Change, Expired, Fold
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.groups import Cursor
+from aurastream.streams import Cursor, RawEntry
 
 Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
 

@@ -32,9 +32,7 @@ import msgspec
 from pydantic_settings import BaseSettings
 
 from aurastream.projections.engine.errors import ProjectionError
-from aurastream.streams import Codec, Event
-from aurastream.streams.codec import Envelope, Upcaster
-from aurastream.streams.keys import checked_name
+from aurastream.streams import Codec, Envelope, Event, Upcaster, checked_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 State = Any

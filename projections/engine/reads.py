@@ -34,11 +34,7 @@ from aurastream.projections.engine.errors import ProjectionError
 from aurastream.projections.engine.fold import EPOCH, MICROSECOND, ListRow
 from aurastream.projections.engine.generations import NEVER_REBUILT, Record, pointer, record_of
 from aurastream.projections.engine.projection import Projection
-from aurastream.streams import Stream
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import retried
-from aurastream.streams.groups import Cursor, cursor_of
-from aurastream.streams.keys import VIEWS, generation_group
+from aurastream.streams import VIEWS, Cursor, Script, Stream, cursor_of, generation_group, retried
 
 RESTARTS_MAX = 20  # of a read whose generation was swapped, or retired, while it went on
 

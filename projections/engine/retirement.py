@@ -33,12 +33,17 @@ from aurastream.projections.engine.generations import (
     read_record,
     retired,
 )
-from aurastream.streams import Stream, named_id
-from aurastream.streams.connection import Script
-from aurastream.streams.events import GenerationRetired
-from aurastream.streams.keys import Keys, generation_group
-from aurastream.streams.leases import LEASE_MS, ask_lease
-from aurastream.streams.pressure import forget
+from aurastream.streams import (
+    LEASE_MS,
+    GenerationRetired,
+    Keys,
+    Script,
+    Stream,
+    ask_lease,
+    forget,
+    generation_group,
+    named_id,
+)
 
 SCAN_COUNT = 1_000
 WHY_KEPT = "the time it was kept for is over"

@@ -1,0 +1,3 @@
+from aurastream.projections.entity.entities import Decided, Entities, Loaded
+
+__all__ = ["Decided", "Entities", "Loaded"]

@@ -36,20 +36,26 @@ from zlib import crc32
 
 import msgspec
 
-from aurastream.projections.engine.check import ServerIndex
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.generations import read_record
-from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Projection
-from aurastream.streams import BATCH_MAX, Ack, Appended, Event, History, Stream, VersionConflict
+from aurastream.projections.engine import MemoryView, Projection, ProjectionError, ServerIndex, read_record
+from aurastream.streams import (
+    BATCH_MAX,
+    CHUNK,
+    PLACE_BYTES,
+    Ack,
+    Appended,
+    Event,
+    History,
+    Places,
+    RawEntry,
+    Script,
+    Stream,
+    VersionConflict,
+    as_pair,
+    generation_group,
+    pack_position,
+    retried,
+)
 from aurastream.streams.archive import history_of
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import retried
-from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
-from aurastream.streams.groups import as_pair
-from aurastream.streams.index import pack_position
-from aurastream.streams.keys import generation_group
 
 SNAPSHOT_EVERY = 100  # events folded after which a snapshot is kept
 PAGE = 1_000  # events a read of a long entity

@@ -8,3 +8,23 @@ events behind a value.
 
 Nothing here writes to a view; checkpoints are a cache beside the archive.
 """
+
+from aurastream.projections.past.as_of import AsOf, By, Past, entries_ahead, fold_past
+from aurastream.projections.past.checkpoints import Checkpoints, Keeper
+from aurastream.projections.past.view import PastView
+from aurastream.projections.past.why import Step, Why, has_index, why
+
+__all__ = [
+    "AsOf",
+    "By",
+    "Checkpoints",
+    "Keeper",
+    "Past",
+    "PastView",
+    "Step",
+    "Why",
+    "entries_ahead",
+    "fold_past",
+    "has_index",
+    "why",
+]

@@ -29,23 +29,22 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
-from aurastream.projections.engine.check import ServerIndex, index_rows
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
-from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine import (
+    EPOCH,
+    MICROSECOND,
+    Batch,
+    MemoryView,
+    Projection,
+    ProjectionError,
+    ServerIndex,
+    index_rows,
+    microseconds,
+)
 from aurastream.projections.past.checkpoints import Checkpoints, Place, spacing
-from aurastream.streams import Stream
-from aurastream.streams.codec import UNDECODABLE, RawEntry
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import History, Span
-from aurastream.streams.index import pack_position
-from aurastream.streams.stream import AHEAD_MAX
+from aurastream.streams import AHEAD_MAX, UNDECODABLE, History, RawEntry, Span, Stream, as_pair, pack_position
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
-    from aurastream.streams.archive.manifest import Manifest
-    from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive import Manifest, StreamArchive
 
 ARCHIVE_SPAN = 2_500  # archived entries folded at a time
 _AHEAD_US = AHEAD_MAX // MICROSECOND

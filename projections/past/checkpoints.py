@@ -34,11 +34,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aurastream.projections.engine import fold, intake, memory
-from aurastream.projections.engine.memory import MemoryView, Tables
-from aurastream.projections.engine.projection import Projection
-from aurastream.streams.errors import StreamError
-from aurastream.streams.groups import Cursor, as_pair
+from aurastream.projections.engine import MemoryView, Projection, Tables, fold, intake, memory
+from aurastream.streams import Cursor, StreamError, as_pair
 
 EVERY = 5_000  # entries between two checkpoints, at least
 BYTES_MAX = 30  # of a checkpoint, per entry since the one before

@@ -15,13 +15,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
+from aurastream.projections.engine import Projection, ProjectionError, View
 from aurastream.projections.past.as_of import AsOf, Past, fold_past
 from aurastream.projections.past.checkpoints import Checkpoints
-from aurastream.streams.groups import Cursor
-from aurastream.streams.history import History
+from aurastream.streams import Cursor, History
 
 S = TypeVar("S", bound=msgspec.Struct)
 Folder = Callable[[list[int]], dict[int, Past]]  # partitions -> each folded

@@ -27,21 +27,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from aurastream.projections.built_in.trail import known_of_subject
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.fold import Change, _getter
-from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
+from aurastream.projections.built_in import known_of_subject
+from aurastream.projections.engine import Batch, Change, MemoryView, Projection, ProjectionError, View
+from aurastream.projections.engine.fold import _getter
 from aurastream.projections.past.as_of import AsOf, PastIndex, log_facts, settled
-from aurastream.streams.codec import UNDECODABLE, Envelope, RawEntry, entry_json, read_envelope
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import History, Span
+from aurastream.streams import (
+    UNDECODABLE,
+    DamagedEntry,
+    Envelope,
+    History,
+    RawEntry,
+    Span,
+    as_pair,
+    entry_json,
+    read_envelope,
+)
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
-    from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive import StreamArchive
 
 FETCH = 1_000  # entries fetched by position at a time
 NOTHING, OTHER_COUNTS = "it changed nothing", "another entry of this event ID counts"

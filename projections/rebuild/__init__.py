@@ -10,3 +10,10 @@ put right.
 Which generations there are and how one becomes live is not here but in projections/generations.py, as every
 reader needs it.
 """
+
+from aurastream.projections.rebuild.rebuild import Rebuild, abandon
+from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.rebuild.subject import rebuild_subject
+from aurastream.projections.rebuild.tasks import Alone, Done, Task, perform
+
+__all__ = ["Alone", "Done", "Rebuild", "Task", "abandon", "perform", "rebuild_subject", "rollback"]

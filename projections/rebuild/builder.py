@@ -32,14 +32,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.engine.apply import Answer, Applier, Commands
-from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.projection import Projection
-from aurastream.streams import InvariantBroken
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Wire
-from aurastream.streams.groups import Cursor, as_pair
-from aurastream.streams.history import History, Span, end_of
+from aurastream.projections.engine import Applier, Batch, Commands, Projection
+from aurastream.projections.engine.apply import Answer
+from aurastream.streams import Cursor, History, InvariantBroken, RawEntry, Span, Wire, as_pair, end_of
 
 SPAN = 2_000  # entries read at once
 EVENTS_MAX = 100_000  # events folded together

@@ -14,20 +14,19 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine.check import (
+from aurastream.projections.engine import (
     COUNTED,
     DIFFERENCES_MAX,
     LOOKS_MAX,
     Difference,
+    Projection,
+    View,
     compare,
     stored_tables,
     table_names,
 )
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
 from aurastream.projections.rebuild.builder import Builder
-from aurastream.streams import InvariantBroken, Stream
-from aurastream.streams.groups import Cursor, as_pair
+from aurastream.streams import Cursor, InvariantBroken, Stream, as_pair
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -12,12 +12,8 @@ from __future__ import annotations
 import threading
 import time
 
-from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Stream
-from aurastream.streams.connection import is_passing
-from aurastream.streams.drive import retried
-from aurastream.streams.keys import generation_group
-from aurastream.streams.leases import LEASE_MS, ask_lease
+from aurastream.projections.engine import Fenced
+from aurastream.streams import LEASE_MS, Stream, ask_lease, generation_group, is_passing, retried
 
 STOP_S = 5.0
 

@@ -36,11 +36,13 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.generations import (
+from aurastream.projections.engine import (
     Generation,
+    Projection,
+    ProjectionError,
     Record,
     State,
+    View,
     announce,
     announcing,
     begun,
@@ -48,22 +50,28 @@ from aurastream.projections.engine.generations import (
     compared,
     now_ms,
     read_record,
+    retire,
+    retire_due,
     swapped,
 )
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
-from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.lease import Held, RebuildLease, lapsed
 from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
-from aurastream.streams import Stream, named_id
-from aurastream.streams.events import RebuildCompared, RebuildStarted, ViewSwapped
-from aurastream.streams.groups import Cursor
-from aurastream.streams.history import History
-from aurastream.streams.keys import generation_group
-from aurastream.streams.leases import LEASE_MS, worker_name
-from aurastream.streams.pressure import forget, join
+from aurastream.streams import (
+    LEASE_MS,
+    Cursor,
+    History,
+    RebuildCompared,
+    RebuildStarted,
+    Stream,
+    ViewSwapped,
+    forget,
+    generation_group,
+    join,
+    named_id,
+    worker_name,
+)
 
 CATCH_UPS_MAX = 20  # passes over the log before a comparison or a swap, while producers go on
 NEAR = 5_000  # events that a pass may find before the next step

@@ -13,28 +13,24 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine.apply import Retired
-from aurastream.projections.engine.errors import ProjectionError
-from aurastream.projections.engine.generations import (
+from aurastream.projections.engine import (
+    Projection,
+    ProjectionError,
     Record,
+    Retired,
     State,
+    View,
     announce,
     announcing,
     change,
     now_ms,
     read_record,
+    retire_due,
     swapped,
 )
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
-from aurastream.projections.engine.retirement import retire_due
 from aurastream.projections.rebuild.rebuild import leave_alone
 from aurastream.projections.rebuild.tasks import Task, perform
-from aurastream.streams import named_id
-from aurastream.streams.events import ViewRolledBack
-from aurastream.streams.history import History
-from aurastream.streams.keys import generation_group
-from aurastream.streams.pressure import join
+from aurastream.streams import History, ViewRolledBack, generation_group, join, named_id
 
 
 class RolledBack(msgspec.Struct, frozen=True):

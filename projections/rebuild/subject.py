@@ -22,29 +22,41 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.built_in.trail import known_of_subject
-from aurastream.projections.engine.apply import Answer
-from aurastream.projections.engine.check import (
+from aurastream.projections.built_in import known_of_subject
+from aurastream.projections.engine import (
     Difference,
+    ListRow,
+    MemoryView,
+    Projection,
+    ProjectionError,
     ServerIndex,
+    View,
+    ViewBroken,
     compare,
     flat,
     index_rows,
+    microseconds,
+    now_ms,
     table_names,
 )
-from aurastream.projections.engine.errors import ProjectionError, ViewBroken
-from aurastream.projections.engine.fold import ListRow, microseconds
-from aurastream.projections.engine.generations import now_ms
-from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View
-from aurastream.streams import OPERATIONS, InvariantBroken, named_id, open_stream
-from aurastream.streams.codec import UNDECODABLE, RawEntry
-from aurastream.streams.connection import Script
-from aurastream.streams.events import SubjectRebuilt
-from aurastream.streams.groups import Cursor, as_pair, cursor_of
-from aurastream.streams.history import History, Span
-from aurastream.streams.keys import Keys, generation_group
+from aurastream.projections.engine.apply import Answer
+from aurastream.streams import (
+    OPERATIONS,
+    UNDECODABLE,
+    Cursor,
+    History,
+    InvariantBroken,
+    Keys,
+    RawEntry,
+    Script,
+    Span,
+    SubjectRebuilt,
+    as_pair,
+    cursor_of,
+    generation_group,
+    named_id,
+    open_stream,
+)
 
 TRIES_MAX = 50  # looks at a view that moves on between the look and the writing
 ROWS_MORE = 64  # full rows of a listing that may come between two looks

@@ -15,13 +15,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine import Projection
 from aurastream.projections.rebuild.builder import Builder
 from aurastream.projections.rebuild.compare import Compared, compare_partition
-from aurastream.streams.drive import retried
-from aurastream.streams.groups import Cursor
-from aurastream.streams.history import History
-from aurastream.streams.keys import generation_group
+from aurastream.streams import Cursor, History, generation_group, retried
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -45,14 +45,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurastream.streams.history import History
-from aurastream.streams.settings import Settings
-from aurastream.streams.stream import Stream
+from aurastream.streams import History, Settings, Stream
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive.reading import StreamArchive
-
-__all__ = ["history_of", "open_archive"]
 
 
 def open_archive(settings: Settings, stream: Stream) -> StreamArchive | None:
@@ -70,3 +66,22 @@ def open_archive(settings: Settings, stream: Stream) -> StreamArchive | None:
 def history_of(stream: Stream, settings: Settings | None = None) -> History:
     """The stream's past with the archive that the settings name (default: the stream's own settings)."""
     return History(stream, open_archive(settings or stream.settings, stream))
+
+
+from aurastream.streams.archive.archiver import Archiver, move
+from aurastream.streams.archive.manifest import Manifest, verify_key
+from aurastream.streams.archive.reading import StreamArchive
+from aurastream.streams.archive.verify import Verified, told_by, verify_partition
+
+__all__ = [
+    "Archiver",
+    "Manifest",
+    "StreamArchive",
+    "Verified",
+    "history_of",
+    "move",
+    "open_archive",
+    "told_by",
+    "verify_key",
+    "verify_partition",
+]

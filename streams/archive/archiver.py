@@ -28,7 +28,21 @@ from hashlib import sha256
 
 import msgspec
 
-from aurastream.streams import leases
+from aurastream.streams import (
+    READ_MAX,
+    ArchiveRefused,
+    InvariantBroken,
+    LogArchived,
+    RawEntry,
+    Script,
+    Stream,
+    as_pair,
+    end_of,
+    leases,
+    named_id,
+    operator,
+    retried,
+)
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.duplicates import decide
 from aurastream.streams.archive.manifest import Manifest
@@ -43,16 +57,6 @@ from aurastream.streams.archive.segment import (
     table_of,
     to_parquet,
 )
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import ArchiveRefused, InvariantBroken
-from aurastream.streams.events import LogArchived
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import end_of
-from aurastream.streams.ids import named_id
-from aurastream.streams.stream import READ_MAX, Stream
-from aurastream.streams.system import operator
 
 GROUP = "archive"
 LEASE_MS = 10_000  # longer than a segment takes

@@ -17,12 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from aurastream.streams import (
+    READ_MAX,
+    DamagedEntry,
+    Stream,
+    collided_field_of,
+    entry_json,
+    field_of,
+    pack_position,
+    read_envelope,
+    retried,
+    unpack_position,
+)
 from aurastream.streams.archive.segment import Identified
-from aurastream.streams.codec import entry_json, read_envelope
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
-from aurastream.streams.stream import READ_MAX, Stream
 
 Named = tuple[bytes, str]  # position, event_id
 

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aurastream.streams import (
+    READ_MAX,
+    Cursor,
+    DamagedEntry,
+    RawEntry,
+    Stream,
+    as_pair,
+    entry_json,
+    lag_of,
+    retried,
+)
 from aurastream.streams.archive.manifest import Manifest, just_before
 from aurastream.streams.archive.reading import Slot, StreamArchive
 from aurastream.streams.archive.tampering import Finding
-from aurastream.streams.codec import RawEntry, entry_json
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import Cursor, as_pair, lag_of
-from aurastream.streams.stream import READ_MAX, Stream
 
 DAMAGED_MAX = 20  # named per partition; all are counted
 

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.errors import StreamError
-from aurastream.streams.groups import as_pair
+from aurastream.streams import RawEntry, StreamError, as_pair
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

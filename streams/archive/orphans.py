@@ -17,11 +17,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aurastream.streams import ArchiveNeeded, ArchiveRefused, History
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.reading import UNREADABLE, StreamArchive
 from aurastream.streams.archive.store import PART
-from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
-from aurastream.streams.history import History
 
 OURS = re.compile(rf"\.?(\d{{8,}})-([0-9a-f]{{16}})\.(json|parquet)(\.[0-9a-f]+\{PART})?")
 

@@ -21,18 +21,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from aurastream.streams import (
+    READ_MAX,
+    ArchiveDamaged,
+    RawEntry,
+    Span,
+    Stream,
+    StreamError,
+    as_pair,
+    end_of,
+    retried,
+)
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.arrow import texts_of
 from aurastream.streams.archive.manifest import Manifest, segment_name
 from aurastream.streams.archive.segment import NEEDED, entries_of, microseconds
 from aurastream.streams.archive.store import Store
 from aurastream.streams.archive.where import Where, matching
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import ArchiveDamaged, StreamError
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import Span, end_of
-from aurastream.streams.stream import READ_MAX, Stream
 
 Pair = tuple[int, int]
 UNREADABLE = (OSError, pa.ArrowException, msgspec.MsgspecError, UnicodeDecodeError, KeyError, ValueError)

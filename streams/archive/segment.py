@@ -34,11 +34,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from aurastream.streams import (
+    DamagedEntry,
+    Envelope,
+    RawEntry,
+    as_pair,
+    entries_json,
+    entry_json,
+    read_envelopes,
+)
 from aurastream.streams.archive.arrow import text_of
 from aurastream.streams.archive.manifest import GROUP_ENTRIES
-from aurastream.streams.codec import Envelope, RawEntry, entries_json, entry_json, read_envelopes
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import as_pair
 
 ZSTD_LEVEL = 3
 PAGE_BYTES = 16 * 2**20  # a column of a row group in one page, so that zstd sees all of it

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aurastream.streams.errors import ArchiveUnusable
+from aurastream.streams import ArchiveUnusable
 
 PART = ".part"  # of a file under way in a directory: what is left of one after a kill ends so
 

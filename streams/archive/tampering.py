@@ -24,13 +24,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aurastream.streams import DamagedEntry, RawEntry, as_pair, entry_json
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.manifest import Block, Manifest, block_of
 from aurastream.streams.archive.reading import UNREADABLE, StreamArchive
 from aurastream.streams.archive.segment import NEEDED, SCHEMA, entries_of, identify, table_of
-from aurastream.streams.codec import RawEntry, entry_json
-from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import as_pair
 
 POSITION = re.compile(rb"\d{1,20}-\d{1,20}")
 TRIED_MAX = 3  # blocks of a segment whose entries are exchanged by trial: each takes a second or two

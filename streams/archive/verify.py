@@ -16,17 +16,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aurastream.streams import (
+    ArchiveDamaged,
+    ArchiveNeeded,
+    ArchiveRefused,
+    DamagedEntry,
+    History,
+    LogArchived,
+    RawEntry,
+    Stream,
+    as_pair,
+    entry_json,
+)
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.live import live_entries, look_at_log, overlap
 from aurastream.streams.archive.manifest import Manifest, just_before, segment_name
 from aurastream.streams.archive.reading import Slot, StreamArchive
 from aurastream.streams.archive.tampering import Finding, findings_of
-from aurastream.streams.codec import RawEntry, entry_json
-from aurastream.streams.errors import ArchiveDamaged, ArchiveNeeded, ArchiveRefused, DamagedEntry
-from aurastream.streams.events import LogArchived
-from aurastream.streams.groups import as_pair
-from aurastream.streams.history import History
-from aurastream.streams.stream import Stream
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

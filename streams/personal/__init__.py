@@ -8,3 +8,7 @@ the key.
 
 What is promised, refused and measured is said in keyring.py.
 """
+
+from aurastream.streams.personal.erasure import erase, forget_on_disk
+
+__all__ = ["erase", "forget_on_disk"]

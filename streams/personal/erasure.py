@@ -20,14 +20,21 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from aurastream.streams.codec import Codec
-from aurastream.streams.connection import Script, Server, Wire
-from aurastream.streams.errors import CreatorUnknown, StreamError
-from aurastream.streams.events import CreatorErased
-from aurastream.streams.ids import named_id
-from aurastream.streams.keyring import is_name
-from aurastream.streams.keys import CREATOR_KEYS, CREATORS, ERASURES
-from aurastream.streams.stream import Stream
+from aurastream.streams import (
+    CREATOR_KEYS,
+    CREATORS,
+    ERASURES,
+    Codec,
+    CreatorErased,
+    CreatorUnknown,
+    Script,
+    Server,
+    Stream,
+    StreamError,
+    Wire,
+    is_name,
+    named_id,
+)
 
 TRIES_MAX = 5  # times a creator that changes meanwhile is looked up
 SCAN_COUNT = 1_000

@@ -19,11 +19,17 @@ from typing import Any
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.drive import retried
-from aurastream.streams.groups import as_pair
-from aurastream.streams.index import collided_field_of, field_of, pack_position, unpack_position
-from aurastream.streams.stream import READ_MAX, Stream
+from aurastream.streams import (
+    READ_MAX,
+    RawEntry,
+    Stream,
+    as_pair,
+    collided_field_of,
+    field_of,
+    pack_position,
+    retried,
+    unpack_position,
+)
 
 Pair = tuple[int, int]  # a position in a form that compares; before any is NONE
 NONE: Pair = (0, 0)

@@ -36,15 +36,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry
-from aurastream.streams.connection import Script
-from aurastream.streams.drive import retried
-from aurastream.streams.errors import ArchiveDamaged, StreamError
-from aurastream.streams.events import LogTrimmed
-from aurastream.streams.groups import as_pair
-from aurastream.streams.ids import named_id
-from aurastream.streams.index import collided_field_of, field_of, pack_position
-from aurastream.streams.keys import Keys
+from aurastream.streams import (
+    BATCH_MAX,
+    ArchiveDamaged,
+    Keys,
+    LogTrimmed,
+    RawEntry,
+    Script,
+    Stream,
+    StreamError,
+    as_pair,
+    collided_field_of,
+    field_of,
+    named_id,
+    operator,
+    pack_position,
+    retried,
+)
 from aurastream.streams.retention.holders import (
     SEQUENCE_MAX,
     Holder,
@@ -54,11 +62,9 @@ from aurastream.streams.retention.holders import (
     event_id_of,
     text_of,
 )
-from aurastream.streams.stream import BATCH_MAX, Stream
-from aurastream.streams.system import operator
 
 if TYPE_CHECKING:  # pyarrow takes its time
-    from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive import StreamArchive
 
 LOOKS_MAX = 100  # times a partition is looked at again because it was not what it had been
 PACKED_BYTES = 10

@@ -7,3 +7,20 @@ What events look like: written for others, and compared with what they looked li
 
 Nothing here is needed to append or to fold; no server is asked but by the survey.
 """
+
+from aurastream.streams.schema.asyncapi import asyncapi
+from aurastream.streams.schema.evolution import BaselineUnfit, Change, compare, read_baseline
+from aurastream.streams.schema.json_schema import as_bytes, json_schema
+from aurastream.streams.schema.survey import Survey, survey
+
+__all__ = [
+    "BaselineUnfit",
+    "Change",
+    "Survey",
+    "as_bytes",
+    "asyncapi",
+    "compare",
+    "json_schema",
+    "read_baseline",
+    "survey",
+]

@@ -16,10 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aurastream.streams.errors import StreamError
-from aurastream.streams.events import Event
-from aurastream.streams.keys import NAME
-from aurastream.streams.registry import HERE, StreamFacts
+from aurastream.streams import HERE, NAME, Event, StreamError, StreamFacts
 from aurastream.streams.schema.json_schema import REF, Schema, tag_of, type_schema
 
 VERSION = "3.0.0"

@@ -26,8 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from aurastream.streams.errors import StreamError
-from aurastream.streams.events import Event
+from aurastream.streams import Event, StreamError
 from aurastream.streams.schema.json_schema import DOCUMENT_ID, Schema, json_schema, tag_of
 from aurastream.streams.schema.narrowing import Finding, narrowings
 

@@ -30,8 +30,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import inspect as mi
 
-from aurastream.streams.errors import StreamError
-from aurastream.streams.events import IDENTIFIER, Event
+from aurastream.streams import IDENTIFIER, Event, StreamError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENT_ID = "urn:aurastream:events"

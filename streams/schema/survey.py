@@ -17,10 +17,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry, entries_json, entry_json, read_envelope
-from aurastream.streams.errors import DamagedEntry, UnknownEventVersion
-from aurastream.streams.events import Event
-from aurastream.streams.history import History
+from aurastream.streams import (
+    DamagedEntry,
+    Event,
+    History,
+    RawEntry,
+    UnknownEventVersion,
+    entries_json,
+    entry_json,
+    read_envelope,
+)
 from aurastream.streams.schema.json_schema import tag_of
 
 NAMED_MAX = 20  # refused and damaged entries named, each; all are counted

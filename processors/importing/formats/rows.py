@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from aurastream.streams.events import COUNT_MAX
+from aurastream.streams import COUNT_MAX
 
 Problems = dict[str, str]  # column -> what is wrong, in a few words
 

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from aurastream.processors.effects import Asker, EffectFlow, EffectRunner, EffectWorker, list_letters
-from aurastream.processors.host.lanes import Wires
 from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Server, Stream, UnknownOutcome, open_stream
+from aurastream.streams import AsyncWires, Server, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
 from tests.processors.effects.outside import (
     CODEC,
@@ -120,12 +119,12 @@ async def eventually(step: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[EffectRunner, Wires]:
+async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[EffectRunner, AsyncWires]:
     into, trail = (
         open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
         for name in ("notes", "operations")
     )
-    wires = Wires(server)
+    wires = AsyncWires(server)
     flow = EffectFlow(processor, stream, 0, into=into, operations=trail, worker="w", lease="app")
     return EffectRunner(flow, Asker(wires)), wires
 
