@@ -26,7 +26,7 @@ from faust.types import TP
 from aurastream.processors import Installed, connected, find_plugins, library_logs
 from aurastream.processors.effects import OPERATIONS, Asker, Processor, processors_of
 from aurastream.processors.host.errands import Errands
-from aurastream.processors.host.lanes import Lane, Lanes
+from aurastream.processors.host.lanes import HostedLane, Lanes
 from aurastream.processors.host.measures import Measures
 from aurastream.processors.host.pages import serve_pages
 from aurastream.processors.transport import batch_topic, batches
@@ -277,7 +277,7 @@ class App(faust.App):
         places = {(tp.topic, tp.partition) for tp in partitions}
         await asyncio.gather(self.lanes.revoke(places, STOP_S), self.errands.revoke(places, STOP_S))
 
-    def _watch(self, lane: Lane) -> None:
+    def _watch(self, lane: HostedLane) -> None:
         self.measures.watch(lane)
         tp = TP(lane.applier.stream.name, lane.applier.partition)
         lane.highwater = lambda: self.consumer.highwater(tp) or 0

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import structlog
 
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.engine import NEVER_REBUILT, Applier, Fenced, Record, Retired, field_of, is_commit
+from aurastream.projections.engine import NEVER_REBUILT, Fenced, Lane, Record, Retired, field_of, is_commit
 from aurastream.streams import (
     AsyncWire,
     AsyncWires,
@@ -79,12 +79,12 @@ async def drive(
         return result
 
 
-class Lane:
+class HostedLane:
     """One applier and what waits for it. trouble: why it does not advance, "" while it does. moved_at:
     monotonic seconds.
     """
 
-    def __init__(self, applier: Applier, wires: AsyncWires) -> None:
+    def __init__(self, applier: Lane, wires: AsyncWires) -> None:
         self.applier, self._wires = applier, wires
         self.trouble = ""
         self.moved_at = time.monotonic()
@@ -257,10 +257,10 @@ class Lanes:
     ) -> None:
         self.projections = list(projections)
         self._wires, self._group, self._batch_max = wires, group, batch_max
-        self.lanes: dict[tuple[str, Place, int], Lane] = {}
+        self.lanes: dict[tuple[str, Place, int], HostedLane] = {}
         self.owned: dict[Place, int | None] = {}  # place -> epoch
         self.records: Mapping[str, Record] = {}
-        self.on_lane: Callable[[Lane], None] = lambda lane: None
+        self.on_lane: Callable[[HostedLane], None] = lambda lane: None
         self._streams: dict[str, Stream] = {}
 
     def assign(self, stream: Stream, partition: int, epoch: int | None) -> None:
@@ -296,10 +296,10 @@ class Lanes:
                 ]
         return wanted
 
-    def _lane(self, name: tuple[str, Place, int]) -> Lane:
+    def _lane(self, name: tuple[str, Place, int]) -> HostedLane:
         projection = next(item for item in self.projections if item.name == name[0])
         stream, (_, partition), generation = self._streams[name[1][0]], name[1], name[2]
-        applier = Applier(
+        applier = Lane(
             projection,
             stream,
             partition,
@@ -308,7 +308,7 @@ class Lanes:
             batch_max=self._batch_max,
             is_log_here=stream.is_log_here,
         )
-        lane = Lane(applier, self._wires)
+        lane = HostedLane(applier, self._wires)
         self.on_lane(lane)
         return lane
 

@@ -26,9 +26,9 @@ from prometheus_client import (
 )
 
 from aurastream.processors.host.errands import Errand, Errands
-from aurastream.processors.host.lanes import Lane, Lanes
+from aurastream.processors.host.lanes import HostedLane, Lanes
 from aurastream.projections.engine import Progress
-from aurastream.projections.engine.apply import Answer
+from aurastream.projections.engine.apply import CommitAnswer
 from aurastream.streams import Lag, Server, generation_group, is_passing
 
 STALL_S = 15.0
@@ -89,11 +89,11 @@ class Measures:
         self._healthy = Gauge("healthy", "1 while every cursor with lag advances.", **counter)
         self._seen_takeovers = 0
         self.read: Tally[str] = Tally()
-        for answer in Answer:
-            if answer is not Answer.OK:
+        for answer in CommitAnswer:
+            if answer is not CommitAnswer.OK:
                 self._refused.labels(answer.name)
 
-    def watch(self, lane: Lane) -> None:
+    def watch(self, lane: HostedLane) -> None:
         """Count what this lane does."""
         labels = (lane.applier.view_group, lane.applier.stream.name, str(lane.applier.partition))
         applied, duplicates, dead = (
@@ -109,7 +109,7 @@ class Measures:
             dead.inc(after.dead + after.quarantined - before.dead - before.quarantined)
             commits.inc()
 
-        def refused(answer: Answer) -> None:
+        def refused(answer: CommitAnswer) -> None:
             self._refused.labels(answer.name).inc()
 
         lane.applier.on_commit, lane.applier.on_refusal = committed, refused
@@ -150,11 +150,11 @@ class Measures:
     def _letters(self, errands: list[Errand]) -> int:
         return sum(int(self._server.client.hlen(errand.flow.at["dead"])) for errand in errands)
 
-    def _lags(self, lanes: list[Lane]) -> list[Lag]:
+    def _lags(self, lanes: list[HostedLane]) -> list[Lag]:
         return [lane.lag(self._server) for lane in lanes]
 
 
-def _judged(lane: Lane, lag: Lag, now: float) -> LaneHealth:
+def _judged(lane: HostedLane, lag: Lag, now: float) -> LaneHealth:
     applier = lane.applier
     trouble = lane.trouble
     if not trouble and lag.rewound:

@@ -1,4 +1,4 @@
-from aurastream.projections.engine.apply import Applier, Commands, Fenced, Progress, Retired, is_commit
+from aurastream.projections.engine.apply import Commands, Fenced, Lane, Progress, Retired, is_commit
 from aurastream.projections.engine.check import (
     COUNTED,
     DIFFERENCES_MAX,
@@ -56,7 +56,6 @@ __all__ = [
     "MICROSECOND",
     "NEVER_REBUILT",
     "Answer",
-    "Applier",
     "Batch",
     "Change",
     "Checked",
@@ -66,6 +65,7 @@ __all__ = [
     "Fenced",
     "FoldFailed",
     "Generation",
+    "Lane",
     "ListRow",
     "Listing",
     "LogRewound",

@@ -9,7 +9,7 @@ least once, so every path here may run twice; only the commit changes a view. On
 connection: forget all states and continue from the cursor, whatever the group, the transport or the lease
 says.
 
-An ``Applier`` is generators that yield commands and are sent their answers: no socket, no clock, no thread in
+An ``Lane`` is generators that yield commands and are sent their answers: no socket, no clock, no thread in
 it. Who drives it
 decides how it waits: consumer.py over blocking connections, a worker's event loop, a simulation. Where
 entries come from is the driver's too: ``commit`` wants the next entries of the log, ``take`` heals whatever
@@ -60,7 +60,7 @@ log = structlog.get_logger(__name__)
 Commands = list[tuple[Any, ...]]
 
 
-class Answer(IntEnum):
+class CommitAnswer(IntEnum):
     """What commit.lua says."""
 
     OK = 0
@@ -104,7 +104,7 @@ def is_commit(command: tuple[Any, ...]) -> bool:
     return command[:2] == ("EVALSHA", _COMMIT.sha)
 
 
-class Applier:
+class Lane:
     """One projection's way through one partition.
 
     group: the consumer group to read by and to hold the lease of; default: the generation's
@@ -139,7 +139,7 @@ class Applier:
         self.epoch: int | None = None
         self.cursor = Cursor()
         self.commits = 0
-        self.on_refusal: Callable[[Answer], None] | None = None
+        self.on_refusal: Callable[[CommitAnswer], None] | None = None
         self._is_settled = self._has_joined = False
         self._codec = projection.codec()
         self._fold = Fold(projection, self.keys.where, states_max)
@@ -205,7 +205,7 @@ class Applier:
         fresh = self._after_cursor(raw)
         while fresh:
             answer, _ = yield from self.commit(fresh)
-            if answer is not Answer.OK:
+            if answer is not CommitAnswer.OK:
                 yield from self.settle()
             elif self._after_cursor(raw) == []:
                 return
@@ -252,7 +252,7 @@ class Applier:
                 yield from self.join()
                 return
             answer, _ = yield from self.commit(reply)
-            if answer is not Answer.OK:
+            if answer is not CommitAnswer.OK:
                 yield from self.settle()
 
     def look(self) -> Generator[Commands, Any, bool]:
@@ -279,7 +279,7 @@ class Applier:
 
     def commit(
         self, raw: list[RawEntry], then: tuple[Any, ...] | None = None
-    ) -> Generator[Commands, Any, tuple[Answer, Any]]:
+    ) -> Generator[Commands, Any, tuple[CommitAnswer, Any]]:
         """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`,
         sent along with it.
 
@@ -300,8 +300,8 @@ class Applier:
             following = replies[1] if len(replies) > 1 else following
             if isinstance(replies[0], Exception):
                 raise replies[0]
-            answer = Answer(replies[0][0])
-            if answer is Answer.OK:
+            answer = CommitAnswer(replies[0][0])
+            if answer is CommitAnswer.OK:
                 previous, self.cursor = self.cursor, after
                 self.commits += 1
                 if self.on_commit:
@@ -313,36 +313,36 @@ class Applier:
                 yield from self.join()
                 return answer, following
             self._refuse(answer, replies[0])
-            if answer is not Answer.ODD:
+            if answer is not CommitAnswer.ODD:
                 return answer, None
             if self.is_log_here:
                 yield from self._resolve(batch, [place - 1 for place in replies[0][1]])
             self._fold.reset(self.cursor.watermark)
-        return Answer.ODD, None
+        return CommitAnswer.ODD, None
 
-    def _refuse(self, answer: Answer, reply: list[Any]) -> None:
+    def _refuse(self, answer: CommitAnswer, reply: list[Any]) -> None:
         """Say why, where a person must act; STALE, GAP and ODD heal themselves."""
-        self._is_settled = answer is Answer.ODD
+        self._is_settled = answer is CommitAnswer.ODD
         if self.on_refusal:
             self.on_refusal(answer)
-        if answer is Answer.BROKEN:
+        if answer is CommitAnswer.BROKEN:
             raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
-        if answer is Answer.REDEFINED:
+        if answer is CommitAnswer.REDEFINED:
             raise ProjectionRedefined(
                 self.projection.name, self.keys.where, reply[1].decode(), self._fingerprint
             )
-        if answer is Answer.REWOUND:
+        if answer is CommitAnswer.REWOUND:
             raise LogRewound(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
-        if answer is Answer.BEHIND:
+        if answer is CommitAnswer.BEHIND:
             raise LogTrimmed(self.projection.name, self.keys.where, int(reply[1]), int(reply[2]))
-        if answer is Answer.RETIRED:
+        if answer is CommitAnswer.RETIRED:
             raise Retired(f"{self.view_group} of {self.keys.where}")
-        if answer is Answer.FENCED:
+        if answer is CommitAnswer.FENCED:
             raise Fenced(
                 f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}"
             )
         self._count_refusal()
-        if answer is not Answer.ODD:
+        if answer is not CommitAnswer.ODD:
             log.warning(
                 "commit_refused", answer=answer.name, projection=self.projection.name, where=self.keys.where
             )

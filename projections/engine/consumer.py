@@ -4,7 +4,7 @@ Consume: drive appliers over blocking connections, by consumer group.
     read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works, another
         flow folds
 
-A ``Flow`` is one projection's way through one partition, a generator that yields commands and is sent their
+A ``GroupLane`` is one projection's way through one partition, a generator that yields commands and is sent their
 answers. ``Consumer`` drives many flows over one connection per node. Nothing here is blocked by a slow
 partition but that partition. Whatever the group
 says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from aurastream.projections.engine.apply import Answer, Applier, Commands, Progress, Retired
+from aurastream.projections.engine.apply import Commands, CommitAnswer, Lane, Progress, Retired
 from aurastream.projections.engine.generations import NEVER_REBUILT, field_of, read_records
 from aurastream.projections.engine.projection import Projection
 from aurastream.streams import (
@@ -46,7 +46,7 @@ POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all 
 Steps = Generator[Commands | None, Any, Any]  # None: nothing to do until there is something new
 
 
-class Flow(Applier):
+class GroupLane(Lane):
     """An applier that reads by its group."""
 
     def steps(self) -> Steps:
@@ -58,7 +58,7 @@ class Flow(Applier):
             while raw is not None:
                 if raw:
                     answer, following = yield from self.commit(raw, self._next())
-                    raw = self._fresh(following) if answer is Answer.OK else None
+                    raw = self._fresh(following) if answer is CommitAnswer.OK else None
                     if raw == []:
                         raw = yield from self._look()
                 else:
@@ -127,7 +127,7 @@ class Consumer:
             recover,
         )
         self._wires: dict[str, Wire] = {}
-        self._flows: dict[tuple[str, str, int, int], Flow] = {}
+        self._flows: dict[tuple[str, str, int, int], GroupLane] = {}
         self._commits = self._commits_seen = 0
         self._pause_s, self._look_at = POLL_FIRST_S, 0.0
 
@@ -157,8 +157,8 @@ class Consumer:
 
     def _drive(self, stopping: Callable[[], bool], until_idle: bool) -> None:
         self._adopt_streams()
-        running: deque[tuple[Flow, Steps, int]] = deque()
-        idle: deque[tuple[Flow, Steps]] = deque()
+        running: deque[tuple[GroupLane, Steps, int]] = deque()
+        idle: deque[tuple[GroupLane, Steps]] = deque()
         started: set[int] = set()
         self._start_flows(running, started)
         while not stopping():
@@ -181,7 +181,9 @@ class Consumer:
                 for _ in range(len(idle)):
                     self._resume(*idle.popleft(), None, running, idle)
 
-    def _resume(self, flow: Flow, steps: Steps, answers: Any, running: deque[Any], idle: deque[Any]) -> None:
+    def _resume(
+        self, flow: GroupLane, steps: Steps, answers: Any, running: deque[Any], idle: deque[Any]
+    ) -> None:
         before = flow.commits
         try:
             commands = steps.send(answers)
@@ -214,15 +216,17 @@ class Consumer:
                         if name not in self._flows:
                             self._flows[name] = self._flow(projection, stream, partition, generation)
 
-    def _flow(self, projection: Projection[Any], stream: Stream, partition: int, generation: int) -> Flow:
+    def _flow(
+        self, projection: Projection[Any], stream: Stream, partition: int, generation: int
+    ) -> GroupLane:
         options: dict[str, Any] = {
             "generation": generation,
             "batch_max": self._batch_max,
             "on_commit": self._on_commit,
         }
-        return Flow(projection, stream, partition, **options)
+        return GroupLane(projection, stream, partition, **options)
 
-    def _wait(self, flows: list[Flow]) -> None:
+    def _wait(self, flows: list[GroupLane]) -> None:
         """Until one of the logs has something after what the slowest of its flows has read, or WAIT_MS."""
         waiting: dict[str, str] = {}
         for flow in flows:
@@ -238,7 +242,7 @@ class Consumer:
         self._commits_seen = self._commits
         time.sleep(self._pause_s)
 
-    def _wire(self, flow: Flow) -> Wire:
+    def _wire(self, flow: GroupLane) -> Wire:
         node = self._server.node_of(flow.keys.log)
         if node not in self._wires:
             self._wires[node] = self._server.wire(flow.keys.log)

@@ -32,8 +32,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.engine import Applier, Batch, Commands, Projection
-from aurastream.projections.engine.apply import Answer
+from aurastream.projections.engine import Batch, Commands, Lane, Projection
+from aurastream.projections.engine.apply import CommitAnswer
 from aurastream.streams import Cursor, History, InvariantBroken, RawEntry, Span, Wire, as_pair, end_of
 
 SPAN = 2_000  # entries read at once
@@ -53,12 +53,12 @@ T = TypeVar("T")
 class Refused(Exception):
     """A commit was not OK and the states are worth nothing: settle and go on."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: CommitAnswer) -> None:
         super().__init__(answer.name)
         self.answer = answer
 
 
-class Builder(Applier):
+class BuildLane(Lane):
     """Folds one partition into a generation, under the lease of that epoch. ``close`` it. Not for several
     threads.
 
@@ -107,11 +107,11 @@ class Builder(Applier):
                 self._build_on(until)
                 self._answered()
             except Refused as refusal:
-                if self.is_shared and refusal.answer is Answer.STALE:
+                if self.is_shared and refusal.answer is CommitAnswer.STALE:
                     self.drive(self.settle(is_trim_passed=True))
                     return self.cursor
                 refused = 1 if self.commits > before else refused + 1
-                self._is_pure = self._is_pure and refusal.answer is not Answer.IMPURE
+                self._is_pure = self._is_pure and refusal.answer is not CommitAnswer.IMPURE
                 if refused > REFUSED_MAX:
                     raise InvariantBroken(
                         f"generation {self.generation} of {self.projection.name} cannot get past "
@@ -230,12 +230,12 @@ class Builder(Applier):
         """In the live path's batches: every one with the evidence of which entries count."""
         for first in range(0, len(raw), SMALL):
             answer, _ = self.drive(self.commit(raw[first : first + SMALL]))
-            if answer is not Answer.OK:
+            if answer is not CommitAnswer.OK:
                 raise Refused(answer)
 
-    def _refuse(self, answer: Answer, reply: list[Any]) -> None:
+    def _refuse(self, answer: CommitAnswer, reply: list[Any]) -> None:
         """As ever, but that entries were trimmed before we read them: the archive has them."""
-        if answer is Answer.BEHIND:
+        if answer is CommitAnswer.BEHIND:
             self.reset()
             raise Refused(answer)
         super()._refuse(answer, reply)
@@ -246,8 +246,8 @@ class Builder(Applier):
         if after is None:
             return
         reply = _sound(self._writing().receive())
-        answer = Answer(reply[0])
-        if answer is not Answer.OK:
+        answer = CommitAnswer(reply[0])
+        if answer is not CommitAnswer.OK:
             self._refuse(answer, reply)
             raise Refused(answer)
         self.cursor = after

@@ -25,7 +25,7 @@ from aurastream.projections.engine import (
     stored_tables,
     table_names,
 )
-from aurastream.projections.rebuild.builder import Builder
+from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.streams import Cursor, InvariantBroken, Stream, as_pair
 
 
@@ -42,7 +42,7 @@ class Compared(msgspec.Struct, frozen=True):
     differences: list[Difference]
 
 
-def compare_partition(builder: Builder, projection: Projection[Any], live: int) -> Compared | None:
+def compare_partition(builder: BuildLane, projection: Projection[Any], live: int) -> Compared | None:
     """Bring the builder's generation to where the live one is, and compare. None when it was told to stop.
 
     Raises InvariantBroken when it is ahead of the live one, which it never is before it was compared.
@@ -77,7 +77,7 @@ def _counts(old: Cursor, new: Cursor) -> list[Difference]:
     return [Difference("cursor", name, ours, theirs) for name, ours, theirs in pairs if ours != theirs]
 
 
-def _apart(stream: Stream, partition: int, builder: Builder, live: Cursor, new: Cursor) -> str:
+def _apart(stream: Stream, partition: int, builder: BuildLane, live: Cursor, new: Cursor) -> str:
     is_ahead = as_pair(new.position) > as_pair(live.position)
     where = stream.keys[partition].where
     told = "ahead of" if is_ahead else "not able to reach"

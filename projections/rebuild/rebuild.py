@@ -54,7 +54,7 @@ from aurastream.projections.engine import (
     retire_due,
     swapped,
 )
-from aurastream.projections.rebuild.builder import Builder
+from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.lease import Held, RebuildLease, lapsed
 from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
@@ -133,7 +133,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         self.has_resumed = self.is_paused = False
         self._lease_ms, self._on_progress, self._is_told = lease_ms, on_progress, stopping
         self._lease: RebuildLease | None = None
-        self._near: list[Builder] = []
+        self._near: list[BuildLane] = []
         self._step, self._total, self._ticked = "begin", 0, 0.0
 
     # Begin.
@@ -346,13 +346,13 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             if sum(builder.build().read for builder in self._builders()) - before < CLOSE:
                 return
 
-    def _builders(self) -> list[Builder]:
+    def _builders(self) -> list[BuildLane]:
         """One for each partition, kept for what is left to do."""
         if not self._near:
             for partition in self._partitions():
                 epoch = self._task(partition).epoch
                 self._near.append(
-                    Builder(self.projection, self.history, partition, self.generation, epoch=epoch)
+                    BuildLane(self.projection, self.history, partition, self.generation, epoch=epoch)
                 )
         return self._near
 

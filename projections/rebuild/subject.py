@@ -39,7 +39,7 @@ from aurastream.projections.engine import (
     now_ms,
     table_names,
 )
-from aurastream.projections.engine.apply import Answer
+from aurastream.projections.engine.apply import CommitAnswer
 from aurastream.streams import (
     OPERATIONS,
     UNDECODABLE,
@@ -249,11 +249,11 @@ class _Repair:
                     operations += f"{len(keys)} {verb} {first} {first + len(parts) - 1}\n"
                     operands += parts
         reply = self.stream.server.run(_REPAIR, keys, (cursor.position, kinds, operations, *operands))
-        answer = Answer(reply[0])
-        if answer is Answer.BROKEN:
+        answer = CommitAnswer(reply[0])
+        if answer is CommitAnswer.BROKEN:
             raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
         return (
-            answer is Answer.OK
+            answer is CommitAnswer.OK
         )  # else it moved on, or another generation is the live one by now: look again
 
     def tell(self, differing: int, cursor: Cursor, by: str, why: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from aurastream.projections.engine import Projection
-from aurastream.projections.rebuild.builder import Builder
+from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.projections.rebuild.compare import Compared, compare_partition
 from aurastream.streams import Cursor, History, generation_group, retried
 
@@ -62,7 +62,7 @@ class Crew(Protocol):
 def perform(history: History, projection: Projection[Any], task: Task, stopping: Callable[[], bool]) -> Done:
     """One task. A passing fault costs a pause; the cursor says where to go on."""
     stream = history.stream
-    builder = Builder(projection, history, task.partition, task.generation, epoch=task.epoch)
+    builder = BuildLane(projection, history, task.partition, task.generation, epoch=task.epoch)
     builder.stopping, builder.is_shared = stopping, task.is_shared
 
     def once() -> Done:

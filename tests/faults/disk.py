@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from aurastream.projections.engine import apply
-from aurastream.projections.engine.consumer import Flow
+from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Stream
 from tests.faults.harness import STREAM, Producer, Run, Skipped, consume_all, kill_server
 from tests.faults.operators import fill
@@ -123,7 +123,7 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 def last_commit(stream: Stream) -> None:
     """Apply the next batch and do nothing after it: the commit is the last thing in the AOF."""
-    steps = Flow(Counting(), stream, 0).steps()
+    steps = GroupLane(Counting(), stream, 0).steps()
     wire = stream.wire(0)
     answers: Any = None
     while True:

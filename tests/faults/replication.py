@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aurastream.projections.engine import apply
-from aurastream.projections.engine.consumer import Flow
+from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Ack, NotReplicated, Outcome, Stream
 from tests.cluster import free_ports
 from tests.faults.harness import Port, Run, applied, consume_all, is_applied
@@ -108,17 +108,17 @@ def a_ghost_is_refused(run: Run) -> None:
         if run.dice.random() < 0.5:
             fill(stream, 100, 3)  # others have been appended in the meantime
 
-        answer = apply.Answer(stream.wire(0).ask(ghost)[0][0])
+        answer = apply.CommitAnswer(stream.wire(0).ask(ghost)[0][0])
 
         run.tell(**{answer.name: 1})
-        if answer not in (apply.Answer.GAP, apply.Answer.STALE):
+        if answer not in (apply.CommitAnswer.GAP, apply.CommitAnswer.STALE):
             run.find(f"the ghost's commit was answered {answer.name}")
         fill(stream, 30, 10)  # the producer repeats what it does not know of
         run.judge(pair.address.url, strangers=True)
 
 
 def _next_commit(stream: Stream) -> tuple[Any, ...]:
-    steps = Flow(Counting(), stream, 0).steps()
+    steps = GroupLane(Counting(), stream, 0).steps()
     wire = stream.wire(0)
     answers: Any = None
     while True:

@@ -4,7 +4,7 @@ A worker as a process of its own: folds the Counting view of one stream until SI
     python -m tests.faults.worker --url U --stream S --report FILE [--kind owner|reader] ..
     python -m tests.faults.worker --nursery        forks such workers: a line of JSON arguments in, a pid out
 
-owner    streams.leases.Leases and projections.apply.Applier over blocking wires: claims, commits under its
+owner    streams.leases.Leases and projections.apply.Lane over blocking wires: claims, commits under its
          epoch, drops what is fenced
 reader   projections.Consumer, by consumer group, without a lease
 
@@ -33,7 +33,7 @@ from redis.exceptions import ResponseError
 
 from aurastream.projections import Consumer, Projection
 from aurastream.projections.engine import apply
-from aurastream.projections.engine.apply import Applier, Fenced
+from aurastream.projections.engine.apply import Fenced, Lane
 from aurastream.streams import Server, Stream, StreamError, connection, open_stream
 from aurastream.streams.connection import LOST, Wire, is_passing
 from aurastream.streams.leases import Claim, Leases
@@ -54,9 +54,9 @@ class Report:
 
     def watch_commits(self) -> None:
         """Count the answers of every commit of this process."""
-        commit = Applier.commit
+        commit = Lane.commit
 
-        def watched(applier: Applier, *arguments: Any) -> Any:
+        def watched(applier: Lane, *arguments: Any) -> Any:
             name = "FENCED"
             try:
                 answer, following = yield from commit(applier, *arguments)
@@ -73,7 +73,7 @@ class Report:
                 elif name:
                     self.refused[name] = self.refused.get(name, 0) + 1
 
-        Applier.commit = watched  # type: ignore[method-assign]
+        Lane.commit = watched  # type: ignore[method-assign]
 
     def ran_into(self, error: Exception) -> None:
         word = (
@@ -100,7 +100,7 @@ class Owner:
             for partition in range(self.stream.partitions)
         ]
         self.appliers = {
-            claim: Applier(self.projection, self.stream, claim.partition, batch_max=options.batch_max)
+            claim: Lane(self.projection, self.stream, claim.partition, batch_max=options.batch_max)
             for claim in self.claims
         }
         self.wires: dict[str, Wire] = {}
@@ -159,7 +159,7 @@ class Owner:
             applier.reset()
             return True
 
-    def steps(self, applier: Applier, steps: Any) -> None:
+    def steps(self, applier: Lane, steps: Any) -> None:
         answers = None
         while True:
             try:

@@ -4,7 +4,7 @@ driver does.
 
     reader     consumer.Flow.steps, by consumer group, without a lease         as projections/consumer.py
                drives it
-    owner      streams.leases.Leases and Applier.catch_up / take, with epochs  as the worker of processors/
+    owner      streams.leases.Leases and Lane.catch_up / take, with epochs  as the worker of processors/
                drives it
     producer   streams.Stream.appending, and the rule of connection.retried: passing faults repeat the same
                command
@@ -21,7 +21,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from aurastream.projections.engine.apply import Applier, Fenced
+from aurastream.projections.engine.apply import Fenced, Lane
 from aurastream.projections.engine.consumer import Flow
 from aurastream.streams import Codec, Event, Settings, Stream
 from aurastream.streams.connection import LOST, Script, is_passing
@@ -90,7 +90,7 @@ class Owner:
             Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)
         ]
         self._appliers = {
-            claim: Applier(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims
+            claim: Lane(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims
         }
         self._read_to: dict[Claim, str] = {}  # where the transport believes to be; a hint
 

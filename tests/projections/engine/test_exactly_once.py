@@ -24,7 +24,7 @@ from aurastream.projections import Consumer, FoldFailed, LogRewound, ProjectionR
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import apply
-from aurastream.projections.engine.apply import Answer, Applier
+from aurastream.projections.engine.apply import Answer, Lane
 from aurastream.projections.engine.consumer import Flow
 from aurastream.streams import (
     InvariantBroken,
@@ -512,7 +512,7 @@ def test_starting_again_is_no_refusal_however_often(server: Server, stream: Stre
     log is broken.
     """
     stream.append([observation(event_id="e1")])
-    applier = Applier(Counting(), stream, 0)
+    applier = Lane(Counting(), stream, 0)
     for _ in range(apply.REFUSALS_MAX * 2):
         answered(applier.settle(), stream)
 
@@ -526,7 +526,7 @@ def test_a_batch_that_is_refused_for_ever_is_told_and_may_be_tried_again(
 ) -> None:
     stream.append([observation(event_id="e1")])
     raw = stream.read_raw(0)
-    applier = Applier(Counting(), stream, 0)
+    applier = Lane(Counting(), stream, 0)
     answered(applier.settle(), stream)
 
     for _ in range(apply.REFUSALS_MAX):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from aurastream.projections import Consumer, LogTrimmed, ProjectionError, View, check
-from aurastream.projections.engine.apply import Answer, Applier, Retired
+from aurastream.projections.engine.apply import CommitAnswer, Lane, Retired
 from aurastream.projections.engine.errors import RecordDamaged
 from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
@@ -32,7 +32,7 @@ from aurastream.projections.engine.generations import (
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.reads import GenerationGone
 from aurastream.projections.engine.retirement import retire, retire_due
-from aurastream.projections.rebuild.builder import Builder, Refused
+from aurastream.projections.rebuild.builder import BuildLane, Refused
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, named_id, open_stream
 from aurastream.streams.events import ViewSwapped
 from aurastream.streams.history import History
@@ -207,7 +207,7 @@ def operations(server: Server) -> list[tuple[str, int]]:
 def retired_view(server: Server, stream: Stream) -> None:
     """Two generations of the view were folded; the first was kept, and is retired now."""
     change(server, stream.name, "counting", lambda record: begun(record, OWN, OWN, "ada@host", "a", 1))
-    ask_all(stream, Applier(Counting(), stream, 0, generation=2).catch_up())
+    ask_all(stream, Lane(Counting(), stream, 0, generation=2).catch_up())
     change(server, stream.name, "counting", lambda record: swapped(record, 2, 1, 1))
 
 
@@ -231,12 +231,12 @@ def test_a_writer_of_a_retired_generation_is_refused_by_the_script_for_ever(
     stream.append([observation(1), observation(2, minute=1)])
     consume(server, stream, Counting())
     stream.append([observation(3, minute=2)])
-    asleep = Applier(Counting(), stream, 0)
+    asleep = Lane(Counting(), stream, 0)
     ask_all(stream, asleep.settle())
     raw = stream.read_raw(0, asleep.cursor.position)
     retired_view(server, stream)
     retire(stream, "counting", 1, "ada@host")
-    refusals: list[Answer] = []
+    refusals: list[CommitAnswer] = []
     asleep.on_refusal = refusals.append
 
     with pytest.raises(Retired):
@@ -244,7 +244,7 @@ def test_a_writer_of_a_retired_generation_is_refused_by_the_script_for_ever(
     with pytest.raises(Retired):
         ask_all(stream, asleep.settle())
 
-    assert refusals == [Answer.RETIRED]
+    assert refusals == [CommitAnswer.RETIRED]
     assert sorted(server.client.hkeys(stream.keys[0].cursor("counting"))) == [b"retired"]
     assert server.client.keys("aura:{clips-test.0}:view:counting:1:*") == []
 
@@ -253,12 +253,12 @@ def test_a_view_behind_what_was_trimmed_is_refused_and_says_what_to_do(
     server: Server, stream: Stream
 ) -> None:
     stream.append([observation(n, minute=n) for n in range(6)])
-    applier = Applier(Counting(), stream, 0)
+    applier = Lane(Counting(), stream, 0)
     ask_all(stream, applier.settle())
     raw = stream.read_raw(0)
     server.client.xtrim(stream.keys[0].log, maxlen=4)
     server.client.hincrby(stream.keys[0].meta, "trimmed", 2)
-    refusals: list[Answer] = []
+    refusals: list[CommitAnswer] = []
     applier.on_refusal = refusals.append
 
     with pytest.raises(LogTrimmed, match="aurastream rebuild counting"):
@@ -266,7 +266,7 @@ def test_a_view_behind_what_was_trimmed_is_refused_and_says_what_to_do(
     with pytest.raises(LogTrimmed, match="has read 0 entries of clips-test/0, and 2 were trimmed"):
         consume(server, stream, Counting())
 
-    assert refusals == [Answer.BEHIND]
+    assert refusals == [CommitAnswer.BEHIND]
     assert server.client.exists(stream.keys[0].cursor("counting")) == 0
 
 
@@ -411,11 +411,11 @@ def test_a_consumer_lets_a_retired_generation_go_and_takes_the_new_one_up(
 # Where the entries of a commit come from: commit.lua's modes for who builds a generation.
 
 
-def bulk(stream: Stream, raw: list[Any], duplicates: frozenset[bytes] | None = None) -> Builder:
+def bulk(stream: Stream, raw: list[Any], duplicates: frozenset[bytes] | None = None) -> BuildLane:
     """A builder that has sent the commit of these entries, as from the log or, with duplicates, from the
     archive.
     """
-    builder = Builder(Counting(), History(stream), 0, 1)
+    builder = BuildLane(Counting(), History(stream), 0, 1)
     builder.drive(builder.settle(is_trim_passed=True))
     builder._bulk([Batch(raw, Counting().codec(), "x", False, duplicates)], 1)
     return builder
@@ -432,7 +432,7 @@ def test_a_commit_without_digests_is_refused_once_others_have_added_entries(
     with pytest.raises(Refused) as refused:
         builder._answered()
 
-    assert refused.value.answer is Answer.IMPURE
+    assert refused.value.answer is CommitAnswer.IMPURE
     assert server.client.exists(stream.keys[0].cursor("counting")) == 0
     builder.build()
     assert View(stream, Counting()).state("clip-1") == Count(1, 1, "")
@@ -446,7 +446,7 @@ def test_a_commit_without_digests_must_be_what_follows_the_cursor(server: Server
     with pytest.raises(Refused) as refused:
         builder._answered()
 
-    assert refused.value.answer is Answer.GAP
+    assert refused.value.answer is CommitAnswer.GAP
     builder.close()
 
 
@@ -474,13 +474,13 @@ def test_a_commit_is_refused_where_rows_were_repaired_since_its_states_were_load
     stream.append([observation(1)])
     consume(server, stream, Counting())
     stream.append([observation(2, minute=1)])
-    applier = Applier(Counting(), stream, 0)
+    applier = Lane(Counting(), stream, 0)
     ask_all(stream, applier.settle())
     server.client.hincrby(stream.keys[0].cursor("counting"), "repairs", 1)
 
     answer, _ = ask_all(stream, applier.commit(stream.read_raw(0, applier.cursor.position)))
 
-    assert answer is Answer.STALE
+    assert answer is CommitAnswer.STALE
     ask_all(stream, applier.catch_up())
     assert findings(stream, Counting()) == []
     assert View(stream, Counting()).cursor(0).repairs == 1

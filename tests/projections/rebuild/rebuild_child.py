@@ -14,7 +14,7 @@ from aurastream.projections.engine import retirement
 from aurastream.projections.engine.generations import read_record
 from aurastream.projections.rebuild import builder
 from aurastream.projections.rebuild import rebuild as engine
-from aurastream.projections.rebuild.builder import Builder
+from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.streams import (
     Event,
     RebuildCompared,
@@ -49,7 +49,7 @@ def die(*_: Any, **__: Any) -> Any:
 def arm(step: str, entries: int) -> None:
     """Let the process die at the step."""
     calls: list[int] = []
-    announce, forget, clear, build = engine.announce, retirement.forget, retirement._clear, Builder._bulk
+    announce, forget, clear, build = engine.announce, retirement.forget, retirement._clear, BuildLane._bulk
 
     def announcing(kind: type[Event]) -> Any:
         """Which event waits decides, not how often it was announced: who goes on with another's rebuild skips
@@ -64,7 +64,7 @@ def arm(step: str, entries: int) -> None:
 
         return looked
 
-    def bulk(builder: Builder, held: Any, keys: int) -> None:
+    def bulk(builder: BuildLane, held: Any, keys: int) -> None:
         build(builder, held, keys)
         if builder.cursor.read > entries * 0.6:
             die()
@@ -79,7 +79,7 @@ def arm(step: str, entries: int) -> None:
 
     replaced: dict[str, tuple[Any, str, Any]] = {
         "begun and not announced": (engine, "announce", announcing(RebuildStarted)),
-        "in the middle": (Builder, "_bulk", bulk),
+        "in the middle": (BuildLane, "_bulk", bulk),
         "before the comparison": (engine.Rebuild, "compare", die),
         "compared and not announced": (engine, "announce", announcing(RebuildCompared)),
         "before the swap": (engine.Rebuild, "swap", die),

@@ -13,7 +13,7 @@ import pytest
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.engine.apply import Answer, Applier
+from aurastream.projections.engine.apply import Answer, Lane
 from aurastream.projections.rebuild.subject import _Repair, rebuild_subject
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
 from aurastream.streams.history import History
@@ -105,7 +105,7 @@ def facts(server: Server) -> list[SubjectRebuilt]:
 def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, stream: Stream) -> None:
     """Without a word to it, its next commit would write its wrong state over the right one."""
     stream.append([observation(1)])
-    worker = Applier(Counting(), stream, 0)
+    worker = Lane(Counting(), stream, 0)
     ask_all(stream, worker.catch_up())
     worker._fold._states["clip-1"] = Count(50, 50, "")  # as a bug or a bit flip would have it
     server.client.hset(
