@@ -11,7 +11,7 @@ A deterministic simulation: the worker core against a server in memory that drop
     schedule.py one schedule: run, heal, drain, and the invariant checker's pure functions over what the
     server holds
 
-Under test are the scripts, projections.apply.Lane, consumer.Flow, streams.leases.Leases, the append
+Under test are the scripts, projections.apply.Lane, consumer.GroupLane, streams.leases.Leases, the append
 command and its retry rule.
 Not here: sockets, redis-py, Faust, the disk; tests/faults has those, with real servers.
 

@@ -2,7 +2,7 @@
 Who lives in the simulated world: workers and producers, each driving the product's generators as its real
 driver does.
 
-    reader     consumer.Flow.steps, by consumer group, without a lease         as projections/consumer.py
+    reader     consumer.GroupLane.steps, by consumer group, without a lease         as projections/consumer.py
                drives it
     owner      streams.leases.Leases and Lane.catch_up / take, with epochs  as the worker of processors/
                drives it
@@ -22,7 +22,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from aurastream.projections.engine.apply import Fenced, Lane
-from aurastream.projections.engine.consumer import Flow
+from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Codec, Event, Settings, Stream
 from aurastream.streams.connection import LOST, Script, is_passing
 from aurastream.streams.groups import as_pair
@@ -61,7 +61,7 @@ def ask(steps: Steps) -> Life:
 
 def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) -> Life:
     """One flow, for ever."""
-    flow = Flow(Counting(), stream, partition, batch_max=batch_max)
+    flow = GroupLane(Counting(), stream, partition, batch_max=batch_max)
     while True:
         try:
             yield Ask(greeting())

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aurastream.processors import rebuilding
+from aurastream.processors.history import rebuilding
 from aurastream.processors.history.rebuilding import Team
 from aurastream.projections.rebuild import builder
 from aurastream.projections.rebuild.rebuild import Rebuild

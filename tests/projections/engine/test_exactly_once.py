@@ -24,8 +24,8 @@ from aurastream.projections import Consumer, FoldFailed, LogRewound, ProjectionR
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import apply
-from aurastream.projections.engine.apply import Answer, Lane
-from aurastream.projections.engine.consumer import Flow
+from aurastream.projections.engine.apply import CommitAnswer, Lane
+from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import (
     InvariantBroken,
     Outcome,
@@ -48,9 +48,9 @@ def counted(stream: Stream) -> dict[str, int]:
     return {key: state.applied for key, state in View(stream, Counting()).states().rows.items()}
 
 
-def commit_of(server: Server, stream: Stream, flow: Flow | None = None) -> tuple[Any, ...]:
+def commit_of(server: Server, stream: Stream, flow: GroupLane | None = None) -> tuple[Any, ...]:
     """The commit command of the next batch, as a flow makes it, not yet sent."""
-    steps = (flow or Flow(Counting(), stream, 0)).steps()
+    steps = (flow or GroupLane(Counting(), stream, 0)).steps()
     wire = stream.wire(0)
     answers: Any = None
     while True:
@@ -62,9 +62,9 @@ def commit_of(server: Server, stream: Stream, flow: Flow | None = None) -> tuple
         answers = [wire.receive() for _ in commands]
 
 
-def send(stream: Stream, command: tuple[Any, ...]) -> tuple[Answer, list[Any]]:
+def send(stream: Stream, command: tuple[Any, ...]) -> tuple[CommitAnswer, list[Any]]:
     answer = stream.wire(0).ask(command)[0]
-    return Answer(answer[0]), answer[1:]
+    return CommitAnswer(answer[0]), answer[1:]
 
 
 # The scenarios of the mutation check.
@@ -74,14 +74,14 @@ def a_late_repeat_of_a_commit_changes_nothing(server: Server, stream: Stream) ->
     """Its reply was lost, it was sent again, and the network delivers the first copy last."""
     stream.append([observation(minute=1), observation(minute=2)])
     late = commit_of(server, stream)
-    assert send(stream, late)[0] is Answer.OK
+    assert send(stream, late)[0] is CommitAnswer.OK
     stream.append([observation(minute=3)])
     consume(server, stream, Counting())
     before = dump(server)
 
     answer = send(stream, late)[0]
 
-    assert (answer, dump(server)) == (Answer.STALE, before)
+    assert (answer, dump(server)) == (CommitAnswer.STALE, before)
 
 
 def raw_duplicates_count_once(server: Server, stream: Stream) -> None:
@@ -184,7 +184,7 @@ def test_a_batch_the_log_does_not_hold_is_a_gap(server: Server, stream: Stream) 
     )  # surely another position than the ghost's
     before = dump(server)
 
-    assert send(stream, ghost)[0] is Answer.GAP
+    assert send(stream, ghost)[0] is CommitAnswer.GAP
     assert dump(server) == before
 
 
@@ -196,7 +196,7 @@ def test_a_batch_whose_end_the_log_does_not_hold_is_a_gap(server: Server, stream
     server.client.xdel(stream.keys[0].log, last)
     before = dump(server)
 
-    assert send(stream, ghost)[0] is Answer.GAP
+    assert send(stream, ghost)[0] is CommitAnswer.GAP
     assert dump(server) == before
 
 
@@ -213,7 +213,7 @@ def test_a_batch_whose_end_is_another_event_here_is_a_gap(server: Server, stream
     raw_append(server, stream, observation(minute=3), last)
     before = dump(server)
 
-    assert send(stream, ghost)[0] is Answer.GAP
+    assert send(stream, ghost)[0] is CommitAnswer.GAP
     assert dump(server) == before
 
 
@@ -237,13 +237,13 @@ def test_an_owner_of_an_older_epoch_is_fenced(server: Server, stream: Stream) ->
     server.client.hset(lease, mapping={"owner": "other", "epoch": 3})
     answers = []
     for epoch in (2, 3):
-        flow = Flow(Counting(), stream, 0)
+        flow = GroupLane(Counting(), stream, 0)
         flow.epoch = epoch
         command = commit_of(server, stream, flow)
         before = dump(server)
         answers.append((send(stream, command)[0], dump(server) == before))
 
-    assert answers == [(Answer.FENCED, True), (Answer.OK, False)]
+    assert answers == [(CommitAnswer.FENCED, True), (CommitAnswer.OK, False)]
 
 
 def test_an_event_the_index_does_not_name_is_odd(server: Server, stream: Stream) -> None:
@@ -251,7 +251,7 @@ def test_an_event_the_index_does_not_name_is_odd(server: Server, stream: Stream)
     before_commit = commit_of(server, stream)
     before = dump(server)
 
-    assert send(stream, before_commit) == (Answer.ODD, [[1]])
+    assert send(stream, before_commit) == (CommitAnswer.ODD, [[1]])
     assert dump(server) == before
 
 
@@ -264,8 +264,8 @@ def test_another_definition_of_the_view_is_refused(
     stream.append([observation(minute=2)])
     monkeypatch.setattr(Counting, "version", 2)
 
-    assert send(stream, other)[0] is Answer.STALE
-    assert send(stream, commit_with(other, server, stream))[0] is Answer.REDEFINED
+    assert send(stream, other)[0] is CommitAnswer.STALE
+    assert send(stream, commit_with(other, server, stream))[0] is CommitAnswer.REDEFINED
     with pytest.raises(ProjectionRedefined, match="same version and settings"):
         consume(server, stream, Counting())
 
@@ -530,13 +530,13 @@ def test_a_batch_that_is_refused_for_ever_is_told_and_may_be_tried_again(
     answered(applier.settle(), stream)
 
     for _ in range(apply.REFUSALS_MAX):
-        assert answered(applier.commit(raw), stream, [int(Answer.GAP), b""])[0] is Answer.GAP
+        assert answered(applier.commit(raw), stream, [int(CommitAnswer.GAP), b""])[0] is CommitAnswer.GAP
         answered(applier.settle(), stream)
     with pytest.raises(InvariantBroken, match="cannot get past the start of clips-test/0"):
-        answered(applier.commit(raw), stream, [int(Answer.GAP), b""])
+        answered(applier.commit(raw), stream, [int(CommitAnswer.GAP), b""])
 
     answered(applier.settle(), stream)
-    assert answered(applier.commit(raw), stream)[0] is Answer.OK
+    assert answered(applier.commit(raw), stream)[0] is CommitAnswer.OK
     assert counted(stream) == {"clip-1": 1}
 
 

@@ -13,7 +13,7 @@ import pytest
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.engine.apply import Answer, Lane
+from aurastream.projections.engine.apply import CommitAnswer, Lane
 from aurastream.projections.rebuild.subject import _Repair, rebuild_subject
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
 from aurastream.streams.history import History
@@ -116,7 +116,7 @@ def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, str
 
     assert anew(stream, Counting(), "clip-1", accept=True).is_written
     answer, _ = ask_all(stream, worker.commit(raw))
-    assert answer is Answer.STALE
+    assert answer is CommitAnswer.STALE
     ask_all(stream, worker.catch_up())
 
     assert View(stream, Counting()).state("clip-1") == Count(2, 3, "")
