@@ -38,53 +38,56 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr | None = Field(
-        None, description="redis://, rediss:// or unix://; none starts the embedded server"
+        default=None, description="redis://, rediss:// or unix://; none starts the embedded server"
     )
     broker: SecretStr | None = Field(
-        None, description="kafka://host:port, when the events are in Kafka; the views stay in Redis"
+        default=None, description="kafka://host:port, when the events are in Kafka; the views stay in Redis"
     )
-    topics: str = Field("", description="with a broker: the topics to consume, separated by commas")
+    topics: str = Field(default="", description="with a broker: the topics to consume, separated by commas")
     partitions: int = Field(
-        4, ge=1, le=1024, description="of streams this process creates; fixed for a stream's life"
+        default=4, ge=1, le=1024, description="of streams this process creates; fixed for a stream's life"
     )
-    ack: Ack = Field(Ack.MEMORY, description="acknowledgement level of appends")
-    replicas: int = Field(1, ge=1, le=16, description="how many replicas ack=replica waits for")
-    wait_ms: int = Field(1_000, ge=1, le=60_000, description="how long ack=replica waits")
+    ack: Ack = Field(default=Ack.MEMORY, description="acknowledgement level of appends")
+    replicas: int = Field(default=1, ge=1, le=16, description="how many replicas ack=replica waits for")
+    wait_ms: int = Field(default=1_000, ge=1, le=60_000, description="how long ack=replica waits")
     budget_events: int = Field(
-        1_000_000, ge=0, description="a partition's events ahead of its slowest group; 0: no bound"
+        default=1_000_000, ge=0, description="a partition's events ahead of its slowest group; 0: no bound"
     )
-    budget_bytes: int = Field(512 * 2**20, ge=0, description="the same in bytes of memory; 0: no bound")
+    budget_bytes: int = Field(
+        default=512 * 2**20, ge=0, description="the same in bytes of memory; 0: no bound"
+    )
     pressure: Pressure = Field(
-        Pressure.WAIT, description="what a producer beyond a budget does: wait, or refuse"
+        default=Pressure.WAIT, description="what a producer beyond a budget does: wait, or refuse"
     )
     pressure_wait_s: float = Field(
-        30.0, ge=0, le=3_600, description="how long it waits before it is refused after all"
+        default=30.0, ge=0, le=3_600, description="how long it waits before it is refused after all"
     )
     attempts_max: int = Field(
-        8, ge=1, le=100, description="tries of an idempotent operation when the connection fails"
+        default=8, ge=1, le=100, description="tries of an idempotent operation when the connection fails"
     )
-    batch_max: int = Field(2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
+    batch_max: int = Field(default=2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(
-        3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over"
+        default=3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over"
     )
     archive: str = Field(
-        "",
+        default="",
         description="where closed segments of the log go: a directory or an fsspec URL (s3://bucket/prefix)",
     )
     archive_options: dict[str, Any] = Field(
         default_factory=dict, repr=False, description="of the fsspec file system, as JSON"
     )
     archive_signing_key: str = Field(
-        "", description="path of an ed25519 private key in PEM: the archive's heads are signed with it"
+        default="",
+        description="path of an ed25519 private key in PEM: the archive's heads are signed with it",
     )
     archive_verify_key: str = Field(
-        "", description="path of the public key in PEM: `audit verify` wants each head signed by it"
+        default="", description="path of the public key in PEM: `audit verify` wants each head signed by it"
     )
     segment_events: int = Field(
-        100_000, ge=1, le=1_000_000, description="most entries of a segment of the archive"
+        default=100_000, ge=1, le=1_000_000, description="most entries of a segment of the archive"
     )
     master_key: SecretStr | None = Field(
-        None, description="32 bytes in base64; wraps the creators' keys (streams/personal/keyring.py)"
+        default=None, description="32 bytes in base64; wraps the creators' keys (streams/personal/keyring.py)"
     )
 
     @field_validator("master_key")

@@ -57,6 +57,7 @@ class Crew(Protocol):
 
     def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
         """All tasks, in any order. tick: called often meanwhile. Raises what a task raises."""
+        ...
 
 
 def perform(history: History, projection: Projection[Any], task: Task, stopping: Callable[[], bool]) -> Done:
