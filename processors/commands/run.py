@@ -84,12 +84,12 @@ def run(
 def _work(
     names: tuple[str, ...], stream_names: tuple[str, ...], apps: tuple[str, ...], web_port: str
 ) -> Summary:
-    """The worker of a Faust app, until a signal. Imported here, as Faust takes a third of a second that no
+    """The host, until a signal. Imported here, as Faust takes a third of a second that no
     other verb should pay.
     """
-    from aurastream.processors.host import Options, make_app, run_worker
+    from aurastream.processors.host import Options, make_app, run_host
 
-    return run_worker(make_app(Options(names, stream_names, apps, _port(web_port))))
+    return run_host(make_app(Options(names, stream_names, apps, _port(web_port))))
 
 
 def _port(text: str) -> int | None:
@@ -137,7 +137,7 @@ def _is_free(port: int) -> bool:
 
 
 def _catch_up(found: Session, names: tuple[str, ...], stream_names: tuple[str, ...]) -> Summary:
-    """Consume without a worker around it until lag 0 or a signal."""
+    """Consume without a host around it until lag 0 or a signal."""
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

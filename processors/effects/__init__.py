@@ -27,9 +27,9 @@ from aurastream.processors.effects.dead import (
     list_letters,
     retry,
 )
-from aurastream.processors.effects.flow import EffectFlow
+from aurastream.processors.effects.lane import EffectLane
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
-from aurastream.processors.effects.runner import Asker, EffectRunner
+from aurastream.processors.effects.runner import Asker, LaneRunner
 from aurastream.processors.effects.worker import EffectWorker
 from aurastream.streams import OPERATIONS, operator
 
@@ -41,10 +41,10 @@ __all__ = [
     "DeadLetterBehind",
     "DeadLetterBusy",
     "DeadLetterUnknown",
-    "EffectFlow",
-    "EffectRunner",
+    "EffectLane",
     "EffectWorker",
     "GiveUp",
+    "LaneRunner",
     "Processor",
     "discard",
     "list_letters",

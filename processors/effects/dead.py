@@ -2,7 +2,7 @@
 Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one
 script (dead.lua).
 
-A decision marks; the processor's worker, whichever process that is, acts on it within half a second of
+A decision marks; the processor's host, whichever process that is, acts on it within half a second of
 running.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from aurastream.processors.effects import letters
-from aurastream.processors.effects.flow import effect_keys
+from aurastream.processors.effects.lane import effect_keys
 from aurastream.processors.effects.letters import Letter
 from aurastream.projections import ProjectionError
 from aurastream.streams import Codec, Event, Keys, Script, Stream, as_pair, operator
@@ -25,7 +25,7 @@ TRIES_MAX = 5  # times a decision is put to a letter that changes meanwhile
 _DEAD = Script(__file__, "dead.lua")
 
 
-class Answer(IntEnum):
+class DecisionAnswer(IntEnum):
     """What dead.lua says."""
 
     OK = 0
@@ -134,10 +134,10 @@ def retry(
         after = msgspec.structs.replace(letter, retries=letter.retries + 1)
         event = letters.retried(group, desk.keys, position, after, operator(), why)
         answer, first = desk.decide("retry", text, letter, after.text(), event)
-        if answer is Answer.BEHIND:
+        if answer is DecisionAnswer.BEHIND:
             raise DeadLetterBehind(position, letter.subject, first)
-        if answer is not Answer.CHANGED:
-            return answer is Answer.OK
+        if answer is not DecisionAnswer.CHANGED:
+            return answer is DecisionAnswer.OK
     raise DeadLetterBusy(position)
 
 
@@ -150,7 +150,7 @@ def discard(stream: Stream, operations: Stream, group: str, partition: int, posi
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
         event = letters.discarded(group, desk.keys, position, letter, operator(), why)
-        if desk.decide("discard", text, letter, "", event)[0] is Answer.OK:
+        if desk.decide("discard", text, letter, "", event)[0] is DecisionAnswer.OK:
             return
     raise DeadLetterBusy(position)
 
@@ -170,8 +170,10 @@ class _Desk:
             raise DeadLetterUnknown(self._group, f"{self.keys.where}/{self._position}")
         return text, letter
 
-    def decide(self, verb: str, text: bytes, letter: Letter, after: str, event: Event) -> tuple[Answer, str]:
-        """The script, then its audit event into the log; should this process end in between, the worker
+    def decide(
+        self, verb: str, text: bytes, letter: Letter, after: str, event: Event
+    ) -> tuple[DecisionAnswer, str]:
+        """The script, then its audit event into the log; should this process end in between, the host
         appends it.
         """
         keys = [self._at[name] for name in ("cursor", "attempts", "dead", "line", "due", "outbox")]
@@ -179,8 +181,8 @@ class _Desk:
         reply = self._stream.server.run(
             _DEAD, keys, (verb, self._position, letter.line, text, after, event.event_id, raw)
         )
-        answer = Answer(reply[0])
-        if answer is Answer.OK:
+        answer = DecisionAnswer(reply[0])
+        if answer is DecisionAnswer.OK:
             self._operations.append([event])
             self._stream.server.client.hdel(self._at["outbox"], event.event_id)
         return answer, reply[1].decode() if len(reply) > 1 else ""

@@ -22,7 +22,7 @@ WAITING = "waits behind an earlier event of its subject"
 
 class Letter(msgspec.Struct, frozen=True):
     """What dead:<group> holds under a position. attempts: begun before it was parked. retries: by persons.
-    at: the worker's clock.
+    at: the host's clock.
     """
 
     line: str
@@ -57,12 +57,12 @@ def line_of_position(position: str) -> str:
     return f"@{position}"
 
 
-def parked(processor: str, keys: Keys, position: str, letter: Letter, worker: str) -> EffectParked:
+def parked(processor: str, keys: Keys, position: str, letter: Letter, host: str) -> EffectParked:
     """The audit event; the same for every repeat of this parking."""
     return EffectParked(
         event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "parked", letter.retries),
         occurred_at=letter.at,
-        source=worker,
+        source=host,
         attempts=letter.attempts,
         reason=letter.reason,
         **_of(processor, keys, position, letter),

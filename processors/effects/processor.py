@@ -44,7 +44,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """One call of a handler. number: from 1. idempotency_key: of this event and processor, the same at every
     attempt.
 
-    started_at: the worker's clock.
+    started_at: the host's clock.
     """
 
     source: Event

@@ -1,5 +1,5 @@
 """
-Drive a flow in an event loop: many lines at a time, each in order.
+Drive a lane in an event loop: many lines at a time, each in order.
 
     take(entries, epoch)  -> read the log up to there -> every item into its line -> a task per line: attempt,
                           pause, attempt ..
@@ -25,8 +25,8 @@ from typing import Any
 
 import structlog
 
-from aurastream.processors.effects.flow import Again, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.lane import Again, Ask, EffectLane, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.processor import GiveUp
 from aurastream.streams import LOST, AsyncWires, RawEntry, UnknownOutcome, as_pair, is_passing
 from aurastream.streams import Ask as Routed
@@ -122,12 +122,12 @@ class Asker:
             log.warning("server_away", reason=f"{type(error).__name__}: {error}"[:300])
 
 
-class EffectRunner:
-    """One flow, driven. For one event loop."""
+class LaneRunner:
+    """One lane, driven. For one event loop."""
 
-    def __init__(self, flow: EffectFlow, asker: Asker) -> None:
-        self.flow, self._asker = flow, asker
-        self._slots = asyncio.Semaphore(flow.processor.parallel)
+    def __init__(self, lane: EffectLane, asker: Asker) -> None:
+        self.lane, self._asker = lane, asker
+        self._slots = asyncio.Semaphore(lane.processor.parallel)
         self._threads: ThreadPoolExecutor | None = None
         self._lines: dict[str, deque[Item]] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -152,9 +152,9 @@ class EffectRunner:
         await self._settle(epoch)
         until = entries[-1][0].decode() if entries else "+"
         found = False
-        while until == "+" or as_pair(self.flow.seen) < as_pair(until):
+        while until == "+" or as_pair(self.lane.seen) < as_pair(until):
             await self._room()
-            items = await self._drive(self.flow.read(until))
+            items = await self._drive(self.lane.read(until))
             if items is None:
                 break
             found = True
@@ -165,13 +165,13 @@ class EffectRunner:
     async def look(self) -> None:
         """Run the dead letters a person let run again; append audit events that were left behind."""
         self._raise_trouble()
-        for line in await self._drive(self.flow.due()):
+        for line in await self._drive(self.lane.due()):
             self._start("due", line, self._run_letters(line))
 
     async def is_idle(self) -> bool:
         """Whether nothing is left to do, whoever runs the processor."""
         self._raise_trouble()
-        return not self._tasks and bool(await self._drive(self.flow.is_idle()))
+        return not self._tasks and bool(await self._drive(self.lane.is_idle()))
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
         """End: no attempt begins any more; those under way get patience_s, then they are cut off and begun
@@ -197,18 +197,18 @@ class EffectRunner:
         if isinstance(self._trouble, Gap):
             log.warning(
                 "effects_gap",
-                processor=self.flow.group,
-                where=self.flow.keys.where,
+                processor=self.lane.group,
+                where=self.lane.keys.where,
                 reason=str(self._trouble),
             )
             self._trouble = None
             await self.stop(0)
         self._raise_trouble()
-        if self._is_settled and epoch == self.flow.epoch:
+        if self._is_settled and epoch == self.lane.epoch:
             return
         await self.stop(0)
-        self.flow.epoch = epoch
-        await self._drive(self.flow.settle())
+        self.lane.epoch = epoch
+        await self._drive(self.lane.settle())
         self._is_settled = True
 
     def _raise_trouble(self) -> None:
@@ -219,7 +219,7 @@ class EffectRunner:
 
     async def _room(self) -> None:
         """Until an entry may be read, or something went wrong."""
-        while self.flow.room <= 0:
+        while self.lane.room <= 0:
             self._raise_trouble()
             self._moved.clear()
             await self._moved.wait()
@@ -244,7 +244,7 @@ class EffectRunner:
             self._moved.set()
 
         task = self._tasks[name] = asyncio.create_task(
-            steps, name=f"effects {self.flow.group} {self.flow.keys.where} {line}"
+            steps, name=f"effects {self.lane.group} {self.lane.keys.where} {line}"
         )
         task.add_done_callback(ended)
 
@@ -263,20 +263,20 @@ class EffectRunner:
         """Dead letters of a line that may run again, the first one first, until the line is empty or one is
         parked again.
         """
-        item = await self._drive(self.flow.first_letter(line))
+        item = await self._drive(self.lane.first_letter(line))
         while item is not None and not self._stopping.is_set():
             ended = await self._run(item)
             if ended is None or not ended.following:
                 return
-            item = await self._drive(self.flow.letter(line, ended.following))
+            item = await self._drive(self.lane.letter(line, ended.following))
 
     async def _run(self, item: Item) -> Ended | None:
         """Attempts at one item with pauses between them; None when it was stopped in one."""
         while not self._stopping.is_set():
-            async with self._slots, self._asker.isolation.entered(item.position in self.flow.suspects):
+            async with self._slots, self._asker.isolation.entered(item.position in self.lane.suspects):
                 if self._stopping.is_set():
                     return None
-                outcome = await self._drive(self.flow.attempt(item))
+                outcome = await self._drive(self.lane.attempt(item))
             if isinstance(outcome, Ended):
                 return outcome
             pause: Again = outcome
@@ -299,7 +299,7 @@ class EffectRunner:
 
     async def _handle(self, wanted: Handle) -> Any:
         """Call the handler; what it raises is an answer too."""
-        processor = self.flow.processor
+        processor = self.lane.processor
         try:
             async with asyncio.timeout(processor.timeout_s):
                 if inspect.iscoroutinefunction(processor.handle):
@@ -317,12 +317,12 @@ class EffectRunner:
             return Failed(str(error), ours=f"{type(error).__name__}: ")
 
     def _call(self, wanted: Handle) -> list[Any]:
-        derived: Any = self.flow.processor.handle(wanted.event, wanted.attempt)
+        derived: Any = self.lane.processor.handle(wanted.event, wanted.attempt)
         return list(derived or ())
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(
-                self.flow.processor.parallel, thread_name_prefix=f"effects-{self.flow.group}"
+                self.lane.processor.parallel, thread_name_prefix=f"effects-{self.lane.group}"
             )
         return self._threads

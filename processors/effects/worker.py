@@ -19,10 +19,10 @@ from typing import Any
 
 import structlog
 
-from aurastream.processors.effects.flow import EffectFlow
 from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.lane import EffectLane
 from aurastream.processors.effects.processor import Processor
-from aurastream.processors.effects.runner import Asker, EffectRunner
+from aurastream.processors.effects.runner import Asker, LaneRunner
 from aurastream.projections.engine import Fenced
 from aurastream.streams import (
     LEASE_MS,
@@ -71,7 +71,7 @@ class EffectWorker:
         self._wires = AsyncWires(server)
         self._asker = Asker(self._wires, recover)
         self._opened: dict[str, Stream] = {}
-        self._runners: dict[Claim, EffectRunner] = {}
+        self._runners: dict[Claim, LaneRunner] = {}
         self._followers: dict[Claim, asyncio.Task[None]] = {}
         self.trouble: dict[Claim, str] = {}
 
@@ -94,17 +94,17 @@ class EffectWorker:
         finally:
             await self._close()
 
-    def flow(self, claim: Claim) -> EffectFlow:
+    def lane(self, claim: Claim) -> EffectLane:
         """A processor's way through one partition."""
         processor, stream = self._processors[claim.group], self._stream(claim.stream)
         into = stream if processor.into is None else self._stream(processor.into)
-        return EffectFlow(
+        return EffectLane(
             processor,
             stream,
             claim.partition,
             into=into,
             operations=self._stream(OPERATIONS),
-            worker=self.leases.worker,
+            host=self.leases.worker,
             on_step=self._on_step,
         )
 
@@ -146,7 +146,7 @@ class EffectWorker:
 
     async def _follow(self, claim: Claim) -> None:
         """Take in what is new and let run what may run again, for as long as the partition is ours."""
-        runner = self._runners[claim] = EffectRunner(await asyncio.to_thread(self.flow, claim), self._asker)
+        runner = self._runners[claim] = LaneRunner(await asyncio.to_thread(self.lane, claim), self._asker)
         loop = asyncio.get_running_loop()
         pause_s, mend_s, look_at = POLL_FIRST_S, POLL_MAX_S, 0.0
         while claim in self.leases.held:
@@ -186,7 +186,7 @@ class EffectWorker:
         for claim in await asyncio.to_thread(self._claims):
             runner = self._runners.get(claim)
             if runner is None:
-                runner = EffectRunner(await asyncio.to_thread(self.flow, claim), self._asker)
+                runner = LaneRunner(await asyncio.to_thread(self.lane, claim), self._asker)
             if not await runner.is_idle():
                 return False
         return True

@@ -1,5 +1,5 @@
 """
-The worker process: projections and processors as agents of a Faust app.
+The host, a process: projections and processors as agents of a Faust app.
 
     transport -> RawBatch -> one agent per projection and stream -> a lane per partition -> apply.py ->
         commit.lua
@@ -18,7 +18,7 @@ stop sound projections with it.
 """
 
 from aurastream.processors.host.app import Options, make_app
-from aurastream.processors.host.process import run_worker
+from aurastream.processors.host.process import run_host
 from aurastream.processors.host.summary import Summary, tune_collector
 
-__all__ = ["Options", "Summary", "make_app", "run_worker", "tune_collector"]
+__all__ = ["Options", "Summary", "make_app", "run_host", "tune_collector"]

@@ -1,5 +1,5 @@
 """
-Build the worker's Faust app: a topic per stream, an agent per projection and stream, lanes behind them, pages
+Build the host's Faust app: a topic per stream, an agent per projection and stream, lanes behind them, pages
 beside them.
 
     make_app(options) -> App        `aurastream run` starts it; aurastream.processors.host.default holds the
@@ -25,8 +25,8 @@ from faust.types import TP
 
 from aurastream.processors import Installed, connected, find_plugins, library_logs
 from aurastream.processors.effects import OPERATIONS, Asker, Processor, processors_of
-from aurastream.processors.host.errands import Errands
-from aurastream.processors.host.lanes import HostedLane, Lanes
+from aurastream.processors.host.effects import HostedEffectLanes
+from aurastream.processors.host.lanes import HostedLane, HostedLanes
 from aurastream.processors.host.measures import Measures
 from aurastream.processors.host.pages import serve_pages
 from aurastream.processors.transport import batch_topic, batches
@@ -50,15 +50,15 @@ from aurastream.streams import (
     worker_name,
 )
 
-GROUP = "aurastream"  # the consumer group and the lease group of the workers
+GROUP = "aurastream"  # the consumer group and the lease group of the hosts
 LOOK_EVERY_S = 1.0
 STOP_S = 1.0  # how long a lane may finish its batch when it must go
 
-log = structlog.get_logger("aurastream.worker")
+log = structlog.get_logger("aurastream.host")
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a worker runs. projections: names; empty is all, and all processors. streams: names; empty is all.
+    """What a host runs. projections: names; empty is all, and all processors. streams: names; empty is all.
 
     apps: modules beside the installed plugins.
     web_port: of /health, /ready and /metrics on loopback; 0 is any free port; None is no pages.
@@ -71,12 +71,12 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class App(faust.App):
-    """The worker. lanes and measures exist from its start on."""
+    """The host's app. lanes and measures exist from its start on."""
 
     options: Options
     installed: Installed
     chosen: list[Projection[Any]]
-    lanes: Lanes
+    lanes: HostedLanes
     measures: Measures
 
     def prepare(self, options: Options, settings: Settings) -> None:
@@ -102,10 +102,10 @@ class App(faust.App):
         await super().on_first_start()
         self.server = found.server
         wires = AsyncWires(found.server, recover=found.recover)
-        self.lanes = Lanes(wires, self.chosen, GROUP, self.settings.batch_max)
+        self.lanes = HostedLanes(wires, self.chosen, GROUP, self.settings.batch_max)
         self.measures = Measures(found.server)
         self.lanes.on_lane = self._watch
-        self.errands = Errands(
+        self.effects = HostedEffectLanes(
             self.processors, Asker(wires, found.recover), GROUP, worker_name(), self._opened
         )
         self.is_prepared = True
@@ -230,7 +230,7 @@ class App(faust.App):
     def _effecting(self, processor: Processor, name: str, topic: Any) -> Any:
         async def effect(stream: Any) -> None:
             async for batch in batches(stream):
-                self.errands.poke(processor.name, (batch.stream, batch.partition))
+                self.effects.poke(processor.name, (batch.stream, batch.partition))
 
         effect.__doc__ = f"Runs {processor.name} on the events of {name}."
         return self.agent(topic, name=f"{processor.name}.{name}")(effect)
@@ -252,10 +252,10 @@ class App(faust.App):
             if tp.topic in self.taken_up:
                 stream, epoch = self.streams[tp.topic], epoch_of(tp)
                 self.lanes.assign(stream, tp.partition, epoch)
-        await self._assign_errands()
+        await self._assign_effects()
         self.is_ready = True
 
-    async def _assign_errands(self) -> None:
+    async def _assign_effects(self) -> None:
         """Start the processors' part of what is ours; what a server that is away holds up is tried again at
         the next look.
         """
@@ -267,15 +267,15 @@ class App(faust.App):
         except Exception as error:
             if not is_passing(error) and not isinstance(error, UnknownOutcome):
                 raise
-            log.warning("errands_wait", reason=f"{type(error).__name__}: {error}"[:300])
+            log.warning("effects_wait", reason=f"{type(error).__name__}: {error}"[:300])
             return
         for (name, partition), epoch in self.lanes.owned.items():
-            self.errands.assign(self.streams[name], partition, epoch)
+            self.effects.assign(self.streams[name], partition, epoch)
 
     async def revoked(self, partitions: set[TP]) -> None:
         """End the lanes of what must go."""
         places = {(tp.topic, tp.partition) for tp in partitions}
-        await asyncio.gather(self.lanes.revoke(places, STOP_S), self.errands.revoke(places, STOP_S))
+        await asyncio.gather(self.lanes.revoke(places, STOP_S), self.effects.revoke(places, STOP_S))
 
     def _watch(self, lane: HostedLane) -> None:
         self.measures.watch(lane)
@@ -290,7 +290,7 @@ class App(faust.App):
     async def finish(self) -> None:
         """End everything; the embedded server is let go."""
         if self.is_prepared:
-            await self.errands.revoke({place for _, place in self.errands.errands}, STOP_S)
+            await self.effects.revoke({place for _, place in self.effects.lanes}, STOP_S)
             await self.lanes.close()
         for stream in self.streams.values():
             stream.close()
@@ -323,7 +323,7 @@ def make_app(options: Options | None = None) -> App:
         cython_optimizations=True,
         logging_config=library_logs(),
         worker_redirect_stdouts=False,
-        Worker="aurastream.processors.host.process:Worker",
+        Worker="aurastream.processors.host.process:HostProcess",
     )
     app.prepare(options, settings)
     app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
@@ -355,8 +355,8 @@ def _looking(app: App) -> Any:
     async def look_for_streams() -> None:
         try:
             await app.look()
-            await app._assign_errands()
-        except Exception as error:  # a timer that raises stops the worker
+            await app._assign_effects()
+        except Exception as error:  # a timer that raises stops the host
             if not is_passing(error):
                 log.error("streams_unknown", reason=f"{type(error).__name__}: {error}"[:300])
 

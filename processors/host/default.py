@@ -1,4 +1,4 @@
-"""The worker's app for Faust's own command line: ``faust -A aurastream.processors.host.default worker``."""
+"""The host's app for Faust's own command line: ``faust -A aurastream.processors.host.default worker``."""
 
 from aurastream.processors.host.app import make_app
 

@@ -1,5 +1,5 @@
 """
-Lanes: one projection's way through one partition, in an event loop.
+One projection's way through one partition, in an event loop.
 
     feed(batch) -> bounded queue -> take: fold, commit, heal -> the next
     no batch for IDLE_S -> look at the log: the transport's position is a hint, the cursor the truth
@@ -47,7 +47,7 @@ MEND_MAX_S = 30.0  # after an error that a person must mend
 
 T = TypeVar("T")
 Place = tuple[str, int]  # stream, partition
-log = structlog.get_logger("aurastream.worker")
+log = structlog.get_logger("aurastream.host")
 
 
 async def drive(
@@ -249,7 +249,7 @@ async def _cannot_rewind(offset: int) -> None:
     raise InvariantBroken(f"nobody can hand over offset {offset} again: the lane has no transport.")
 
 
-class Lanes:
+class HostedLanes:
     """All lanes of this process, by projection, place and generation."""
 
     def __init__(

@@ -1,5 +1,5 @@
 """
-What the worker tells of itself: Prometheus metrics, and whether it is healthy.
+What the host tells of itself: Prometheus metrics, and whether it is healthy.
 
 Healthy means: the cursor advances while there is lag. A lane is sick when an error keeps it from advancing,
 or when events have waited and nothing was committed for STALL_S. Counters count what this process did since
@@ -25,8 +25,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from aurastream.processors.host.errands import Errand, Errands
-from aurastream.processors.host.lanes import HostedLane, Lanes
+from aurastream.processors.host.effects import HostedEffectLanes, HostedEffects
+from aurastream.processors.host.lanes import HostedLane, HostedLanes
 from aurastream.projections.engine import Progress
 from aurastream.projections.engine.apply import CommitAnswer
 from aurastream.streams import Lag, Server, generation_group, is_passing
@@ -75,14 +75,14 @@ class Measures:
             "commits_refused", "Commits refused, by the script's answer.", ("answer",), **counter
         )
         self._takeovers = Counter(
-            "takeovers", "Partitions taken over from a worker that did not give them back.", **counter
+            "takeovers", "Partitions taken over from a host that did not give them back.", **counter
         )
         self._commit_ms = Histogram(
-            "commit_milliseconds", "One commit, as the worker waits for it.", buckets=BUCKETS_MS, **counter
+            "commit_milliseconds", "One commit, as the host waits for it.", buckets=BUCKETS_MS, **counter
         )
         self._lag_events = Gauge("lag_events", "Events in the log after the cursor.", LABELS, **counter)
         self._lag_seconds = Gauge("lag_seconds", "How long the oldest of them has waited.", LABELS, **counter)
-        self._owned = Gauge("partitions_owned", "Partitions this worker owns.", **counter)
+        self._owned = Gauge("partitions_owned", "Partitions this host owns.", **counter)
         self._parked = Gauge(
             "dead_letters", "Events of processors that are parked, or wait behind one that is.", **counter
         )
@@ -115,9 +115,9 @@ class Measures:
         lane.applier.on_commit, lane.applier.on_refusal = committed, refused
         lane.on_commit = lambda seconds: self._commit_ms.observe(seconds * 1_000)
 
-    async def exposition(self, lanes: Lanes, errands: Errands, takeovers: int) -> bytes:
+    async def exposition(self, lanes: HostedLanes, effects: HostedEffectLanes, takeovers: int) -> bytes:
         """The text of /metrics."""
-        health = await self.health(lanes, errands)
+        health = await self.health(lanes, effects)
         self._owned.set(len(lanes.owned))
         self._takeovers.inc(takeovers - self._seen_takeovers)
         self._seen_takeovers = takeovers
@@ -130,12 +130,12 @@ class Measures:
             self._lag_seconds.labels(*labels).set(lane.lag_seconds)
         return generate_latest(self.registry)
 
-    async def health(self, lanes: Lanes, errands: Errands) -> Health:
+    async def health(self, lanes: HostedLanes, effects: HostedEffectLanes) -> Health:
         """Every lane with its lag, and the verdict."""
         running = list(lanes.lanes.values())
         try:
             lags = await asyncio.to_thread(self._lags, running)
-            self._parked.set(await asyncio.to_thread(self._letters, list(errands.errands.values())))
+            self._parked.set(await asyncio.to_thread(self._letters, list(effects.lanes.values())))
         except Exception as error:
             if not is_passing(error):
                 raise
@@ -144,11 +144,11 @@ class Measures:
         sick = [lane for lane in shown if lane.trouble]
         reasons = [
             f"{lane.projection} at {lane.stream}/{lane.partition}: {lane.trouble}" for lane in sick
-        ] + errands.troubles()
+        ] + effects.troubles()
         return Health(not reasons, "; ".join(reasons[:5]), shown)
 
-    def _letters(self, errands: list[Errand]) -> int:
-        return sum(int(self._server.client.hlen(errand.flow.at["dead"])) for errand in errands)
+    def _letters(self, effects: list[HostedEffects]) -> int:
+        return sum(int(self._server.client.hlen(lane.lane.at["dead"])) for lane in effects)
 
     def _lags(self, lanes: list[HostedLane]) -> list[Lag]:
         return [lane.lag(self._server) for lane in lanes]

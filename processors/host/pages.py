@@ -1,5 +1,5 @@
 """
-The worker's pages: /health, /ready, /metrics.
+The host's pages: /health, /ready, /metrics.
 
     /health   200 while every cursor with lag advances, else 503; JSON with every lane, its lag and its
               trouble
@@ -18,16 +18,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 
 def serve_pages(app: Any) -> None:
-    """Add the pages to a worker's app."""
+    """Add the pages to a host's app."""
 
     @app.page("/health")  # type: ignore[untyped-decorator]
     async def health(web: Any, request: Any) -> Any:
-        found = await app.measures.health(app.lanes, app.errands)
+        found = await app.measures.health(app.lanes, app.effects)
         return web.bytes(_json(found), status=200 if found.healthy else 503, content_type="application/json")
 
     @app.page("/ready")  # type: ignore[untyped-decorator]
     async def ready(web: Any, request: Any) -> Any:
-        found = await app.measures.health(app.lanes, app.errands)
+        found = await app.measures.health(app.lanes, app.effects)
         is_ready = app.is_ready and (bool(found.lanes) or not found.reason)
         body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": found.reason}
         return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
@@ -36,7 +36,7 @@ def serve_pages(app: Any) -> None:
     async def metrics(web: Any, request: Any) -> Any:
         takeovers = getattr(app.consumer, "takeovers", 0)
         return web.bytes(
-            await app.measures.exposition(app.lanes, app.errands, takeovers),
+            await app.measures.exposition(app.lanes, app.effects, takeovers),
             headers={"Content-Type": CONTENT_TYPE_LATEST},
         )
 

@@ -18,8 +18,8 @@ from aurastream.projections import ProjectionError
 log = structlog.get_logger("aurastream.run")
 
 
-class Worker(faust.Worker):
-    """The worker of our app, for `aurastream run` and for Faust's command line alike."""
+class HostProcess(faust.Worker):
+    """The process of our app, a worker in the words of mode and Faust, for `aurastream run` and for Faust's command line alike."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -39,17 +39,17 @@ class Worker(faust.Worker):
         await asyncio.sleep(0)
 
 
-class WorkerStopped(ProjectionError):
-    """The worker ended without a signal and without saying why."""
+class HostStopped(ProjectionError):
+    """The host ended without a signal and without saying why."""
 
     def __init__(self, code: object) -> None:
         super().__init__(
-            f"the worker stopped with code {code}. Its last log lines say more; views and log are whole, so "
+            f"the host stopped with code {code}. Its last log lines say more; views and log are whole, so "
             "start it again."
         )
 
 
-def run_worker(app: App) -> Summary:
+def run_host(app: App) -> Summary:
     """Run the app until SIGTERM or SIGINT. Raises what made it stop otherwise."""
     started = time.perf_counter()
     early: list[signal.Signals] = []
@@ -58,15 +58,15 @@ def run_worker(app: App) -> Summary:
     log.info(
         "consumer_started", projections=[projection.name for projection in app.chosen], web_port=app.web_port
     )
-    worker: Any = app.Worker(loglevel="WARNING", quiet=True)
-    worker.early_signals = early
+    process: Any = app.Worker(loglevel="WARNING", quiet=True)
+    process.early_signals = early
     try:
-        worker.execute_from_commandline()
+        process.execute_from_commandline()
     except SystemExit as finished:
         if finished.code:
-            raise worker.crash_reason or finished.__context__ or WorkerStopped(finished.code) from None
+            raise process.crash_reason or finished.__context__ or HostStopped(finished.code) from None
     summary = Summary(
-        app.read_counts(), round(time.perf_counter() - started, 3), bool(worker._signal_stop_time)
+        app.read_counts(), round(time.perf_counter() - started, 3), bool(process._signal_stop_time)
     )
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))
     return summary

@@ -10,7 +10,7 @@ import msgspec
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a worker did: entries read by projection, until a signal or a crash stopped it."""
+    """What a host did: entries read by projection, until a signal or a crash stopped it."""
 
     projections: dict[str, int]
     seconds: float

@@ -11,7 +11,7 @@ The Faust transport for Redis Streams, and batches over Redis and Kafka alike. A
                         legible too
     link, catalog       connections that outlive the server's outages; the topics and their partitions
     coordinator, rebalance    leases (streams/leases.py) -> what is ours -> told to the app
-    share, reader, consumer, queues, seeking    positions -> entries -> agents -> what is done ->
+    lane, reader, consumer, queues, seeking     positions -> entries -> agents -> what is done ->
                                                 acknowledge.lua
     producer            topic.send -> send.lua, each message once
     refusals            tables, joins, transactions and ask: a sentence at definition or at start

@@ -1,10 +1,10 @@
 """
 Faust's consumer over Redis Streams: what is read, handed to the agents and acknowledged.
 
-    coordinator -> rebalance: shares -> reader -> _drain_messages -> conductor -> queues -> agents
-                                        shares <- _new_offset <- Faust's acks  -> _commit: acknowledge.lua
+    coordinator -> rebalance: lanes -> reader -> _drain_messages -> conductor -> queues -> agents
+                                        lanes <- _new_offset <- Faust's acks  -> _commit: acknowledge.lua
 
-Always true: a record is handed out only while it is the next one of its share, so nothing that was read
+Always true: a record is handed out only while it is the next one of its lane, so nothing that was read
 before a seek, a rewind or a change of owner is handed out after it. Acknowledged is only the prefix of what
 the agents are done with. Who owns what is not here but in coordinator.py and rebalance.py.
 """
@@ -23,6 +23,7 @@ from mode import Service
 from aurastream.processors.transport.batch import RawBatch, entries_max
 from aurastream.processors.transport.coordinator import Coordinator
 from aurastream.processors.transport.entries import content_of
+from aurastream.processors.transport.lane import Acknowledged, TopicLane
 from aurastream.processors.transport.link import Link, ServerAway
 from aurastream.processors.transport.names import stream_of
 from aurastream.processors.transport.queues import purge
@@ -30,7 +31,6 @@ from aurastream.processors.transport.reader import Reader
 from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds, place_of
-from aurastream.processors.transport.share import Acknowledged, Share
 from aurastream.streams import Claim, Cursor, DamagedEntry, RawEntry, Settings
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 class Record(NamedTuple):
     """Entries that were read and are to be handed out as one message."""
 
-    share: Share
+    lane: TopicLane
     offset: int
     entries: list[RawEntry]
 
@@ -58,7 +58,7 @@ class Consumer(base.Consumer):
     _coordinator: Coordinator
 
     def __post_init__(self) -> None:
-        self.shares: dict[TP, Share] = {}
+        self.lanes: dict[TP, TopicLane] = {}
         self.alone: set[TP] = set()  # owned, but nothing to read: the leader topic's
         self._driver: Any = self.transport
         self._topics: set[str] = set()
@@ -97,13 +97,13 @@ class Consumer(base.Consumer):
 
     @Service.timer(ENDS_EVERY_S)
     async def _look_at_ends(self) -> None:
-        shares = dict(self.shares)
+        lanes = dict(self.lanes)
         try:
-            found = await bounds(self.link, list(shares.values()))
+            found = await bounds(self.link, list(lanes.values()))
         except ServerAway:
             return  # we are stopping
-        for (tp, share), (_, end) in zip(shares.items(), found, strict=True):
-            share.highwater = end
+        for (tp, lane), (_, end) in zip(lanes.items(), found, strict=True):
+            lane.highwater = end
             self.app.monitor.track_tp_end_offset(tp, end)
 
     async def wait_empty(self) -> None:
@@ -114,11 +114,11 @@ class Consumer(base.Consumer):
         if is_stopping:
             self._coordinator.stop_claiming()
         if self.app.conf.stream_wait_empty:
-            await self._rebalance.finish(set(self.shares), self._taken)
+            await self._rebalance.finish(set(self.lanes), self._taken)
         if is_stopping:
             self.link.hurry(STOP_PATIENCE_S)
         try:
-            await self.commit_now(set(self.shares))
+            await self.commit_now(set(self.lanes))
             if is_stopping:
                 await self._coordinator.leave()
         except ServerAway as error:
@@ -127,7 +127,7 @@ class Consumer(base.Consumer):
     def stop_flow(self) -> None:
         """Hand out nothing more; what waits in queues is dropped, as Faust is about to do."""
         super().stop_flow()
-        self._taken = purge(self.app.topics, set(self.shares))
+        self._taken = purge(self.app.topics, set(self.lanes))
 
     # Topics
 
@@ -185,36 +185,36 @@ class Consumer(base.Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's signature
         active = {
-            tp: share for tp, share in self.shares.items() if self._is_readable(tp, share, active_partitions)
+            tp: lane for tp, lane in self.lanes.items() if self._is_readable(tp, lane, active_partitions)
         }
         counts = [self._batch_max if tp.topic in self._driver.batch_topics else EVENTS_READ for tp in active]
         found = await self.reader.read(list(active.values()), counts, timeout)
         records = {}
-        for tp, share in active.items():
-            if (entries := found.get(share)) is not None:
+        for tp, lane in active.items():
+            if (entries := found.get(lane)) is not None:
                 is_batch = tp.topic in self._driver.batch_topics
-                at = share.offset
+                at = lane.offset
                 records[tp] = (
-                    [Record(share, at, entries)]
+                    [Record(lane, at, entries)]
                     if is_batch
-                    else [Record(share, at + n, [entry]) for n, entry in enumerate(entries)]
+                    else [Record(lane, at + n, [entry]) for n, entry in enumerate(entries)]
                 )
         return records
 
-    def _is_readable(self, tp: TP, share: Share, active: set[TP] | None) -> bool:
-        return (active is None or tp in active) and not share.is_leaving and not share.is_full
+    def _is_readable(self, tp: TP, lane: TopicLane, active: set[TP] | None) -> bool:
+        return (active is None or tp in active) and not lane.is_leaving and not lane.is_full
 
     async def _hand(self, tp: TP, record: Record) -> None:
-        share = record.share
+        lane = record.lane
         if (
-            record.offset != share.offset
-            or share.is_leaving
-            or self.shares.get(tp) is not share
+            record.offset != lane.offset
+            or lane.is_leaving
+            or self.lanes.get(tp) is not lane
             or not self.flow_active
         ):
             return
         is_tracked = self.app.topics.acks_enabled_for(tp.topic)
-        share.hand(record.entries, is_tracked=is_tracked)
+        lane.hand(record.entries, is_tracked=is_tracked)
         try:
             message = self._to_message(tp, record)
         except DamagedEntry as error:
@@ -223,17 +223,17 @@ class Consumer(base.Consumer):
             self._acked[tp].append(record.offset)
             return
         await self.callback(message)
-        if share.is_leaving:  # it went while the message was on its way into a queue
+        if lane.is_leaving:  # it went while the message was on its way into a queue
             purge(self.app.topics, {tp})
 
     def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
-        share, offset, entries = record
+        lane, offset, entries = record
         if tp.topic in self._driver.batch_topics:
-            keys = share.keys
-            value: Any = RawBatch(keys.stream, keys.partition, share.epoch, entries)
+            keys = lane.keys
+            value: Any = RawBatch(keys.stream, keys.partition, lane.epoch, entries)
             key, headers, timestamp = None, None, int(entries[-1][0].partition(b"-")[0]) / 1000
         else:
-            key, value, headers, timestamp = content_of(share.keys.where, entries[0])
+            key, value, headers, timestamp = content_of(lane.keys.where, entries[0])
         generation = self.app.consumer_generation_id
         return ConsumerMessage(
             tp.topic,
@@ -259,24 +259,24 @@ class Consumer(base.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         self._acked[tp].clear()  # the index has them too
-        share = self.shares.get(tp)
-        return None if share is None else share.passed(self._acked_index[tp])
+        lane = self.lanes.get(tp)
+        return None if lane is None else lane.passed(self._acked_index[tp])
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """There are none."""
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        shares = [share for tp in offsets if (share := self.shares.get(tp)) is not None]
-        if not shares:
+        lanes = [lane for tp in offsets if (lane := self.lanes.get(tp)) is not None]
+        if not lanes:
             return False
         try:
-            answers = await self.link.ask_each([share.acknowledging() for share in shares])
+            answers = await self.link.ask_each([lane.acknowledging() for lane in lanes])
         except ServerAway as error:
             log.warning("not_acknowledged", reason=str(error))
             return False
         fenced = {
-            share.claim
-            for share, answer in zip(shares, answers, strict=True)
+            lane.claim
+            for lane, answer in zip(lanes, answers, strict=True)
             if Acknowledged(answer) is Acknowledged.FENCED
         }
         if fenced:
@@ -293,12 +293,12 @@ class Consumer(base.Consumer):
 
     def assignment(self) -> set[TP]:
         """What this worker owns."""
-        return {*self.shares, *self.alone}
+        return {*self.lanes, *self.alone}
 
     def epoch_of(self, tp: TP) -> int | None:
         """Of the lease under which this worker owns the partition; None where it does not."""
-        share = self.shares.get(tp)
-        return None if share is None else share.epoch
+        lane = self.lanes.get(tp)
+        return None if lane is None else lane.epoch
 
     @property
     def takeovers(self) -> int:
@@ -312,21 +312,21 @@ class Consumer(base.Consumer):
 
     async def rewind(self, topics: set[str]) -> None:
         """Hand out again what was handed out of these topics and not acknowledged."""
-        tps = {tp for tp, share in self.shares.items() if tp.topic in topics and share.unacked}
+        tps = {tp for tp, lane in self.lanes.items() if tp.topic in topics and lane.unacked}
         purge(self.app.topics, tps)
         for tp in tps:
-            self._return_to(tp, self.shares[tp].rewind)
+            self._return_to(tp, self.lanes[tp].rewind)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Hand out again everything that is not acknowledged."""
-        for tp, share in self.shares.items():
-            self._return_to(tp, share.rewind)
-        return {tp: share.offset for tp, share in self.shares.items()}
+        for tp, lane in self.lanes.items():
+            self._return_to(tp, lane.rewind)
+        return {tp: lane.offset for tp, lane in self.lanes.items()}
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        share = self.shares[partition]
-        position, at = await place_of(self.link, share, offset)
-        self._return_to(partition, lambda: share.go(position, at))
+        lane = self.lanes[partition]
+        position, at = await place_of(self.link, lane, offset)
+        self._return_to(partition, lambda: lane.go(position, at))
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Continue with the entries of these offsets."""
@@ -341,11 +341,11 @@ class Consumer(base.Consumer):
 
     async def position(self, tp: TP) -> int | None:
         """The offset of what is handed out next."""
-        return self.shares[tp].offset if tp in self.shares else None
+        return self.lanes[tp].offset if tp in self.lanes else None
 
     def highwater(self, tp: TP) -> int:
         """The offset after the log's last entry, as of a second ago."""
-        return self.shares[tp].highwater if tp in self.shares else 0
+        return self.lanes[tp].highwater if tp in self.lanes else 0
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """The offsets of the logs' first entries."""
@@ -356,16 +356,16 @@ class Consumer(base.Consumer):
         return await self._bounds(partitions, 1)
 
     async def _bounds(self, tps: Iterable[TP], end: int) -> dict[TP, int]:
-        known = {tp: self.shares[tp] for tp in tps if tp in self.shares}
+        known = {tp: self.lanes[tp] for tp in tps if tp in self.lanes}
         return {
             tp: found[end]
             for tp, found in zip(known, await bounds(self.link, list(known.values())), strict=True)
         }
 
-    def begin(self, shares: Mapping[TP, Share]) -> None:
-        """Count from the cursors of new shares."""
-        for tp, share in shares.items():
-            self._committed_offset[tp] = share.offset or None
+    def begin(self, lanes: Mapping[TP, TopicLane]) -> None:
+        """Count from the cursors of new lanes."""
+        for tp, lane in lanes.items():
+            self._committed_offset[tp] = lane.offset or None
 
     def forget(self, tps: set[TP]) -> None:
         """Drop what Faust keeps of partitions that went."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from aurastream.processors.transport.lane import TopicLane
 from aurastream.processors.transport.link import Link
-from aurastream.processors.transport.share import Share
 from aurastream.streams import AsyncWire, RawEntry, wake_up
 
 POLL_FIRST_S, POLL_MAX_S = (
@@ -36,9 +36,9 @@ class Reader:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def read(
-        self, shares: list[Share], counts: list[int], timeout_s: float
-    ) -> dict[Share, list[RawEntry]]:
-        """The next entries of those shares that have any; empty when there were none for timeout_s, or on an
+        self, lanes: list[TopicLane], counts: list[int], timeout_s: float
+    ) -> dict[TopicLane, list[RawEntry]]:
+        """The next entries of those lanes that have any; empty when there were none for timeout_s, or on an
         interrupt.
 
         counts: how many entries at most, of each.
@@ -46,18 +46,18 @@ class Reader:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         pause_s = POLL_FIRST_S
-        found: dict[Share, list[RawEntry]] = {}
+        found: dict[TopicLane, list[RawEntry]] = {}
         self._interrupted.clear()
         while not found and (left_s := end - loop.time()) > 0 and not self._interrupted.is_set():
-            reading = [share.reading(count) for share, count in zip(shares, counts, strict=True)]
+            reading = [lane.reading(count) for lane, count in zip(lanes, counts, strict=True)]
             answers = await self._link.ask_each(reading) if reading else []
-            found = {share: entries for share, entries in zip(shares, answers, strict=True) if entries}
+            found = {lane: entries for lane, entries in zip(lanes, answers, strict=True) if entries}
             if found or self._interrupted.is_set():
                 break
-            if shares and not self._link.server.facts.is_cluster:
-                await self._wait(shares, left_s)
+            if lanes and not self._link.server.facts.is_cluster:
+                await self._wait(lanes, left_s)
             else:
-                await self._pause(min(pause_s, left_s) if shares else left_s)
+                await self._pause(min(pause_s, left_s) if lanes else left_s)
                 pause_s = min(POLL_MAX_S, pause_s * 2)
         return found
 
@@ -74,12 +74,12 @@ class Reader:
         if blocking is not None:
             await blocking.close()
 
-    async def _wait(self, shares: list[Share], left_s: float) -> None:
+    async def _wait(self, lanes: list[TopicLane], left_s: float) -> None:
         """Until one of the logs has something new, or left_s."""
-        waiting = {share.keys.log: share.position for share in shares}
+        waiting = {lane.keys.log: lane.position for lane in lanes}
         try:
             if self._blocking is None:
-                self._blocking = await self._link.server.async_wire(shares[0].keys.log)
+                self._blocking = await self._link.server.async_wire(lanes[0].keys.log)
                 (self._client_id,) = await self._blocking.ask(("CLIENT", "ID"))
             if self._interrupted.is_set():
                 return

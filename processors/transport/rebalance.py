@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from faust.types import TP
 
+from aurastream.processors.transport.lane import Acquisition, TopicLane
 from aurastream.processors.transport.names import is_leader_topic, topic_of
 from aurastream.processors.transport.queues import is_busy, purge
-from aurastream.processors.transport.share import Acquisition, Share
 from aurastream.streams import Claim
 
 if TYPE_CHECKING:
@@ -48,37 +48,37 @@ class Rebalance:
 
     async def take(self, claims: dict[Claim, int]) -> None:
         """Begin with these partitions; the first call, maybe of none, begins the app."""
-        shares = await self._acquired(
+        lanes = await self._acquired(
             {claim: epoch for claim, epoch in claims.items() if not is_leader_topic(topic_of(claim.stream))}
         )
         alone = {tp_of(claim) for claim in claims if is_leader_topic(topic_of(claim.stream))}
         async with self._changing:
             if self._is_begun:
-                await self._add(shares, alone)
+                await self._add(lanes, alone)
             else:
                 self._is_begun = True
-                await self._begin(shares, alone)
+                await self._begin(lanes, alone)
         self._consumer.reader.interrupt()
 
     async def give(self, claims: set[Claim]) -> None:
         """Let these go when the work under way on them is done."""
-        shares = self._shares_of(claims)
-        for share in shares.values():
-            share.is_leaving = True
-        tps = set(shares)
+        lanes = self._lanes_of(claims)
+        for lane in lanes.values():
+            lane.is_leaving = True
+        tps = set(lanes)
         await self.finish(tps, purge(self._app.topics, tps))
         await self._consumer.commit_now(tps)
-        await self._remove(claims, shares)
+        await self._remove(claims, lanes)
 
     async def lose(self, claims: set[Claim]) -> None:
         """These are another worker's: what is queued is dropped, what is under way can no longer be
         acknowledged.
         """
-        shares = self._shares_of(claims)
-        for share in shares.values():
-            share.is_leaving = True
-        purge(self._app.topics, set(shares))
-        await self._remove(claims, shares)
+        lanes = self._lanes_of(claims)
+        for lane in lanes.values():
+            lane.is_leaving = True
+        purge(self._app.topics, set(lanes))
+        await self._remove(claims, lanes)
 
     async def finish(self, tps: set[TP], taken: dict[Any, int]) -> None:
         """Wait until no handler works on these, at most DRAIN_MAX_S."""
@@ -89,50 +89,50 @@ class Rebalance:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def _acquired(self, claims: dict[Claim, int]) -> dict[TP, Share]:
+    async def _acquired(self, claims: dict[Claim, int]) -> dict[TP, TopicLane]:
         from_end = self._app.conf.consumer_auto_offset_reset == "latest"
         acquisitions = [Acquisition(claim, epoch, from_end) for claim, epoch in claims.items()]
         await asyncio.gather(
             *[self._consumer.link.drive(acquisition.steps()) for acquisition in acquisitions]
         )
-        shares = {}
+        lanes = {}
         for acquisition in acquisitions:
             tp = tp_of(acquisition.claim)
-            if acquisition.share is None:
+            if acquisition.lane is None:
                 continue  # already another worker's: the next tick says so
-            acquisition.share.cuts.extend(self._cuts.pop(tp, []))
-            shares[tp] = acquisition.share
-        for tp, cursor in (await self._consumer.resume_at(set(shares))).items():
-            shares[tp].start(cursor.position, cursor.read)
-        return shares
+            acquisition.lane.cuts.extend(self._cuts.pop(tp, []))
+            lanes[tp] = acquisition.lane
+        for tp, cursor in (await self._consumer.resume_at(set(lanes))).items():
+            lanes[tp].start(cursor.position, cursor.read)
+        return lanes
 
-    async def _begin(self, shares: dict[TP, Share], alone: set[TP]) -> None:
+    async def _begin(self, lanes: dict[TP, TopicLane], alone: set[TP]) -> None:
         consumer, app = self._consumer, self._app
         app.consumer_generation_id = GENERATION
         app.on_rebalance_start()
         await consumer.on_partitions_revoked(set())
-        consumer.shares.update(shares)
+        consumer.lanes.update(lanes)
         consumer.alone.update(alone)
         await consumer.on_partitions_assigned(consumer.assignment(), GENERATION)
 
-    async def _add(self, shares: dict[TP, Share], alone: set[TP]) -> None:
-        self._consumer.shares.update(shares)
+    async def _add(self, lanes: dict[TP, TopicLane], alone: set[TP]) -> None:
+        self._consumer.lanes.update(lanes)
         self._consumer.alone.update(alone)
-        self._consumer.begin(shares)
+        self._consumer.begin(lanes)
         await self._announce(set())
-        self._consumer.resume_partitions(set(shares))
+        self._consumer.resume_partitions(set(lanes))
 
-    async def _remove(self, claims: set[Claim], shares: dict[TP, Share]) -> None:
+    async def _remove(self, claims: set[Claim], lanes: dict[TP, TopicLane]) -> None:
         """Forget them, unless the partition was taken again under another lease meanwhile."""
         async with self._changing:
             consumer = self._consumer
-            gone = {tp for tp, share in shares.items() if consumer.shares.get(tp) is share}
+            gone = {tp for tp, lane in lanes.items() if consumer.lanes.get(tp) is lane}
             alone = {tp_of(claim) for claim in claims} & consumer.alone
             if not gone | alone:
                 return
             self._app.on_rebalance_start()
             for tp in gone:
-                self._cuts[tp] = consumer.shares.pop(tp).ends()
+                self._cuts[tp] = consumer.lanes.pop(tp).ends()
             consumer.alone -= alone
             consumer.forget(gone)
             await self._app.on_partitions_revoked.send(gone | alone)
@@ -155,9 +155,9 @@ class Rebalance:
         app.on_rebalance_end()
         app.topics.notice_missed()
 
-    def _shares_of(self, claims: set[Claim]) -> dict[TP, Share]:
-        found = ((tp_of(claim), self._consumer.shares.get(tp_of(claim))) for claim in claims)
-        return {tp: share for tp, share in found if share is not None}
+    def _lanes_of(self, claims: set[Claim]) -> dict[TP, TopicLane]:
+        found = ((tp_of(claim), self._consumer.lanes.get(tp_of(claim))) for claim in claims)
+        return {tp: lane for tp, lane in found if lane is not None}
 
 
 def tp_of(claim: Claim) -> TP:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from aurastream.processors.transport.lane import TopicLane
 from aurastream.processors.transport.link import Link
-from aurastream.processors.transport.share import Share
 from aurastream.streams import Ask
 
 SCAN = 1_000  # entries a look
 
 
-async def bounds(link: Link, shares: list[Share]) -> list[tuple[int, int]]:
+async def bounds(link: Link, lanes: list[TopicLane]) -> list[tuple[int, int]]:
     """Of each partition the offset of its first entry, and the one after its last."""
     commands = [
-        Ask(share.keys.log, command)
-        for share in shares
-        for command in (("XLEN", share.keys.log), ("HGET", share.keys.meta, "trimmed"))
+        Ask(lane.keys.log, command)
+        for lane in lanes
+        for command in (("XLEN", lane.keys.log), ("HGET", lane.keys.meta, "trimmed"))
     ]
     answers = await link.ask_each(commands) if commands else []
     return [
@@ -23,21 +23,21 @@ async def bounds(link: Link, shares: list[Share]) -> list[tuple[int, int]]:
     ]
 
 
-async def place_of(link: Link, share: Share, offset: int) -> tuple[str, int]:
+async def place_of(link: Link, lane: TopicLane, offset: int) -> tuple[str, int]:
     """The position after which the entry of this offset comes, and its offset; the end of the log where it
     has no such entry.
 
     Counted from the acknowledged position, or from the start where the offset lies before that. cost
     O(entries between)
     """
-    position, at = share.acknowledged.position, share.acknowledged.following
+    position, at = lane.acknowledged.position, lane.acknowledged.following
     if offset < at:
-        ((first, _),) = await bounds(link, [share])
+        ((first, _),) = await bounds(link, [lane])
         position, at = "", first
     while at < offset:
         count = min(SCAN, offset - at)
-        command = ("XRANGE", share.keys.log, f"({position or '0-0'}", "+", "COUNT", count)
-        (entries,) = await link.ask(share.keys.log, command)
+        command = ("XRANGE", lane.keys.log, f"({position or '0-0'}", "+", "COUNT", count)
+        (entries,) = await link.ask(lane.keys.log, command)
         if not entries:
             break
         position, at = entries[-1][0].decode(), at + len(entries)

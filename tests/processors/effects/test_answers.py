@@ -14,8 +14,17 @@ from aurastream.processors.effects import (
     list_letters,
     retry,
 )
-from aurastream.processors.effects.flow import Again, Answer, Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.lane import (
+    Again,
+    Ask,
+    EffectAnswer,
+    EffectLane,
+    Ended,
+    Failed,
+    Gap,
+    Handle,
+)
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Server, Stream, open_stream
 from tests.facts import dump, observation
@@ -24,12 +33,12 @@ from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_bal
 LETTER = '{"line":"clip-1","reason":"why","attempts":3,"at":"2026-04-15T12:00:00Z"}'
 
 
-def flow_of(server: Server, stream: Stream) -> EffectFlow:
+def lane_of(server: Server, stream: Stream) -> EffectLane:
     streams = [
         open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
         for name in ("notes", "operations")
     ]
-    return EffectFlow(Noting(), stream, 0, into=streams[0], operations=streams[1], worker="w")
+    return EffectLane(Noting(), stream, 0, into=streams[0], operations=streams[1], host="w")
 
 
 def drive(stream: Stream, steps: Any, outcome: Any = ()) -> Any:
@@ -49,56 +58,56 @@ def drive(stream: Stream, steps: Any, outcome: Any = ()) -> Any:
 
 
 @pytest.fixture
-def flow(server: Server, stream: Stream) -> EffectFlow:
+def lane(server: Server, stream: Stream) -> EffectLane:
     stream.append([observation(views=n, event_id=f"e{n}", minute=n) for n in range(3)])
-    flow = flow_of(server, stream)
-    drive(stream, flow.settle())
-    return flow
+    lane = lane_of(server, stream)
+    drive(stream, lane.settle())
+    return lane
 
 
 @pytest.fixture
-def items(stream: Stream, flow: EffectFlow) -> list[Item]:
-    found: list[Item] = drive(stream, flow.read())
+def items(stream: Stream, lane: EffectLane) -> list[Item]:
+    found: list[Item] = drive(stream, lane.read())
     return found
 
 
-def call(stream: Stream, flow: EffectFlow, verb: str, item: Item, *more: Any) -> tuple[Answer, Any]:
-    answer: tuple[Answer, Any] = drive(stream, flow._call(verb, item, *more))
+def call(stream: Stream, lane: EffectLane, verb: str, item: Item, *more: Any) -> tuple[EffectAnswer, Any]:
+    answer: tuple[EffectAnswer, Any] = drive(stream, lane._call(verb, item, *more))
     return answer
 
 
 def test_begin_counts_before_anything_happens_and_exhausts(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
-    assert [call(stream, flow, "begin", items[0], 2, LETTER) for _ in range(2)] == [
-        (Answer.OK, 1),
-        (Answer.OK, 2),
+    assert [call(stream, lane, "begin", items[0], 2, LETTER) for _ in range(2)] == [
+        (EffectAnswer.OK, 1),
+        (EffectAnswer.OK, 2),
     ]
     before = dump(server)
-    assert call(stream, flow, "begin", items[0], 2, LETTER) == (Answer.EXHAUSTED, 2)
+    assert call(stream, lane, "begin", items[0], 2, LETTER) == (EffectAnswer.EXHAUSTED, 2)
     assert dump(server) == before
 
 
 def test_what_is_finished_is_stale(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     """A repeat after a lost reply, or somebody else was faster."""
     for item in (items[0], items[2]):  # the cursor passes the first; the last is done behind a gap
-        assert call(stream, flow, "done", item) == (Answer.OK, b"")
+        assert call(stream, lane, "done", item) == (EffectAnswer.OK, b"")
     before = dump(server)
 
     for item in (items[0], items[2]):
         for verb, more in (("begin", (3, LETTER)), ("done", ()), ("park", (LETTER, "id", "{}"))):
-            assert call(stream, flow, verb, item, *more) == (Answer.STALE, b"")
+            assert call(stream, lane, verb, item, *more) == (EffectAnswer.STALE, b"")
     assert dump(server) == before
 
 
 def test_the_cursor_is_the_closed_prefix_of_what_is_done(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     positions = []
     for item in (items[2], items[1], items[0]):
-        call(stream, flow, "done", item)
+        call(stream, lane, "done", item)
         held = state(server, stream)
         positions.append((held["cursor"].get("position"), len(held["done"])))
         assert_balanced(server, stream)
@@ -110,23 +119,23 @@ def test_the_cursor_is_the_closed_prefix_of_what_is_done(
 
 
 def test_an_owner_of_an_older_epoch_is_fenced_at_every_verb(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     server.client.hset(stream.keys[0].lease("noting"), mapping={"owner": "other", "epoch": 3})
-    flow.epoch = 2
+    lane.epoch = 2
     before = dump(server)
     for verb, more in (("begin", (3, LETTER)), ("done", ()), ("park", (LETTER, "id", "{}"))):
         with pytest.raises(Fenced, match="epoch 2 is older than 3"):
-            call(stream, flow, verb, items[0], *more)
+            call(stream, lane, verb, items[0], *more)
     with pytest.raises(Fenced):
-        drive(stream, flow._skip("skipped", [items[0].position]))
+        drive(stream, lane._skip("skipped", [items[0].position]))
     assert dump(server) == before
-    flow.epoch = 3
-    assert call(stream, flow, "begin", items[0], 3, LETTER)[0] is Answer.OK
+    lane.epoch = 3
+    assert call(stream, lane, "begin", items[0], 3, LETTER)[0] is EffectAnswer.OK
 
 
 def test_an_entry_the_log_does_not_hold_is_a_gap(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     """A ghost: read from the old primary, absent on the new one; or another entry at its position."""
     import msgspec
@@ -135,72 +144,72 @@ def test_an_entry_the_log_does_not_hold_is_a_gap(
     before = dump(server)
     for ghost in (items[0], msgspec.structs.replace(items[1], crc=b"1")):
         with pytest.raises(Gap):
-            call(stream, flow, "begin", ghost, 3, LETTER)
+            call(stream, lane, "begin", ghost, 3, LETTER)
     assert dump(server) == before
 
 
 def test_an_event_behind_a_dead_letter_of_its_line_waits(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
-    assert call(stream, flow, "park", items[0], LETTER, "id", "{}") == (Answer.OK, b"")
-    assert call(stream, flow, "begin", items[1], 3, LETTER)[0] is Answer.WAITING
+    assert call(stream, lane, "park", items[0], LETTER, "id", "{}") == (EffectAnswer.OK, b"")
+    assert call(stream, lane, "begin", items[1], 3, LETTER)[0] is EffectAnswer.WAITING
     held = state(server, stream)
     assert held["dead"] == [items[0].position, items[1].position]
     assert (held["attempts"], held["outbox"], held["cursor"]["position"]) == ([], ["id"], items[1].position)
 
 
 def test_an_event_before_the_dead_letters_of_its_line_runs(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     """Order is by position, whatever was parked first."""
-    call(stream, flow, "park", items[1], LETTER, "id", "{}")
-    assert call(stream, flow, "begin", items[0], 3, LETTER) == (Answer.OK, 1)
+    call(stream, lane, "park", items[1], LETTER, "id", "{}")
+    assert call(stream, lane, "begin", items[0], 3, LETTER) == (EffectAnswer.OK, 1)
 
 
 @pytest.mark.parametrize("part", ["cursor", "lease", "attempts", "done", "dead", "line", "due", "outbox"])
 def test_a_key_of_another_type_fails_before_anything_is_written(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item], part: str
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item], part: str
 ) -> None:
-    server.client.delete(flow.at[part])
-    server.client.set(flow.at[part], "mine")
+    server.client.delete(lane.at[part])
+    server.client.set(lane.at[part], "mine")
     before = dump(server)
     with pytest.raises(Exception, match="WRONGTYPE"):
-        call(stream, flow, "done", items[0])
+        call(stream, lane, "done", items[0])
     assert dump(server) == before
 
 
 def test_out_of_memory_an_attempt_is_not_counted_and_nothing_is_parked(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     server.client.config_set("maxmemory", 1)
     before = dump(server)
     for verb, more in (("begin", (3, LETTER)), ("park", (LETTER, "id", "{}"))):
         with pytest.raises(Exception, match=r"OOM|maxmemory"):
-            call(stream, flow, verb, items[0], *more)
+            call(stream, lane, verb, items[0], *more)
     server.client.config_set("maxmemory", 0)
     assert dump(server) == before
 
 
-# The flow on top: what an attempt comes to.
+# The lane on top: what an attempt comes to.
 
 
 def test_an_attempt_ends_done_again_or_parked(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
-    assert drive(stream, flow.attempt(items[0])) == Ended("done")
-    assert isinstance(drive(stream, flow.attempt(items[1]), Failed("no")), Again)
-    assert drive(stream, flow.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
-    assert drive(stream, flow.attempt(items[2])) == Ended("waiting")
-    assert drive(stream, flow.attempt(items[0])) == Ended("stale")
-    assert flow.room == 4096
+    assert drive(stream, lane.attempt(items[0])) == Ended("done")
+    assert isinstance(drive(stream, lane.attempt(items[1]), Failed("no")), Again)
+    assert drive(stream, lane.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
+    assert drive(stream, lane.attempt(items[2])) == Ended("waiting")
+    assert drive(stream, lane.attempt(items[0])) == Ended("stale")
+    assert lane.room == 4096
     assert_balanced(server, stream)
 
 
 def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
-    server: Server, stream: Stream, flow: EffectFlow, items: list[Item]
+    server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     """The process ended after the change and before the audit trail knew."""
-    steps = flow.attempt(items[0])
+    steps = lane.attempt(items[0])
     answer: Any = None
     while True:
         wanted = steps.send(answer)
@@ -209,17 +218,17 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
             continue
         if (
             isinstance(wanted, Ask)
-            and wanted.routed[0][0] == flow.operations.keys[flow.operations.partition_of("clip-1")].log
+            and wanted.routed[0][0] == lane.operations.keys[lane.operations.partition_of("clip-1")].log
         ):
             break  # here it is killed
         answer = stream.wire(0).ask(*[command for _, command in wanted.routed])
     assert len(state(server, stream)["outbox"]) == 1
 
     for _ in range(2):
-        drive(stream, flow_of(server, stream).due())
+        drive(stream, lane_of(server, stream).due())
 
     assert state(server, stream)["outbox"] == []
-    operations = flow.operations
+    operations = lane.operations
     found = [
         entry.event for partition in range(operations.partitions) for entry in operations.read(partition)
     ]
@@ -230,82 +239,82 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
 
 
 @pytest.fixture
-def dead_line(stream: Stream, flow: EffectFlow, items: list[Item]) -> list[str]:
+def dead_line(stream: Stream, lane: EffectLane, items: list[Item]) -> list[str]:
     """Two dead letters of one line."""
-    drive(stream, flow.attempt(items[0]), Failed("no", is_final=True))
-    drive(stream, flow.attempt(items[1]))
+    drive(stream, lane.attempt(items[0]), Failed("no", is_final=True))
+    drive(stream, lane.attempt(items[1]))
     return [items[0].position, items[1].position]
 
 
 def test_only_the_first_letter_of_a_line_may_be_retried(
-    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+    server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     before = dump(server)
     with pytest.raises(DeadLetterBehind, match=f"waits behind {dead_line[0]}"):
-        retry(stream, flow.operations, "noting", 0, dead_line[1])
+        retry(stream, lane.operations, "noting", 0, dead_line[1])
     with pytest.raises(DeadLetterUnknown, match="no dead letter at clips-test/0/1-1"):
-        discard(stream, flow.operations, "noting", 0, "1-1", "")
+        discard(stream, lane.operations, "noting", 0, "1-1", "")
     assert dump(server) == before
 
-    assert retry(stream, flow.operations, "noting", 0, dead_line[0])
+    assert retry(stream, lane.operations, "noting", 0, dead_line[0])
     assert [letter.state for letter in list_letters(stream, "noting")] == ["due", "waiting"]
-    assert not retry(stream, flow.operations, "noting", 0, dead_line[0])
+    assert not retry(stream, lane.operations, "noting", 0, dead_line[0])
 
 
 def test_a_letter_that_changed_meanwhile_is_read_again(
-    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str], monkeypatch: pytest.MonkeyPatch
+    server: Server, stream: Stream, lane: EffectLane, dead_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = []
     decide = dead._Desk.decide
 
     def meddling(self: Any, *arguments: Any) -> Any:
         if not answers:
-            text = server.client.hget(flow.at["dead"], dead_line[0])
-            server.client.hset(flow.at["dead"], dead_line[0], text.replace(b'"no"', b'"yes"'))
+            text = server.client.hget(lane.at["dead"], dead_line[0])
+            server.client.hset(lane.at["dead"], dead_line[0], text.replace(b'"no"', b'"yes"'))
         answers.append(decide(self, *arguments)[0])
         return answers[-1], ""
 
     monkeypatch.setattr(dead._Desk, "decide", meddling)
-    retry(stream, flow.operations, "noting", 0, dead_line[0])
-    assert answers == [dead.Answer.CHANGED, dead.Answer.OK]
+    retry(stream, lane.operations, "noting", 0, dead_line[0])
+    assert answers == [dead.DecisionAnswer.CHANGED, dead.DecisionAnswer.OK]
 
 
 def test_a_letter_that_waits_may_be_discarded_alone(
-    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+    server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
-    discard(stream, flow.operations, "noting", 0, dead_line[1], "twice")
+    discard(stream, lane.operations, "noting", 0, dead_line[1], "twice")
     held = state(server, stream)
     assert (held["dead"], held["due"]) == ([dead_line[0]], [])
-    discard(stream, flow.operations, "noting", 0, dead_line[0], "too old")
+    discard(stream, lane.operations, "noting", 0, dead_line[0], "too old")
     assert state(server, stream)["line"] == []
     assert_balanced(server, stream)
 
 
 def test_a_letter_runs_only_while_it_is_due_and_as_it_was_read(
-    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+    server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """A person may discard it while its handler runs: then what the handler says about it is stale."""
-    retry(stream, flow.operations, "noting", 0, dead_line[0])
-    letter: Item = drive(stream, flow.first_letter("clip-1"))
-    assert call(stream, flow, "begin", letter, 3, LETTER) == (Answer.OK, 1)
-    discard(stream, flow.operations, "noting", 0, dead_line[0], "too late")
+    retry(stream, lane.operations, "noting", 0, dead_line[0])
+    letter: Item = drive(stream, lane.first_letter("clip-1"))
+    assert call(stream, lane, "begin", letter, 3, LETTER) == (EffectAnswer.OK, 1)
+    discard(stream, lane.operations, "noting", 0, dead_line[0], "too late")
 
-    assert call(stream, flow, "done", letter) == (Answer.STALE, dead_line[1].encode()), (
+    assert call(stream, lane, "done", letter) == (EffectAnswer.STALE, dead_line[1].encode()), (
         "and it learns who is next"
     )
-    assert call(stream, flow, "park", letter, LETTER, "id", "{}")[0] is Answer.STALE
+    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.STALE
     assert_balanced(server, stream)
 
 
 def test_a_late_repeat_of_a_parking_does_not_undo_a_retry(
-    server: Server, stream: Stream, flow: EffectFlow, dead_line: list[str]
+    server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """Its reply was lost, a person was faster than the repeat."""
-    retry(stream, flow.operations, "noting", 0, dead_line[0])
-    letter: Item = drive(stream, flow.first_letter("clip-1"))
-    assert call(stream, flow, "park", letter, LETTER, "id", "{}")[0] is Answer.OK
-    retry(stream, flow.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.operations, "noting", 0, dead_line[0])
+    letter: Item = drive(stream, lane.first_letter("clip-1"))
+    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.OK
+    retry(stream, lane.operations, "noting", 0, dead_line[0])
     before = dump(server)
 
-    assert call(stream, flow, "park", letter, LETTER, "id", "{}")[0] is Answer.STALE
+    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.STALE
     assert dump(server) == before

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import Asker, EffectFlow, EffectRunner, EffectWorker, list_letters
+from aurastream.processors.effects import Asker, EffectLane, EffectWorker, LaneRunner, list_letters
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import AsyncWires, Server, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
@@ -107,7 +107,7 @@ def test_a_killed_workers_partitions_are_taken_over_by_the_next(
     assert max(number for _, number in noting.calls) == 2, "the attempt of the dead one counts"
 
 
-async def idle(runner: EffectRunner) -> None:
+async def idle(runner: LaneRunner) -> None:
     while not await runner.is_idle():  # noqa: ASYNC110 - only the server knows
         await asyncio.sleep(0.005)
 
@@ -119,14 +119,14 @@ async def eventually(step: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[EffectRunner, AsyncWires]:
+async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[LaneRunner, AsyncWires]:
     into, trail = (
         open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
         for name in ("notes", "operations")
     )
     wires = AsyncWires(server)
-    flow = EffectFlow(processor, stream, 0, into=into, operations=trail, worker="w", lease="app")
-    return EffectRunner(flow, Asker(wires)), wires
+    lane = EffectLane(processor, stream, 0, into=into, operations=trail, host="w", lease="app")
+    return LaneRunner(lane, Asker(wires)), wires
 
 
 def test_a_runner_is_fed_by_a_transport_and_fenced_by_its_leases_epoch(
@@ -310,7 +310,7 @@ def test_a_window_that_is_full_lets_others_flow_up_to_its_bound(
     """The entries between the cursor and the last one read are bounded, or a subject that waits would fill
     the memory.
     """
-    from aurastream.processors.effects import flow as module
+    from aurastream.processors.effects import lane as module
 
     monkeypatch.setattr(module, "AHEAD_MAX", 10)
 

@@ -2,7 +2,7 @@
 Random schedules of a processor's life, by seed: failures, kills at any question, lost replies, two owners,
 persons who decide.
 
-The flow is generators, so the test itself is the driver: it decides at every question who goes on and what is
+The lane is generators, so the test itself is the driver: it decides at every question who goes on and what is
 lost. The server is real. At the end every event is done, parked, waiting or discarded, exactly one of them;
 every derived event is in the log once; no handler began before those of the earlier events of its subject
 were through.
@@ -25,8 +25,8 @@ from aurastream.processors.effects import (
     list_letters,
     retry,
 )
-from aurastream.processors.effects.flow import Ask, EffectFlow, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.lane import Ask, EffectLane, Ended, Failed, Gap, Handle
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Server, Stream, open_stream
 from tests.facts import observation
@@ -46,42 +46,42 @@ SEEDS = range(FIRST, FIRST + int(os.environ.get("AURASTREAM_TEST_SEEDS", "12")))
 
 
 class Owner:
-    """A process that runs the flow: its memory is what it holds here, and dies with it."""
+    """A process that runs the lane: its memory is what it holds here, and dies with it."""
 
     def __init__(self, world: World, epoch: int) -> None:
         self.world = world
-        self.flow = EffectFlow(
+        self.lane = EffectLane(
             Noting(), world.stream, 0, into=world.into, operations=world.operations, worker=f"w{epoch}"
         )
-        self.flow.epoch = epoch
+        self.lane.epoch = epoch
         self.lines: dict[str, deque[Item]] = {}
         self.steps: dict[tuple[str, str], tuple[Any, Any]] = {}  # what runs, and what it is sent next
         self.steps["read", ""] = (self.read(), None)
 
     def read(self) -> Any:
-        yield from self.flow.settle()
+        yield from self.lane.settle()
         while True:
-            items = yield from self.flow.read()
+            items = yield from self.lane.read()
             for item in items or ():
                 self.lines.setdefault(item.line, deque()).append(item)
             for line in self.lines:
                 if ("live", line) not in self.steps:
                     self.steps["live", line] = (self.live(line), None)
-            for line in (yield from self.flow.due()):
+            for line in (yield from self.lane.due()):
                 if ("due", line) not in self.steps:
                     self.steps["due", line] = (self.due(line), None)
 
     def live(self, line: str) -> Any:
         while self.lines[line]:
-            if isinstance((yield from self.flow.attempt(self.lines[line][0])), Ended):
+            if isinstance((yield from self.lane.attempt(self.lines[line][0])), Ended):
                 self.lines[line].popleft()
 
     def due(self, line: str) -> Any:
-        item = yield from self.flow.first_letter(line)
+        item = yield from self.lane.first_letter(line)
         while item is not None:
-            ended = yield from self.flow.attempt(item)
+            ended = yield from self.lane.attempt(item)
             if isinstance(ended, Ended):
-                item = (yield from self.flow.letter(line, ended.following)) if ended.following else None
+                item = (yield from self.lane.letter(line, ended.following)) if ended.following else None
 
     def advance(self, name: tuple[str, str]) -> None:
         """One question or one handler call of one line."""
@@ -165,7 +165,7 @@ def live(world: World) -> None:
         if (
             not world.is_calm and dice.random() < 0.01
         ):  # the last owner dies, or is stopped and wakes up later as a zombie
-            epoch = owners[-1].flow.epoch + 1
+            epoch = owners[-1].lane.epoch + 1
             owners = [*owners[: dice.randrange(2)], Owner(world, epoch)]
             world.server.client.hset(lease, mapping={"epoch": epoch})
         if not world.is_calm and dice.random() < 0.02:
@@ -181,7 +181,7 @@ def live(world: World) -> None:
 
 
 def _is_idle(world: World, owner: Owner) -> bool:
-    steps, answer = owner.flow.is_idle(), None
+    steps, answer = owner.lane.is_idle(), None
     try:
         while True:
             answer = world.asked(steps.send(answer))

@@ -1,4 +1,4 @@
-"""The worker on a cluster of three primaries with a replica each: a primary is killed under load, and nothing
+"""The host on a cluster of three primaries with a replica each: a primary is killed under load, and nothing
 is lost or doubled.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from aurastream.streams import Server, Settings, open_stream
 from tests.cluster import Cluster
 from tests.facts import findings
-from tests.processors.host.test_worker import Trail, Worker, append, applied
+from tests.processors.host.test_host import Host, Trail, append, applied
 from tests.servers import binaries, until
 
 
@@ -24,15 +24,15 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_two_workers_go_on_when_a_primary_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+def test_two_hosts_go_on_when_a_primary_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     stream = open_stream(
         Server(cluster.url), "clips-live", create=True, settings=Settings(partitions=6, attempts_max=40)
     )
     append(stream, 0, 2_000)
-    workers = [Worker(cluster.url, tmp_path) for _ in range(2)]
+    hosts = [Host(cluster.url, tmp_path) for _ in range(2)]
     try:
         until(lambda: applied(stream) == 2_000, "the first events")
-        until(lambda: [worker.partitions() for worker in workers] == [3, 3], "equal shares")
+        until(lambda: [host.partitions() for host in hosts] == [3, 3], "equal shares")
         replicas_have_it = ("WAIT", 1, 5_000)
         for keys in (
             stream.keys
@@ -45,6 +45,6 @@ def test_two_workers_go_on_when_a_primary_is_killed(cluster: Cluster, tmp_path: 
         until(lambda: applied(stream) == 3_000, "the events after the fail-over", 60)
         assert findings(stream, Trail()) == []
     finally:
-        for worker in workers:
-            print(worker.log())
-            worker.kill()
+        for host in hosts:
+            print(host.log())
+            host.kill()

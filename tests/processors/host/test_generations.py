@@ -16,7 +16,7 @@ from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.streams import Server, Settings, Stream, open_stream
 from aurastream.streams.history import History
 from tests.facts import findings, observation
-from tests.processors.host.test_worker import Start, Worker, append, start
+from tests.processors.host.test_host import Host, Start, append, start
 from tests.projections.engine.test_generations import states
 from tests.servers import until
 
@@ -35,9 +35,9 @@ def read(stream: Stream, generation: int) -> int:
     return sum(cursor.read for cursor in View(stream, Trail(), generation=generation).cursors().values())
 
 
-def lanes(worker: Worker) -> set[tuple[int, int]]:
-    """Generation and partition of the worker's lanes of the stream."""
-    status, body = worker.page("/health")
+def lanes(host: Host) -> set[tuple[int, int]]:
+    """Generation and partition of the host's lanes of the stream."""
+    status, body = host.page("/health")
     return (
         {
             (lane["generation"], lane["partition"])
@@ -49,11 +49,11 @@ def lanes(worker: Worker) -> set[tuple[int, int]]:
     )
 
 
-def test_a_worker_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_it_in_its_time(
+def test_a_host_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_it_in_its_time(
     start: Start, server: Server, live: Stream
 ) -> None:
     append(live, 0, 400)
-    worker = start()
+    host = start()
     until(lambda: read(live, 1) == 400, "the first events")
     with Rebuild(History(live), Trail(), by="ada@host") as work:
         work.begin()
@@ -63,35 +63,35 @@ def test_a_worker_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_i
 
     append(live, 400, 300)
     until(lambda: (read(live, 1), read(live, 2)) == (700, 700), "both generations")
-    until(lambda: lanes(worker) == {(1, 0), (1, 1), (2, 0), (2, 1)}, "lanes of both")
+    until(lambda: lanes(host) == {(1, 0), (1, 1), (2, 0), (2, 1)}, "lanes of both")
     assert findings(live, Trail()) == []
 
     change(server, live.name, "trail", lambda record: swapped(swapped(record, 1, 1, DAY_MS), 2, 2, 1))
     until(
         lambda: states(read_record(server, live.name, "trail")) == {2: "live"},
-        "the worker to retire what was kept",
+        "the host to retire what was kept",
     )
-    until(lambda: lanes(worker) == {(2, 0), (2, 1)}, "no lanes of what is gone")
+    until(lambda: lanes(host) == {(2, 0), (2, 1)}, "no lanes of what is gone")
     append(live, 700, 100)
     until(lambda: read(live, 2) == 800, "the live one goes on")
 
     assert server.client.keys("aura:{clips-live.*}:view:trail:1:*") == []
-    assert worker.page("/health")[0] == 200
-    assert worker.stop() == 0
-    assert "Traceback" not in worker.log()
+    assert host.page("/health")[0] == 200
+    assert host.stop() == 0
+    assert "Traceback" not in host.log()
 
 
-def test_a_worker_of_another_definition_than_the_live_one_says_so_and_its_other_views_go_on(
+def test_a_host_of_another_definition_than_the_live_one_says_so_and_its_other_views_go_on(
     start: Start, server: Server, live: Stream
 ) -> None:
     live.append([observation(1)])
     for keys in live.keys:
         server.client.hset(keys.cursor("trail"), "fingerprint", "0123456789abcdef")
 
-    worker = start("aurastream", "run", "--web-port", "PORT")
+    host = start("aurastream", "run", "--web-port", "PORT")
 
-    until(lambda: View(live, Trail()).cursors() and worker.page("/health")[0] == 503, "a red health")
-    reason = json.loads(worker.page("/health")[1])["reason"]
+    until(lambda: View(live, Trail()).cursors() and host.page("/health")[0] == 503, "a red health")
+    reason = json.loads(host.page("/health")[1])["reason"]
     assert "was folded by definition 0123456789abcdef" in reason
     assert "aurastream rebuild trail" in reason
     until(

@@ -1,4 +1,4 @@
-"""The same worker on Kafka: the views' cursors hold the offsets, so each event ID counts once there too."""
+"""The same host on Kafka: the views' cursors hold the offsets, so each event ID counts once there too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aurastream.projections import View
 from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import Codec, Server, Stream, StreamUnknown, open_stream
 from tests.facts import observation
-from tests.processors.host.test_worker import PROGRAMS
+from tests.processors.host.test_host import PROGRAMS
 from tests.servers import ServerProcess, until
 
 PARTITIONS = 4  # what librdkafka's mock cluster gives a topic
@@ -60,7 +60,7 @@ def start(kafka: Kafka, views: ServerProcess, directory: Path, topic: str) -> su
         "BROKER_REBALANCE_TIMEOUT": "4",
         "AURASTREAM_BATCH_MAX": "100",
     }
-    with (directory / "worker.log").open("ab") as log:
+    with (directory / "host.log").open("ab") as log:
         command = [PROGRAMS / "aurastream", "run", "--projection", "trail", "--web-port", "off"]
         return subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=directory)
 
@@ -90,17 +90,17 @@ def test_every_event_id_counts_once_through_repeats_and_kill_9(
     """
     kafka.produce("clips-once", 0, 3_000)
     kafka.produce("clips-once", 1_000, 500)  # a producer that repeats itself
-    worker = start(kafka, views, tmp_path, "clips-once")
+    host = start(kafka, views, tmp_path, "clips-once")
     try:
         until(lambda: counts(views, "clips-once")[0] > 500, "the first events", 60)
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        host.send_signal(signal.SIGKILL)
+        host.wait()
         kafka.produce("clips-once", 3_000, 500)
-        worker = start(kafka, views, tmp_path, "clips-once")
+        host = start(kafka, views, tmp_path, "clips-once")
         until(lambda: counts(views, "clips-once") == (3_500, 500), "everything, once", 90)
     finally:
-        worker.kill()
-        worker.wait()
+        host.kill()
+        host.wait()
 
     stream = stream_of(views, "clips-once")
     assert stream is not None

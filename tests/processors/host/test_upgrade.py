@@ -1,4 +1,4 @@
-"""A rolling upgrade of real workers: the old one says why it waits and serves what it can, the new one takes
+"""A rolling upgrade of real hosts: the old one says why it waits and serves what it can, the new one takes
 over, nothing is lost.
 """
 
@@ -16,7 +16,7 @@ from tests.facts import NOON
 from tests.faults import build_new, build_old
 from tests.faults.upgrade import difference
 from tests.invariants import every_partition
-from tests.processors.host.test_worker import Start, start  # noqa: F401 - fixture
+from tests.processors.host.test_host import Start, start  # noqa: F401 - fixture
 from tests.servers import until
 
 STREAM, PARTITIONS = "clips", 4
@@ -50,7 +50,7 @@ def read(server: Server, group: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_an_old_worker_waits_with_a_reason_until_a_new_one_takes_over(
+def test_an_old_host_waits_with_a_reason_until_a_new_one_takes_over(
     start: Start,  # noqa: F811
     server: Server,
     tmp_path: Path,
@@ -66,10 +66,10 @@ def test_an_old_worker_waits_with_a_reason_until_a_new_one_takes_over(
     write(before, 0, 400, build_old.Observed)
     command = ("aurastream", "--app", "APP", "run", "--projection", "counting", "--web-port", "PORT")
     old = start(*(word.replace("APP", "build_old_app") for word in command))
-    until(lambda: read(server, "counting") == 400, "the old worker to have read what it knows")
+    until(lambda: read(server, "counting") == 400, "the old host to have read what it knows")
 
     write(after, 400, 3, build_new.made)
-    until(lambda: old.page("/health")[0] == 503, "the old worker to say that it is stuck")
+    until(lambda: old.page("/health")[0] == 503, "the old host to say that it is stuck")
     assert "Deploy the build that wrote it" in json.loads(old.page("/health")[1])["reason"]
     write(before, 403, 200, build_old.Observed)
     free = [
@@ -80,12 +80,12 @@ def test_an_old_worker_waits_with_a_reason_until_a_new_one_takes_over(
     until(lambda: all(_is_read(server, n) for n in free), "the partitions that have nothing new to be served")
 
     new = start(*(word.replace("APP", "build_new_app") for word in command))
-    until(lambda: new.partitions() > 0, "the new worker to own partitions")
+    until(lambda: new.partitions() > 0, "the new host to own partitions")
     old.process.send_signal(end)
     old.process.wait(20)
     write(after, 603, 100, build_new.made)
     write(before, 703, 100, build_old.Observed)
-    until(lambda: read(server, "counting") == 803, "the new worker to have read everything")
+    until(lambda: read(server, "counting") == 803, "the new host to have read everything")
 
     for held in every_partition(server.client):
         if held.stream == STREAM:

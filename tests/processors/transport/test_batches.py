@@ -207,10 +207,10 @@ def test_little_is_read_ahead_of_a_slow_agent(valkey_url: str, tmp_path: Path) -
         async with batching_on(Broker("redis", valkey_url), tmp_path) as batching:
             await asyncio.to_thread(feed_redis, valkey_url, batching.name, observations(40 * entries_max()))
             app = await batching.start(handle)
-            shares = app.consumer.shares.values()
-            await eventually(lambda: sum(len(share.unacked) for share in shares) > 16, "the queue to be full")
+            lanes = app.consumer.lanes.values()
+            await eventually(lambda: sum(len(lane.unacked) for lane in lanes) > 16, "the queue to be full")
 
-            assert sum(share.offset for share in shares) <= 24 * entries_max()
+            assert sum(lane.offset for lane in lanes) <= 24 * entries_max()
             gate.set()
 
     asyncio.run(scenario())

@@ -47,7 +47,7 @@ def test_killed_connections_cost_nothing(valkey_url: str, tmp_path: Path) -> Non
             await handled(group, set(range(3_000)))
 
             assert sorted(member.done) == list(range(3_000))
-            assert sum(client.xlen(share.keys.log) for share in member.app.consumer.shares.values()) == 3_000
+            assert sum(client.xlen(lane.keys.log) for lane in member.app.consumer.lanes.values()) == 3_000
 
     with redis.Redis.from_url(valkey_url) as client:
         asyncio.run(scenario(client))
@@ -86,8 +86,8 @@ def test_the_servers_group_may_be_tampered_with(valkey_url: str, tmp_path: Path,
             first = await group.join()
             await first.send(*range(100))
             await handled(group, set(range(100)))
-            for share in first.app.consumer.shares.values():
-                log = share.keys.log
+            for lane in first.app.consumer.lanes.values():
+                log = lane.keys.log
                 if tamper == "destroy":
                     client.xgroup_destroy(log, group.name)
                 elif tamper == "setid":
@@ -269,7 +269,7 @@ def test_a_cluster_is_used_as_one_server_and_a_fail_over_costs_a_pause(
                 lambda: all(len(member.partitions) == 2 for member in members), "the members to share"
             )
             assert sorted(value for member in members for value in member.done) == list(range(200))
-            victim = cluster.owner_of(next(iter(members[0].app.consumer.shares.values())).keys.log)
+            victim = cluster.owner_of(next(iter(members[0].app.consumer.lanes.values())).keys.log)
             victim.kill()
             await asyncio.to_thread(until, cluster.is_whole, "the replica to take over")
             await members[0].send(*range(200, 400))

@@ -1,4 +1,4 @@
-"""The transport's parts by themselves: names, entries, shares, and what its scripts answer."""
+"""The transport's parts by themselves: names, entries, lanes, and what its scripts answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from aurastream.processors.transport.entries import content_of, fields_of
 from aurastream.processors.transport.errors import TopicNameRefused
+from aurastream.processors.transport.lane import Acknowledged, TopicLane
 from aurastream.processors.transport.names import stream_of, topic_of
 from aurastream.processors.transport.producer import _SEND, FORGET_MS, Sent
-from aurastream.processors.transport.share import Acknowledged, Share
 from aurastream.streams import Codec, DamagedEntry, Server
 from aurastream.streams.connection import Script
 from aurastream.streams.keys import NAME, Keys
@@ -78,41 +78,41 @@ def entries(*numbers: int) -> list[Any]:
 
 
 def test_only_the_prefix_that_is_done_is_acknowledged() -> None:
-    share = Share(CLAIM, 1)
+    lane = TopicLane(CLAIM, 1)
     for number in (1, 2, 3, 4):
-        share.hand(entries(number))
-    assert share.passed({0, 1, 3}) == 2
-    assert share.acknowledged.position == "2-0"
-    assert share.passed({3}) is None
-    assert share.passed({2, 3}) == 4
+        lane.hand(entries(number))
+    assert lane.passed({0, 1, 3}) == 2
+    assert lane.acknowledged.position == "2-0"
+    assert lane.passed({3}) is None
+    assert lane.passed({2, 3}) == 4
 
 
 def test_what_is_handed_out_again_is_cut_as_before() -> None:
     """Or the late acknowledgement of a small batch would pass for that of a larger one."""
-    share = Share(CLAIM, 1)
-    share.hand(entries(1, 2))
-    share.hand(entries(3))
-    share.rewind()
+    lane = TopicLane(CLAIM, 1)
+    lane.hand(entries(1, 2))
+    lane.hand(entries(3))
+    lane.rewind()
 
-    assert share.reading(1_000)[1][-1] == 2
-    share.hand(entries(1, 2))
-    assert share.reading(1_000)[1][-1] == 1
-    share.hand(entries(3))
-    assert share.reading(1_000)[1][-1] == 1_000
+    assert lane.reading(1_000)[1][-1] == 2
+    lane.hand(entries(1, 2))
+    assert lane.reading(1_000)[1][-1] == 1
+    lane.hand(entries(3))
+    assert lane.reading(1_000)[1][-1] == 1_000
 
 
-def acknowledge(client: redis.Redis, share: Share) -> Acknowledged:
-    _, command = share.acknowledging()
+def acknowledge(client: redis.Redis, lane: TopicLane) -> Acknowledged:
+    _, command = lane.acknowledging()
     script = Script.every[command[1]]
     return Acknowledged(call(client, script, list(command[3:6]), list(command[6:])))
 
 
 def test_an_owner_of_the_past_cannot_acknowledge(client: redis.Redis) -> None:
-    share = Share(CLAIM, 7, "5-0", 3)
-    assert acknowledge(client, share) is Acknowledged.OK
+    lane = TopicLane(CLAIM, 7, "5-0", 3)
+    assert acknowledge(client, lane) is Acknowledged.OK
     client.hset(KEYS.lease("app"), "epoch", 8)
 
-    late = Share(CLAIM, 7, "9-0", 5)
+    late = TopicLane(CLAIM, 7, "9-0", 5)
 
     assert acknowledge(client, late) is Acknowledged.FENCED
     assert client.hgetall(KEYS.acked("app")) == {b"position": b"5-0", b"read": b"3", b"epoch": b"7"}
@@ -122,7 +122,7 @@ def test_the_servers_group_follows_for_its_tools(client: redis.Redis) -> None:
     """XINFO shows where the app is, and its lag; nothing reads by it."""
     for number in range(5):
         client.xadd(KEYS.log, {"value": number}, f"{number + 1}-0")
-    assert acknowledge(client, Share(CLAIM, 1, "3-0", 3)) is Acknowledged.OK
+    assert acknowledge(client, TopicLane(CLAIM, 1, "3-0", 3)) is Acknowledged.OK
     (group,) = client.xinfo_groups(KEYS.log)
     assert (group["name"], group["last-delivered-id"], group["lag"], group["pending"]) == (
         b"app",
@@ -135,7 +135,7 @@ def test_the_servers_group_follows_for_its_tools(client: redis.Redis) -> None:
 def test_an_acknowledgement_fails_before_any_write_where_a_key_has_another_type(client: redis.Redis) -> None:
     client.set(KEYS.log, "mine")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        acknowledge(client, Share(CLAIM, 1))
+        acknowledge(client, TopicLane(CLAIM, 1))
     assert not client.exists(KEYS.acked("app"))
 
 

@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.transport.share import Acquisition, Share
+from aurastream.processors.transport.lane import Acquisition, TopicLane
 from aurastream.streams import OPERATIONS, Server, Stream, open_stream
 from aurastream.streams.leases import Claim
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.facts import observation
 
 
-def acquire(stream: Stream, *, from_end: bool) -> Share:
+def acquire(stream: Stream, *, from_end: bool) -> TopicLane:
     acquisition = Acquisition(Claim("orders", stream.name, 0), 1, from_end)
     steps, answers = acquisition.steps(), None
     while True:
         try:
             commands: list[Any] = steps.send(answers)
         except StopIteration:
-            assert acquisition.share is not None
-            return acquisition.share
+            assert acquisition.lane is not None
+            return acquisition.lane
         answers = stream.wire(0).ask(*[command for _, command in commands])
 
 
@@ -35,7 +35,7 @@ def test_an_app_that_is_new_to_a_trimmed_log_counts_what_is_gone(
     server.client.hset(stream.keys[0].archive, "position", positions[-1])
     (done,) = Trimmer(stream, open_stream(server, OPERATIONS, create=True), Goal(keep_events=left)).run()
 
-    share = acquire(stream, from_end=from_end)
+    lane = acquire(stream, from_end=from_end)
 
-    assert (done.left, share.offset, share.highwater) == (left, offset, 10)
+    assert (done.left, lane.offset, lane.highwater) == (left, offset, 10)
     assert server.client.hget(stream.keys[0].acked("orders"), "read") == b"%d" % offset

@@ -1,7 +1,7 @@
 """
 A partition this worker owns: how far it was handed to Faust, and how far it is acknowledged.
 
-    acquire: cursor -> Share -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
+    acquire: cursor -> TopicLane -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
                                                         passed <- the longest prefix that is acknowledged ->
                                                             acknowledge.lua
 
@@ -45,7 +45,7 @@ class Handed(NamedTuple):
     position: str
 
 
-class Share:
+class TopicLane:
     """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in
     order.
     """
@@ -121,7 +121,7 @@ class Share:
 
 
 class Acquisition:
-    """Takes a partition over from the group's cursor. ``share`` is the result, None when a newer owner
+    """Takes a partition over from the group's cursor. ``lane`` is the result, None when a newer owner
     exists.
 
     from_end: a group that is new to the partition begins after its last entry instead of before its first.
@@ -129,7 +129,7 @@ class Acquisition:
 
     def __init__(self, claim: Claim, epoch: int, from_end: bool) -> None:
         self.claim, self.epoch, self.from_end = claim, epoch, from_end
-        self.share: Share | None = None
+        self.lane: TopicLane | None = None
 
     def steps(self) -> Asking[None]:
         """Commands to answer."""
@@ -141,11 +141,11 @@ class Acquisition:
             ("HGET", keys.meta, "trimmed"),
         ]
         stored, last, length, trimmed = yield [Ask(keys.log, command) for command in commands]
-        share = Share(claim, self.epoch, "", int(trimmed or 0))  # offsets count what was trimmed
+        lane = TopicLane(claim, self.epoch, "", int(trimmed or 0))  # offsets count what was trimmed
         if stored[1] is not None:
-            share = Share(claim, self.epoch, stored[0].decode(), int(stored[1]))
+            lane = TopicLane(claim, self.epoch, stored[0].decode(), int(stored[1]))
         elif self.from_end and last:
-            share = Share(claim, self.epoch, last[0][0].decode(), length + int(trimmed or 0))
-        share.highwater = length + int(trimmed or 0)
-        (answer,) = yield [share.acknowledging()]
-        self.share = share if Acknowledged(answer) is Acknowledged.OK else None
+            lane = TopicLane(claim, self.epoch, last[0][0].decode(), length + int(trimmed or 0))
+        lane.highwater = length + int(trimmed or 0)
+        (answer,) = yield [lane.acknowledging()]
+        self.lane = lane if Acknowledged(answer) is Acknowledged.OK else None

@@ -1,4 +1,4 @@
-"""The worker process: `aurastream run` and `faust worker` are one thing, share partitions, survive kills, and
+"""The host: `aurastream run` and `faust worker` are one thing, share partitions, survive kills, and
 say how they are.
 """
 
@@ -31,12 +31,12 @@ LEASE_MS = 600
 PROGRAMS = Path(sys.executable).parent
 
 
-class Worker:
-    """One worker process, with its pages."""
+class Host:
+    """One host process, with its pages."""
 
     def __init__(self, url: str, directory: Path, *words: str, lease_ms: int = LEASE_MS) -> None:
         (self.port,) = free_ports(1)
-        self._err = (directory / f"worker-{self.port}.log").open("w+b")
+        self._err = (directory / f"host-{self.port}.log").open("w+b")
         environ = {
             **os.environ,
             "AURASTREAM_REDIS_URL": url,
@@ -81,23 +81,23 @@ class Worker:
         self._err.close()
 
 
-Start = Callable[..., Worker]
+Start = Callable[..., Host]
 
 
 @pytest.fixture
 def start(url: str, server: Server, tmp_path: Path) -> Iterator[Start]:
-    """Start workers that end with the test."""
-    workers: list[Worker] = []
+    """Start hosts that end with the test."""
+    hosts: list[Host] = []
 
-    def begin(*words: str, **options: Any) -> Worker:
-        workers.append(Worker(url, tmp_path, *words, **options))
-        return workers[-1]
+    def begin(*words: str, **options: Any) -> Host:
+        hosts.append(Host(url, tmp_path, *words, **options))
+        return hosts[-1]
 
     yield begin
-    for worker in workers:
-        print(worker.log())  # shown where the test fails
-        worker.process.send_signal(signal.SIGCONT)
-        worker.kill()
+    for host in hosts:
+        print(host.log())  # shown where the test fails
+        host.process.send_signal(signal.SIGCONT)
+        host.kill()
 
 
 @pytest.fixture
@@ -125,30 +125,30 @@ def applied(stream: Stream) -> int:
     ],
     ids=["aurastream run", "faust worker"],
 )
-def test_both_commands_start_the_same_worker(start: Start, live: Stream, words: tuple[str, ...]) -> None:
+def test_both_commands_start_the_same_host(start: Start, live: Stream, words: tuple[str, ...]) -> None:
     append(live, 0, 1_000)
-    worker = start(*words)
+    host = start(*words)
 
     until(lambda: applied(live) == 1_000, "the first thousand")
     append(live, 1_000, 500)
     until(lambda: applied(live) == 1_500, "what came later")
-    until(lambda: worker.page("/ready")[0] == 200, "the pages")
-    health = json.loads(worker.page("/health")[1])
+    until(lambda: host.page("/ready")[0] == 200, "the pages")
+    health = json.loads(host.page("/health")[1])
 
     assert health["healthy"], health
     assert {lane["partition"] for lane in health["lanes"]} == {0, 1, 2, 3}
-    assert worker.stop() == 0
-    assert "Traceback" not in worker.log()
+    assert host.stop() == 0
+    assert "Traceback" not in host.log()
     assert findings(live, Trail()) == []
 
 
 def test_metrics_are_prometheus_text_and_agree_with_the_views(start: Start, live: Stream) -> None:
     append(live, 0, 700)
-    worker = start()
+    host = start()
     until(lambda: applied(live) == 700, "everything")
-    until(lambda: worker.page("/metrics")[0] == 200, "the metrics")
+    until(lambda: host.page("/metrics")[0] == 200, "the metrics")
 
-    lines = worker.page("/metrics")[1]
+    lines = host.page("/metrics")[1]
 
     def total(name: str) -> float:
         return sum(
@@ -173,17 +173,17 @@ def test_health_is_red_while_a_view_cannot_advance_and_says_why_and_the_others_g
     broken = View(live, Trail()).key(2, "subjects")
     server.client.set(broken, "mine")
     append(live, 0, 1_000)
-    worker = start()
+    host = start()
 
-    until(lambda: worker.page("/health")[0] == 503, "health to turn red")
-    assert "is a string" in json.loads(worker.page("/health")[1])["reason"]
+    until(lambda: host.page("/health")[0] == 503, "health to turn red")
+    assert "is a string" in json.loads(host.page("/health")[1])["reason"]
     until(lambda: applied(live) >= 600, "the other partitions")
     server.client.delete(broken)
     until(lambda: applied(live) == 1_000, "the mended partition")
-    until(lambda: worker.page("/health")[0] == 200, "health to be green")
+    until(lambda: host.page("/health")[0] == 200, "health to be green")
 
 
-def test_workers_share_the_partitions_and_give_them_back(start: Start, live: Stream) -> None:
+def test_hosts_share_the_partitions_and_give_them_back(start: Start, live: Stream) -> None:
     append(live, 0, 100)
     first = start()
     until(lambda: first.partitions() == 4, "the first to own everything")
@@ -203,7 +203,7 @@ def test_workers_share_the_partitions_and_give_them_back(start: Start, live: Str
     assert findings(live, Trail()) == []
 
 
-def test_a_killed_workers_partitions_are_applied_again_within_lease_and_a_second(
+def test_a_killed_hosts_partitions_are_applied_again_within_lease_and_a_second(
     start: Start, live: Stream
 ) -> None:
     append(live, 0, 100)
@@ -220,7 +220,7 @@ def test_a_killed_workers_partitions_are_applied_again_within_lease_and_a_second
     assert findings(live, Trail()) == []
 
 
-def test_a_stopped_worker_that_wakes_is_refused(start: Start, live: Stream) -> None:
+def test_a_stopped_host_that_wakes_is_refused(start: Start, live: Stream) -> None:
     append(live, 0, 100)
     stopped, living = start(), start()
     until(lambda: (stopped.partitions(), living.partitions()) == (2, 2), "equal shares")
@@ -237,8 +237,8 @@ def test_a_stopped_worker_that_wakes_is_refused(start: Start, live: Stream) -> N
 
 
 def test_a_stream_created_later_is_taken_up(start: Start, server: Server) -> None:
-    worker = start()
-    until(lambda: worker.page("/ready")[0] == 200, "the worker")
+    host = start()
+    until(lambda: host.page("/ready")[0] == 200, "the host")
 
     stream = open_stream(server, "later", create=True, settings=Settings(partitions=2))
     append(stream, 0, 300)
@@ -246,22 +246,22 @@ def test_a_stream_created_later_is_taken_up(start: Start, server: Server) -> Non
     until(lambda: applied(stream) == 300, "the new stream")
 
 
-def test_a_worker_stops_within_two_seconds_with_a_full_pipeline(start: Start, live: Stream) -> None:
+def test_a_host_stops_within_two_seconds_with_a_full_pipeline(start: Start, live: Stream) -> None:
     append(live, 0, 30_000)
-    worker = start()
+    host = start()
     until(lambda: applied(live) > 1_000, "the pipeline to be full")
 
     asked_at = time.monotonic()
-    code = worker.stop()
+    code = host.stop()
     took_s = time.monotonic() - asked_at
 
     assert (code, took_s < 2) == (0, True), took_s
     assert findings(live, Trail()) == []
 
 
-def test_the_server_restarts_and_the_worker_goes_on(valkey: str, tmp_path: Path) -> None:
+def test_the_server_restarts_and_the_host_goes_on(valkey: str, tmp_path: Path) -> None:
     process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
-    worker = Worker(process.url, tmp_path)
+    host = Host(process.url, tmp_path)
     try:
         stream = open_stream(Server(process.url), "clips-live", create=True, settings=Settings(partitions=2))
         append(stream, 0, 500)
@@ -272,7 +272,7 @@ def test_the_server_restarts_and_the_worker_goes_on(valkey: str, tmp_path: Path)
         until(lambda: applied(stream) == 1_000, "the events after the restart")
         assert findings(stream, Trail()) == []
     finally:
-        worker.kill()
+        host.kill()
         process.stop()
 
 

@@ -1,4 +1,4 @@
-"""Processors in the worker: derived events once through kill -9, dead letters that others do not wait for."""
+"""Processors in the host: derived events once through kill -9, dead letters that others do not wait for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from aurastream.streams import Server, Settings, Stream
 from tests.facts import observation
-from tests.processors.host.test_worker import Start, live, start  # noqa: F401 - fixtures
+from tests.processors.host.test_host import Start, live, start  # noqa: F401 - fixtures
 from tests.servers import until
 
 PLUGIN = """
@@ -58,19 +58,19 @@ def test_derived_events_are_there_once_and_a_poison_subject_waits_alone(
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
 
-    worker = start(*command)
+    host = start(*command)
     live.append([observation(views=n, minute=n, clip=f"clip-{n % 10}") for n in range(200, 260)])
     until(lambda: len(notices(server)) >= 234, "all notices but those of clip-7")
 
     found = notices(server)
     assert sorted(set(found)) == [f"clip-{n}" for n in range(10) if n != 7]
     assert [found.count(f"clip-{n}") for n in range(10)] == [26] * 7 + [0] + [26] * 2
-    until(lambda: "aurastream_dead_letters 26.0" in worker.page("/metrics")[1], "one parked, 25 behind it")
-    assert worker.page("/health")[0] == 200, "a dead letter is no sickness of the worker"
-    assert worker.stop() == 0
+    until(lambda: "aurastream_dead_letters 26.0" in host.page("/metrics")[1], "one parked, 25 behind it")
+    assert host.page("/health")[0] == 200, "a dead letter is no sickness of the host"
+    assert host.stop() == 0
 
 
-def test_a_worker_on_kafka_needs_to_be_told_its_topics(tmp_path: Path) -> None:
+def test_a_host_on_kafka_needs_to_be_told_its_topics(tmp_path: Path) -> None:
     from aurastream.processors.host.app import Options, kafka_topics_of
     from aurastream.streams import StreamError
 

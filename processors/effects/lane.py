@@ -66,7 +66,7 @@ _BEGIN = Script(__file__, "begin.lua")
 _EFFECTS = Script(__file__, "effects.lua")
 
 
-class Answer(IntEnum):
+class EffectAnswer(IntEnum):
     """What effects.lua says."""
 
     OK = 0
@@ -123,7 +123,7 @@ Steps = Generator[Ask | Handle, Any, Any]
 
 
 def effect_keys(keys: Keys, group: str, lease: str | None = None) -> dict[str, str]:
-    """The keys of a processor in a partition, by what effects.lua calls them. lease: as in EffectFlow."""
+    """The keys of a processor in a partition, by what effects.lua calls them. lease: as in EffectLane."""
     named = {part: keys.effects(group, part) for part in PARTS if part != "dead"}
     return {
         "cursor": keys.cursor(group),
@@ -134,7 +134,7 @@ def effect_keys(keys: Keys, group: str, lease: str | None = None) -> dict[str, s
     }
 
 
-class EffectFlow:
+class EffectLane:
     """See the module. epoch: of the lease under which it goes on; None compares none. seen: position read up
     to.
     suspects: positions whose handler was begun by a process before this one, which it may have killed:
@@ -153,7 +153,7 @@ class EffectFlow:
         *,
         into: Stream,
         operations: Stream,
-        worker: str = "",
+        host: str = "",
         lease: str | None = None,
         dice: random.Random | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -162,7 +162,7 @@ class EffectFlow:
         self.processor, self.stream, self.into, self.operations = processor, stream, into, operations
         self.keys, self.group = stream.keys[partition], processor.name
         self.at = effect_keys(self.keys, self.group, lease)
-        self.worker, self._dice, self._clock, self.on_step = worker, dice or random.Random(), clock, on_step  # noqa: S311 - jitter
+        self.host, self._dice, self._clock, self.on_step = host, dice or random.Random(), clock, on_step  # noqa: S311 - jitter
         self.epoch: int | None = None
         self.seen = ""
         self._codec, self._audit = processor.codec(), Codec(letters.AUDIT_TYPES)
@@ -217,7 +217,7 @@ class EffectFlow:
         self.on_step("taken", item)
         waiting = self._letter(item, letters.WAITING, 0)
         answer, told = yield from self._call("begin", item, self.processor.attempts_max, waiting.text())
-        if answer is Answer.EXHAUSTED:
+        if answer is EffectAnswer.EXHAUSTED:
             return (
                 yield from self._park(
                     item,
@@ -225,7 +225,7 @@ class EffectFlow:
                     f"{int(told)} attempts were begun and the last did not end: the process did",
                 )
             )
-        if answer is not Answer.OK:
+        if answer is not EffectAnswer.OK:
             return self._ended(item, answer.name.lower())
         number = int(told)
         self.on_step("begun", item)
@@ -300,7 +300,7 @@ class EffectFlow:
                 "event_id": derived_id(source.event_id, self.group, ordinal),
                 "causation_id": source.event_id,
                 "correlation_id": source.correlation_id or source.event_id,
-                "source": event.source or self.worker,
+                "source": event.source or self.host,
             }
             events.append(msgspec.structs.replace(event, **changes))
         return events
@@ -317,14 +317,14 @@ class EffectFlow:
     def _park(self, item: Item, attempts: int, reason: str) -> Generator[Ask | Handle, Any, Ended]:
         """Make it a dead letter, and say so in the audit trail."""
         letter = self._letter(item, reason, attempts)
-        event = letters.parked(self.group, self.keys, item.position, letter, self.worker)
+        event = letters.parked(self.group, self.keys, item.position, letter, self.host)
         answer, _ = yield from self._call(
             "park", item, letter.text(), event.event_id, self._audit.encode(event)
         )
-        if answer is Answer.OK:
+        if answer is EffectAnswer.OK:
             self.on_step("parked", item)
             yield from self._tell(event)
-        return self._ended(item, "parked" if answer is Answer.OK else "stale")
+        return self._ended(item, "parked" if answer is EffectAnswer.OK else "stale")
 
     def _tell(self, event: Event) -> Steps:
         """Append an audit event and take it out of the outbox; whoever comes first, and any number of times."""
@@ -350,7 +350,9 @@ class EffectFlow:
         where = (self.stream.name, self.keys.partition, item.position)
         return Attempt(event, number, self.processor.attempts_max, key, *where, self._clock())
 
-    def _call(self, verb: str, item: Item, *more: Any) -> Generator[Ask | Handle, Any, tuple[Answer, Any]]:
+    def _call(
+        self, verb: str, item: Item, *more: Any
+    ) -> Generator[Ask | Handle, Any, tuple[EffectAnswer, Any]]:
         return (yield from self._script(verb, item.position, item.line, item.crc, item.letter, *more))
 
     def _skip(self, counter: str, positions: list[str]) -> Steps:
@@ -358,18 +360,18 @@ class EffectFlow:
             yield from self._script("skip", counter, *positions)
             self._pass(positions)
 
-    def _script(self, verb: str, *args: Any) -> Generator[Ask | Handle, Any, tuple[Answer, Any]]:
+    def _script(self, verb: str, *args: Any) -> Generator[Ask | Handle, Any, tuple[EffectAnswer, Any]]:
         """Call effects.lua. Raises Fenced and Gap."""
         keys = [self.at[name] for name in ("cursor", "log", "lease", *PARTS)]
         reply = (
             yield from self._ask(_EFFECTS.call(keys, ("" if self.epoch is None else self.epoch, verb, *args)))
         )[0]
-        answer = Answer(reply[0])
-        if answer is Answer.FENCED:
+        answer = EffectAnswer(reply[0])
+        if answer is EffectAnswer.FENCED:
             raise Fenced(
                 f"{self.keys.where} of {self.group}: epoch {self.epoch} is older than {int(reply[1])}"
             )
-        if answer is Answer.GAP:
+        if answer is EffectAnswer.GAP:
             raise Gap(f"the log of {self.keys.where} does not hold {args[0]} as it was read")
         return answer, reply[1] if len(reply) > 1 else b""
 

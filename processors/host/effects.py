@@ -1,10 +1,10 @@
 """
-Errands: one processor's way through one partition, in the worker's event loop.
+One processor's way through one partition, in the host's event loop.
 
     poke(batch came) -> runner.take: read the log from the cursor, handlers run in their lines -> and every
         LOOK_S: what may run again
 
-The counterpart of a lane (lanes.py) for handlers with effects. The batch that Faust hands over only wakes it
+The counterpart of lanes.py for handlers with effects. The batch that Faust hands over only wakes it
 up: the runner reads the log itself, so a lost or repeated hand-over changes nothing.
 """
 
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from aurastream.processors.effects import OPERATIONS, Asker, EffectFlow, EffectRunner, Processor
+from aurastream.processors.effects import OPERATIONS, Asker, EffectLane, LaneRunner, Processor
 from aurastream.processors.host.lanes import MEND_MAX_S, PAUSE_FIRST_S, PAUSE_MAX_S, Place
 from aurastream.projections.engine import Fenced
 from aurastream.streams import Stream, UnknownOutcome, is_passing
 
 LOOK_S = 0.5  # how late a person's word, or a batch that nobody told of, may be noticed
 
-log = structlog.get_logger("aurastream.worker")
+log = structlog.get_logger("aurastream.host")
 
 
-class Errand:
-    """A runner and its task. trouble: why it does not go on, "" while it does."""
+class HostedEffects:
+    """A lane's runner and its task. trouble: why it does not go on, "" while it does."""
 
-    def __init__(self, flow: EffectFlow, asker: Asker) -> None:
-        self.flow = flow
+    def __init__(self, lane: EffectLane, asker: Asker) -> None:
+        self.lane = lane
         self.trouble = ""
         self.epoch: int | None = None
         self._asker = asker
@@ -44,7 +44,7 @@ class Errand:
         if self._task is None or self._task.done():
             self._is_stopping = False
             self._task = asyncio.create_task(
-                self._run(), name=f"errand {self.flow.group} {self.flow.keys.where}"
+                self._run(), name=f"effects {self.lane.group} {self.lane.keys.where}"
             )
 
     def poke(self) -> None:
@@ -62,7 +62,7 @@ class Errand:
             self._task = None
 
     async def _run(self) -> None:
-        runner = EffectRunner(self.flow, self._asker)
+        runner = LaneRunner(self.lane, self._asker)
         pause_s = PAUSE_FIRST_S
         try:
             while not self._is_stopping:
@@ -71,9 +71,9 @@ class Errand:
                     pause_s = PAUSE_FIRST_S
                 except Fenced as error:
                     log.warning(
-                        "errand_fenced",
-                        processor=self.flow.group,
-                        where=self.flow.keys.where,
+                        "effects_fenced",
+                        processor=self.lane.group,
+                        where=self.lane.keys.where,
                         reason=str(error),
                     )
                     return
@@ -83,7 +83,7 @@ class Errand:
         finally:
             await runner.stop()
 
-    async def _go_on(self, runner: EffectRunner) -> None:
+    async def _go_on(self, runner: LaneRunner) -> None:
         self._poked.clear()
         has_more = await runner.take([], self.epoch)
         await runner.look()
@@ -96,67 +96,67 @@ class Errand:
             return
 
     def _troubled(self, error: Exception, pause_s: float) -> float:
-        where = {"processor": self.flow.group, "where": self.flow.keys.where}
+        where = {"processor": self.lane.group, "where": self.lane.keys.where}
         if is_passing(error) or isinstance(error, UnknownOutcome):
-            log.warning("errand_interrupted", **where, reason=f"{type(error).__name__}: {error}"[:300])
+            log.warning("effects_interrupted", **where, reason=f"{type(error).__name__}: {error}"[:300])
             return min(PAUSE_MAX_S, pause_s * 2)
         self.trouble = str(error) or type(error).__name__
-        log.error("errand_stuck", **where, reason=self.trouble[:500])
+        log.error("effects_stuck", **where, reason=self.trouble[:500])
         return min(MEND_MAX_S, max(PAUSE_MAX_S, pause_s * 2))
 
 
-class Errands:
-    """All errands of this process. open_stream: by name, created where it is new."""
+class HostedEffectLanes:
+    """All effect lanes of this process. open_stream: by name, created where it is new."""
 
     def __init__(
         self,
         processors: Iterable[Processor],
         asker: Asker,
         group: str,
-        worker: str,
+        host: str,
         open_stream: Callable[[str], Stream],
     ) -> None:
         self.processors = list(processors)
-        self._asker, self._group, self._worker, self._open = asker, group, worker, open_stream
-        self.errands: dict[tuple[str, Place], Errand] = {}
+        self._asker, self._group, self._host, self._open = asker, group, host, open_stream
+        self.lanes: dict[tuple[str, Place], HostedEffects] = {}
 
     def assign(self, stream: Stream, partition: int, epoch: int | None) -> None:
         """The partition is ours, under this epoch."""
         for processor in self.processors:
             if processor.handles(stream):
                 name = (processor.name, (stream.name, partition))
-                if name not in self.errands:
+                if name not in self.lanes:
                     into = stream if processor.into is None else self._open(processor.into)
-                    flow = EffectFlow(
+                    lane = EffectLane(
                         processor,
                         stream,
                         partition,
                         into=into,
                         operations=self._open(OPERATIONS),
-                        worker=self._worker,
+                        host=self._host,
                         lease=self._group,
                     )
-                    self.errands[name] = Errand(flow, self._asker)
-                self.errands[name].start(epoch)
+                    self.lanes[name] = HostedEffects(lane, self._asker)
+                self.lanes[name].start(epoch)
 
     def poke(self, processor: str, place: Place) -> None:
         """A batch of the partition came."""
-        errand = self.errands.get((processor, place))
-        if errand is not None:
-            errand.poke()
+        lane = self.lanes.get((processor, place))
+        if lane is not None:
+            lane.poke()
 
     async def revoke(self, places: Iterable[Place], patience_s: float) -> None:
         """The partitions are somebody else's soon."""
         gone = set(places)
-        leaving = {name: errand for name, errand in self.errands.items() if name[1] in gone}
-        await asyncio.gather(*[errand.stop(patience_s) for errand in leaving.values()])
+        leaving = {name: lane for name, lane in self.lanes.items() if name[1] in gone}
+        await asyncio.gather(*[lane.stop(patience_s) for lane in leaving.values()])
         for name in leaving:
-            del self.errands[name]
+            del self.lanes[name]
 
     def troubles(self) -> list[str]:
         """Why some do not go on, each a sentence."""
         return [
-            f"{errand.flow.group} at {errand.flow.keys.where}: {errand.trouble}"
-            for errand in self.errands.values()
-            if errand.trouble
+            f"{lane.lane.group} at {lane.lane.keys.where}: {lane.trouble}"
+            for lane in self.lanes.values()
+            if lane.trouble
         ]
