@@ -10,6 +10,7 @@ the price of one more dependency.
 """
 
 from aurastream.processors.connect import Connection, connected
+from aurastream.processors.errors import NotConfigured, ProcessorError
 from aurastream.processors.logs import configure_logs, library_logs
 from aurastream.processors.plugins import Installed, PluginError, Worker, find_plugins
 from aurastream.processors.show import as_json, console, harmless, into_nothing, line, notes, table
@@ -17,7 +18,9 @@ from aurastream.processors.show import as_json, console, harmless, into_nothing,
 __all__ = [
     "Connection",
     "Installed",
+    "NotConfigured",
     "PluginError",
+    "ProcessorError",
     "Worker",
     "as_json",
     "configure_logs",

@@ -30,7 +30,7 @@ class Worker:
     name: ClassVar[str]
 
     def check(self) -> None:
-        """Raise ProjectionError when the definition cannot work, naming what to mend."""
+        """Raise ProcessorError when the definition cannot work, naming what to mend."""
         raise NotImplementedError(f"{type(self).__name__} has no check")
 
 

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from aurastream.processors import PluginError, configure_logs, harmless
+from aurastream.processors import NotConfigured, PluginError, ProcessorError, configure_logs, harmless
 from aurastream.processors.commands.append import append
 from aurastream.processors.commands.archive import archive
 from aurastream.processors.commands.audit import audit
@@ -67,6 +67,7 @@ BAD_INPUTS = (
     StreamUnknown,
     PartitionMismatch,
     ProjectionUnknown,
+    NotConfigured,
     PluginError,
     BaselineUnfit,
     OSError,
@@ -130,6 +131,7 @@ def main() -> None:
         RedisError,
         StreamError,
         ProjectionError,
+        ProcessorError,
         FormatError,
         ValidationError,
         OSError,

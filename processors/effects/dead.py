@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.effects import letters
 from aurastream.processors.effects.lane import effect_keys
 from aurastream.processors.effects.letters import Letter
-from aurastream.projections import ProjectionError
 from aurastream.streams import Codec, Event, Keys, Script, Stream, as_pair, operator
 
 TRIES_MAX = 5  # times a decision is put to a letter that changes meanwhile
@@ -53,7 +53,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     at: str = ""
 
 
-class DeadLetterUnknown(ProjectionError):
+class DeadLetterUnknown(ProcessorError):
     """There is no such dead letter, or no longer."""
 
     def __init__(self, group: str, place: str) -> None:
@@ -63,7 +63,7 @@ class DeadLetterUnknown(ProjectionError):
         self.group, self.place = group, place
 
 
-class DeadLetterBehind(ProjectionError):
+class DeadLetterBehind(ProcessorError):
     """The letter waits for another one."""
 
     def __init__(self, position: str, subject: str, first: str) -> None:
@@ -74,7 +74,7 @@ class DeadLetterBehind(ProjectionError):
         self.position, self.first = position, first
 
 
-class DeadLetterBusy(ProjectionError):
+class DeadLetterBusy(ProcessorError):
     """Somebody else decides, or its processor is at it."""
 
     def __init__(self, position: str) -> None:

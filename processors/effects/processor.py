@@ -28,8 +28,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from aurastream.processors import Installed, Worker
-from aurastream.projections import ProjectionError
+from aurastream.processors import Installed, ProcessorError, Worker
 from aurastream.streams import Codec, Event, Stream, Upcaster, checked_name, named_id
 
 TIMEOUT_MAX_S, BACKOFF_MAX_S, ATTEMPTS_MOST = 3_600.0, 3_600.0, 100
@@ -134,12 +133,12 @@ class Processor(Worker):
         return named_id(event_id, self.name)
 
     def check(self) -> None:
-        """Raise ProjectionError when the definition cannot work, naming what to mend."""
+        """Raise ProcessorError when the definition cannot work, naming what to mend."""
         checked_name("processor", self.name)
         if self.into is not None:
             checked_name("stream", self.into)
         if not self.events:
-            raise ProjectionError(
+            raise ProcessorError(
                 f"the processor {self.name!r} handles no events. Name their types in `events`."
             )
         bounds = (
@@ -153,7 +152,7 @@ class Processor(Worker):
         )
         for name, value, least, most in bounds:
             if not least <= value <= most:
-                raise ProjectionError(
+                raise ProcessorError(
                     f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}."
                 )
 

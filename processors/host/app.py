@@ -23,7 +23,7 @@ import msgspec
 import structlog
 from faust.types import TP
 
-from aurastream.processors import Installed, connected, find_plugins, library_logs
+from aurastream.processors import Installed, NotConfigured, connected, find_plugins, library_logs
 from aurastream.processors.effects import OPERATIONS, Asker, Processor, processors_of
 from aurastream.processors.host.effects import HostedEffectLanes
 from aurastream.processors.host.lanes import HostedLane, HostedLanes
@@ -39,7 +39,6 @@ from aurastream.streams import (
     EmbeddedServer,
     Settings,
     Stream,
-    StreamError,
     UnknownOutcome,
     as_pair,
     checked_name,
@@ -364,14 +363,12 @@ def _looking(app: App) -> Any:
 
 
 def kafka_topics_of(settings: Settings, options: Options) -> tuple[str, ...]:
-    """The Kafka topics to consume; none without a broker. Raises StreamError when there is a broker and no
-    topic.
-    """
+    """The Kafka topics to consume; none without a broker. Raises NotConfigured when there is a broker and no topic."""
     if settings.broker is None:
         return ()
     named = options.streams or tuple(name.strip() for name in settings.topics.split(",") if name.strip())
     if not named:
-        raise StreamError(
+        raise NotConfigured(
             "AURASTREAM_BROKER is set and no topic: name them in AURASTREAM_TOPICS, separated by commas."
         )
     return tuple(checked_name("stream", name) for name in named)

@@ -11,9 +11,9 @@ import faust
 import msgspec
 import structlog
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.host.app import App
 from aurastream.processors.host.summary import Summary, tune_collector
-from aurastream.projections import ProjectionError
 
 log = structlog.get_logger("aurastream.run")
 
@@ -39,7 +39,7 @@ class HostProcess(faust.Worker):
         await asyncio.sleep(0)
 
 
-class HostStopped(ProjectionError):
+class HostStopped(ProcessorError):
     """The host ended without a signal and without saying why."""
 
     def __init__(self, code: object) -> None:

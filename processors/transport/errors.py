@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from faust.exceptions import ImproperlyConfigured
 
-from aurastream.streams import StreamError
+from aurastream.processors import ProcessorError
 
 
-class NotOffered(StreamError, ImproperlyConfigured):
+class NotOffered(ProcessorError, ImproperlyConfigured):
     """A feature of Faust that these transports do not have. Raised at definition or at start, never later."""
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -15,7 +15,7 @@ class NotOffered(StreamError, ImproperlyConfigured):
         self.what, self.remedy = what, remedy
 
 
-class TopicNameRefused(StreamError):
+class TopicNameRefused(ProcessorError):
     """A topic's name has no stream name."""
 
     def __init__(self, topic: str, length: int, length_max: int) -> None:
