@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aurastream.processors import NotConfigured
 from aurastream.streams import Server, Settings, Stream
 from tests.facts import observation
 from tests.processors.host.test_host import Start, live, start  # noqa: F401 - fixtures
@@ -71,9 +72,9 @@ def test_derived_events_are_there_once_and_a_poison_subject_waits_alone(
 
 
 def test_a_host_on_kafka_needs_to_be_told_its_topics(tmp_path: Path) -> None:
+    """A broker without topics would consume nothing, and say nothing."""
     from aurastream.processors.host.app import Options, kafka_topics_of
-    from aurastream.streams import StreamError
 
-    with pytest.raises(StreamError, match="AURASTREAM_TOPICS"):
+    with pytest.raises(NotConfigured, match="AURASTREAM_TOPICS"):
         kafka_topics_of(Settings(broker="kafka://localhost:9092"), Options())
     assert kafka_topics_of(Settings(broker="kafka://localhost:9092", topics="a, b"), Options()) == ("a", "b")
