@@ -93,6 +93,7 @@ from aurastream.streams.events import (
     ViewRolledBack,
     ViewSwapped,
 )
+from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import Cursor, Lag, as_pair, cursor_of, ensure, lag_of, read_new, seek, wake_up
 from aurastream.streams.history import History, Span, end_of
 from aurastream.streams.ids import derived_id, named_id, observed_id
@@ -260,6 +261,7 @@ __all__ = [
     "microseconds",
     "named_id",
     "observed_id",
+    "occurred_at_of",
     "open_stream",
     "operator",
     "pack_position",
@@ -271,6 +273,7 @@ __all__ = [
     "seek",
     "serve",
     "sound",
+    "subject_of",
     "to_cloudevent",
     "unpack_position",
     "unsound",

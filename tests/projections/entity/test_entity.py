@@ -19,14 +19,9 @@ import redis
 
 from aurastream.projections import Projection, Totals, View
 from aurastream.projections.engine.generations import Generation, Record, State
-from aurastream.projections.entity import entities as entity
-from aurastream.projections.entity.entities import (
-    Entities,
-    EntityContended,
-    EntityIncomplete,
-    EntityUnfit,
-    Loaded,
-)
+from aurastream.projections.entity import Entities, EntityContended, EntityIncomplete, EntityUnfit, Loaded
+from aurastream.projections.entity.entities import SNAPSHOT_EVERY
+from aurastream.projections.entity.snapshots import Base, KeepAnswer, keep
 from aurastream.streams import (
     OPERATIONS,
     ClipViewsObserved,
@@ -155,7 +150,7 @@ def test_an_entity_that_grows_by_decisions_never_needs_a_long_read(jobs: Stream)
         read.append(decided.loaded.events_read)
         made += count
 
-    assert max(read) < entity.SNAPSHOT_EVERY
+    assert max(read) < SNAPSHOT_EVERY
     assert deciding.load("job-1").version == made > 1_000
     assert deciding.load("job-1").state == folded(jobs, Jobs(), "job-1")
 
@@ -239,15 +234,17 @@ def test_a_snapshot_of_another_history_is_not_used_and_not_kept(
     }[spoil]
     content["state"]["events"] = 7
     if spoil == "older":
-        deciding._keep("job-1", entity._Base(100, b"{}"), jobs.read(0)[99].position)
+        answer = keep(jobs, Jobs(), "job-1", Base(100, b"{}"), jobs.read(0)[99].position)
+        assert answer is KeepAnswer.NEWER
         assert server.client.hget(keys.snapshots("jobs"), "job-1") == good
         return
     server.client.hset(keys.snapshots("jobs"), "job-1", msgspec.json.encode(content))
 
     loaded = deciding.load("job-1")
     server.client.hset(keys.snapshots("jobs"), "job-1", good)
-    deciding._keep("job-1", entity._Base(250 if spoil == "position" else 260, b"{}"), "1-1")
+    answer = keep(jobs, Jobs(), "job-1", Base(250 if spoil == "position" else 260, b"{}"), "1-1")
 
+    assert answer is KeepAnswer.UNKNOWN
     assert (loaded.events_read, loaded.state.events) == (250, 250)
     assert server.client.hget(keys.snapshots("jobs"), "job-1") == good
 
