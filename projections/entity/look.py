@@ -33,7 +33,7 @@ class _Head(msgspec.Struct):
 
 
 class EntityLook(msgspec.Struct):
-    """One entity at one instant. cursor, fingerprint, row: the view's. last: position of the log's last entry.
+    """One entity at one instant. cursor, fingerprint, row: the view's. last: the log's last position.
 
     is_pure: append.lua made every entry of the log, so that versions and index tell of all events.
     """
