@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 from pydantic import Field
@@ -203,7 +204,9 @@ class Clips(Projection[Clip]):
             Ranking("latest_views", score="views"),
             Ranking("last_velocity", score="last_velocity"),
             Ranking("max_velocity", score="max_velocity"),
-            Ranking("viral", score="viral_velocity", by="category", expires_at=self._viral_until),
+            Ranking(
+                "viral", score="viral_velocity", by="category", expires_at=self._viral_until, unit="views/min"
+            ),
         )
 
     totals = (
@@ -252,6 +255,7 @@ class Clips(Projection[Clip]):
             key=lambda clip, event: f"{clip.day}|{clip.category}",
             row=Recap,
             apply=lambda row, clip, event: recapped(row, clip, event),  # noqa: PLW0108 - defined below
+            merge=lambda rows: merged(rows),  # noqa: PLW0108 - defined below
         ),
     )
     listings = (
@@ -272,6 +276,26 @@ class Clips(Projection[Clip]):
         if at <= state.last_at:
             return _not_newer(state, is_tie=at == state.last_at)
         return self._next(state, event, at)
+
+    @property
+    def headline(self) -> str:
+        return "viral"
+
+    def shown(self, state: Clip) -> dict[str, Any]:
+        """What one wants to know of a clip; the last column has the platform's word for a viral one."""
+        return {
+            "title": state.title or "-",
+            "category": state.category,
+            "views": state.views,
+            "": self.label(state),
+        }
+
+    def label(self, clip: Clip) -> str:
+        """The platform's word for a viral clip, else ""."""
+        if clip.viral_velocity is None:
+            return ""
+        is_exploding = clip.viral_velocity >= self.settings.exploding_per_minute
+        return "exploding" if is_exploding else "trending"
 
     def _first(self, event: ClipViewsObserved, at: datetime) -> Clip:
         born = event.created_at or at

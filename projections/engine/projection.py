@@ -45,7 +45,7 @@ class Ranking(msgspec.Struct, frozen=True):
 
     score: field or function of the state; a finite number, or None to be absent. by: field or function giving
     a part (a category) to rank within as well as over all.
-    expires_at: event time from which the key is absent, whatever its score; None never.
+    expires_at: event time from which the key is absent, whatever its score; None never. unit: of the score, for people.
     Stored with the sign turned, so that ZRANGE from 0 gives the best first and ties in byte order.
     """
 
@@ -53,6 +53,7 @@ class Ranking(msgspec.Struct, frozen=True):
     score: Score
     by: Value | None = None
     expires_at: Callable[[State], datetime | None] | None = None
+    unit: str = "score"
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -75,12 +76,14 @@ class Rollup(msgspec.Struct, frozen=True):
     event)` names.
 
     key: None for no row. row: the struct. Returning the row it was given means that nothing changed.
+    merge: one row of those that several partitions have under one name, for people; None: they are told apart.
     """
 
     name: str
     key: Callable[[State, Any], str | None]
     row: type[msgspec.Struct]
     apply: Callable[[Any, State, Any], Any]
+    merge: Callable[[list[Any]], Any] | None = None
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -130,6 +133,15 @@ class Projection(Generic[S]):
     def expires_at(self, state: S) -> datetime | None:
         """Event time from which the state is absent to the fold, which then begins anew; None never."""
         return None
+
+    @property
+    def headline(self) -> str:
+        """The ranking or table that a look at the view begins with. Default: the first ranking, else the states."""
+        return self.rankings[0].name if self.rankings else self.table
+
+    def shown(self, state: S) -> dict[str, Any]:
+        """A state as columns for people, the most telling first: column -> value. Default: its fields."""
+        return {name: getattr(state, name) for name in state.__struct_fields__}
 
     def folds(self, stream: str) -> bool:
         """Whether it has a view of this stream."""

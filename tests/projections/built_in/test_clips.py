@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from aurastream.processors.commands.view import label
 from aurastream.projections import MemoryView, ProjectionRedefined, View
 from aurastream.projections.built_in.clips import TOP, Clip, Clips, ClipSettings, Pair, Recap, merged
 from aurastream.streams import ClipViewsObserved, Server, Stream
@@ -236,7 +235,7 @@ def test_a_viral_clip_is_trending_from_one_and_exploding_from_three_views_a_minu
     views: int, said: str
 ) -> None:
     told = Told(observation(views, minute=60, **born(0)))
-    assert label(told.clip(), ClipSettings()) == said
+    assert Clips(ClipSettings()).label(told.clip()) == said
 
 
 def test_viral_clips_rank_by_velocity_over_all_and_per_category() -> None:
@@ -289,13 +288,16 @@ def test_the_thresholds_are_settings() -> None:
     assert Told(seen, viral_per_minute=0.5).clip().is_viral
     assert Told(seen, viral_per_minute=0.5, viral_views=31).clip().is_viral is False
     assert Told(seen, viral_per_minute=0.5, viral_age_hours=1).clip().is_viral is False
-    assert (
-        label(
-            Told(seen, viral_per_minute=0.25).clip(),
-            ClipSettings(viral_per_minute=0.25, exploding_per_minute=0.5),
-        )
-        == "exploding"
-    )
+    exploding = Clips(ClipSettings(viral_per_minute=0.25, exploding_per_minute=0.5))
+    assert exploding.label(Told(seen, viral_per_minute=0.25).clip()) == "exploding"
+
+
+def test_a_look_at_clips_begins_with_the_viral_ones_and_shows_what_one_wants_to_know() -> None:
+    """Verbs ask every projection how it wants to be shown; none of them knows clips."""
+    clips, told = Clips(), Told(observation(180, minute=60, category="irl", **born(0)))
+
+    assert clips.headline == "viral"
+    assert clips.shown(told.clip()) == {"title": "-", "category": "irl", "views": 180, "": "exploding"}
 
 
 def test_the_thresholds_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ from aurastream.projections.engine import fold
 from aurastream.projections.engine.fold import LISTING_CHUNK, Expired, Fold
 from aurastream.streams import ClipViewsObserved, Server, Settings, open_stream
 from tests.facts import NOON, consume, findings, observation
+from tests.projections.counting import Count, Counting
 from tests.servers import ServerProcess
 
 Placed = list[tuple[str, ClipViewsObserved]]  # position, event
@@ -946,3 +947,11 @@ def test_events_without_a_key_are_skipped() -> None:
     view = MemoryView(Keyed())
     view.take([observation(clip="a"), observation(clip="b")])
     assert set(view.tables["states"]) == {"of-a"}
+
+
+def test_a_projection_of_anybody_says_what_leads_and_shows_its_fields() -> None:
+    """A stranger's view is shown as well as ours, without a word of its author."""
+    counting = Counting()
+
+    assert counting.headline == "most"
+    assert counting.shown(Count(2, 10, "irl")) == {"applied": 2, "views": 10, "category": "irl"}
