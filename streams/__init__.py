@@ -93,6 +93,7 @@ from aurastream.streams.events import (
     ViewRolledBack,
     ViewSwapped,
 )
+from aurastream.streams.facts import HERE, StreamFacts
 from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import Cursor, Lag, as_pair, cursor_of, ensure, lag_of, read_new, seek, wake_up
 from aurastream.streams.history import History, Span, end_of
@@ -120,12 +121,12 @@ from aurastream.streams.keys import (
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, worker_name
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import backlogs, forget, join
-from aurastream.streams.registry import HERE, StreamFacts, list_streams, open_stream
+from aurastream.streams.registry import list_streams, open_stream
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
 from aurastream.streams.stream import AHEAD_MAX, BATCH_MAX, READ_MAX, Appended, Entry, Outcome, Stream
-from aurastream.streams.system import OPERATIONS, operator
+from aurastream.streams.system import IMPORTS, OPERATIONS, REPLAY_PREFIX, is_audit, is_system, operator
 
 __all__ = [
     "AHEAD_MAX",
@@ -142,6 +143,7 @@ __all__ = [
     "EVENT_BYTES_MAX",
     "HERE",
     "IDENTIFIER",
+    "IMPORTS",
     "LEASE_MS",
     "LOST",
     "MICROSECOND",
@@ -153,6 +155,7 @@ __all__ = [
     "PLACE_BYTES",
     "READ_MAX",
     "REPLAYS",
+    "REPLAY_PREFIX",
     "START",
     "UNDECODABLE",
     "VIEWS",
@@ -250,10 +253,12 @@ __all__ = [
     "from_cloudevent",
     "generation_group",
     "home_directory",
+    "is_audit",
     "is_cloudevent",
     "is_name",
     "is_passing",
     "is_reserved",
+    "is_system",
     "join",
     "lag_of",
     "last_of",

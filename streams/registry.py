@@ -7,44 +7,26 @@ creators one wins, the other learns what was recorded). ``open_stream`` is the o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Unpack
 
 import msgspec
 
 from aurastream.streams.codec import Codec
 from aurastream.streams.connection import VERSION_MIN, Server
 from aurastream.streams.drive import retried
-from aurastream.streams.errors import PartitionMismatch, RegistryDamaged, ServerUnfit, StreamUnknown
+from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
+from aurastream.streams.facts import HERE, Fixed, StreamFacts, facts_of
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.settings import Settings
 from aurastream.streams.stream import Stream
 
-HERE: Literal["here"] = "here"
 EVICTION_FIT = ("noeviction", "")
-
-
-class StreamFacts(msgspec.Struct, frozen=True):
-    """What is fixed for a stream's life. log: where its entries are: "here", or "kafka". is_replay: its
-    events were replayed from
-    another stream, so that processors that are silent in a replay leave it alone."""
-
-    partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
-    versioned: bool = False
-    log: Literal["here", "kafka"] = "here"
-    is_replay: bool = False
 
 
 def list_streams(server: Server) -> dict[str, StreamFacts]:
     """All registered streams by name, sorted. Raises RegistryDamaged."""
     rows: dict[bytes, bytes] = server.client.hgetall(STREAMS)  # type: ignore[assignment]
-    return {_shown(name): _facts(_shown(name), rows[name]) for name in sorted(rows)}
-
-
-def _facts(name: str, row: bytes) -> StreamFacts:
-    try:
-        return msgspec.json.decode(row, type=StreamFacts)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RegistryDamaged(name, row.decode(errors="backslashreplace"), str(error)) from error
+    return {_shown(name): facts_of(_shown(name), rows[name]) for name in sorted(rows)}
 
 
 def _shown(name: bytes) -> str:
@@ -58,52 +40,48 @@ def open_stream(
     codec: Codec | None = None,
     settings: Settings | None = None,
     create: bool = False,
-    partitions: int | None = None,
-    versioned: bool = False,
-    log: Literal["here", "kafka"] = "here",
-    is_replay: bool = False,
+    **fixed: Unpack[Fixed],
 ) -> Stream:
     """The stream, after the start-up checks.
 
-    create: register it where it is new, with `partitions` (default: the settings'). partitions: refuse any
-    other number.
-    log: of a new stream: "here", or "kafka" for one whose entries another system keeps and whose views are
-    here.
-    is_replay: of a new stream: its events are replayed ones.
+    create: register it where it is new, with the facts given. partitions: refuse any other number; default: as it is, of a new
+    stream the settings'. log: "kafka" for a stream whose entries another system keeps and whose views are here.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
-    chosen = settings or Settings()
+    chosen, partitions = settings or Settings(), fixed.get("partitions")
     checked_name("stream", name)
-    wanted = StreamFacts(partitions or chosen.partitions, versioned, log, is_replay)
+    wanted = StreamFacts(
+        partitions or chosen.partitions,
+        fixed.get("versioned", False),
+        fixed.get("log", HERE),
+        fixed.get("is_replay", False),
+    )
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
-
-    def register() -> StreamFacts:
-        check_server(server, chosen)
-        if create:
-            server.client.hsetnx(STREAMS, name, msgspec.json.encode(wanted))
-        recorded: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
-        if recorded is None:
-            raise StreamUnknown(name, list(list_streams(server)))
-        return _facts(name, recorded)
-
-    facts = retried(f"opening the stream {name}", chosen.attempts_max, register, server.refresh)
+    facts = retried(
+        f"opening the stream {name}",
+        chosen.attempts_max,
+        lambda: _registered(server, name, chosen, wanted if create else None),
+        server.refresh,
+    )
     if partitions is not None and partitions != facts.partitions:
         raise PartitionMismatch(name, facts.partitions, partitions)
-    if facts.log != log and create:
+    if create and facts.log != wanted.log:
         raise ServerUnfit(
-            f"the log of stream {name!r} is {facts.log}, not {log}. Give this one a name of its own."
+            f"the log of stream {name!r} is {facts.log}, not {wanted.log}. Give this one a name of its own."
         )
-    return Stream(
-        server,
-        name,
-        facts.partitions,
-        facts.versioned,
-        codec or Codec(),
-        chosen,
-        is_log_here=facts.log == HERE,
-        is_replay=facts.is_replay,
-    )
+    return Stream(server, name, facts, codec or Codec(), chosen)
+
+
+def _registered(server: Server, name: str, settings: Settings, new: StreamFacts | None) -> StreamFacts:
+    """What is recorded of the stream; `new` is recorded where nothing is. Raises StreamUnknown where nothing is to be."""
+    check_server(server, settings)
+    if new is not None:
+        server.client.hsetnx(STREAMS, name, msgspec.json.encode(new))
+    row: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
+    if row is None:
+        raise StreamUnknown(name, list(list_streams(server)))
+    return facts_of(name, row)
 
 
 def check_server(server: Server, settings: Settings) -> None:

@@ -35,11 +35,13 @@ from aurastream.streams.errors import (
     VersionConflict,
 )
 from aurastream.streams.events import Event
+from aurastream.streams.facts import HERE, StreamFacts
 from aurastream.streams.index import field_of
 from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.system import is_system
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 READ_MAX = 1_000  # entries a read
@@ -100,21 +102,13 @@ class Stream:
     """
 
     def __init__(
-        self,
-        server: Server,
-        name: str,
-        partitions: int,
-        versioned: bool,
-        codec: Codec,
-        settings: Settings,
-        *,
-        is_log_here: bool = True,
-        is_replay: bool = False,
+        self, server: Server, name: str, facts: StreamFacts, codec: Codec, settings: Settings
     ) -> None:
-        self.server, self.name, self.partitions, self.versioned = server, name, partitions, versioned
-        self.codec, self.settings, self.is_log_here, self.is_replay = codec, settings, is_log_here, is_replay
+        self.server, self.name, self.facts, self.codec, self.settings = server, name, facts, codec, settings
+        self.partitions, self.versioned, self.is_replay = facts.partitions, facts.versioned, facts.is_replay
+        self.is_log_here, self.is_system = facts.log == HERE, is_system(name, facts)
         self.keyring = Keyring(server, settings)
-        self.keys = tuple(Keys(name, partition) for partition in range(partitions))
+        self.keys = tuple(Keys(name, partition) for partition in range(facts.partitions))
         self.wires = Wires(server, settings.attempts_max)
         self._gate, self._open_gate = (
             Gate(settings),

@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from aurastream.processors import Connection, Installed, connected, find_plugins
-from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.streams import History, Server, Settings, Stream, list_streams, open_stream
 from aurastream.streams.archive import history_of
@@ -56,27 +55,36 @@ class Session(msgspec.Struct, frozen=True):
         """The named streams, or all there are."""
         return [self.open(name) for name in names or list_streams(self.server)]
 
+    def folded_by(self, projection: Projection[Any]) -> list[Stream]:
+        """The streams of its events; of the system streams those alone that the projection names."""
+        return [
+            stream
+            for stream in self.streams()
+            if projection.folds(stream.name) and (not stream.is_system or projection.streams is not None)
+        ]
+
     def holding(self, projection: Projection[Any], name: str | None) -> Stream:
         """The named stream, or the only one whose view by this projection holds something.
 
+        A system stream is meant only where it is named, by the caller or by the projection.
         Raises ProjectionError when there is none, UsageError naming the choices when there is more than one.
         """
         if name is not None:
             return self.open(name)
-        every = [stream for stream in self.streams() if projection.folds(stream.name)]
-        found = [s for s in every if any(cursor.applied for cursor in View(s, projection).cursors().values())]
-        if len(found) > 1:
-            found = [stream for stream in found if stream.name != IMPORTS and not stream.is_replay]
-        if len(found) == 1:
-            return found[0]
-        if not found:
+        every = self.folded_by(projection)
+        holding = [
+            s for s in every if any(cursor.applied for cursor in View(s, projection).cursors().values())
+        ]
+        if len(holding) == 1:
+            return holding[0]
+        if not holding:
             known = ", ".join(stream.name for stream in every) or "none yet"
             raise ProjectionError(
                 f"no stream's view {projection.name!r} holds anything (streams: {known}). "
                 "Append or import, then `aurastream run --until-idle`."
             )
         raise click.UsageError(
-            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in found)}; choose "
+            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in holding)}; choose "
             "with --stream"
         )
 

@@ -21,11 +21,11 @@ from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.history import check_all
 from aurastream.processors.host import tune_collector
-from aurastream.processors.importing import IMPORTS, Imported, import_file
+from aurastream.processors.importing import Imported, import_file
 from aurastream.processors.importing.formats import FORMATS, read_metadata
 from aurastream.projections import Checked, Consumer, Progress, View
 from aurastream.projections.built_in import Clip, Clips, merged
-from aurastream.streams import Stream, home_directory
+from aurastream.streams import IMPORTS, Stream, home_directory
 
 FULL = Path("..") / "shared" / "data"
 VIRAL_AGE_HOURS = 72.0  # the observations are daily: at 6 hours of age hardly a broadcast was looked at

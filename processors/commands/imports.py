@@ -21,8 +21,9 @@ from rich.progress import (
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, notes
 from aurastream.processors.commands.common import json_option, session
-from aurastream.processors.importing import BATCH, IMPORTS, Imported, import_file, sha256_of
+from aurastream.processors.importing import BATCH, Imported, import_file, sha256_of
 from aurastream.processors.importing.formats import FORMATS, read_metadata
+from aurastream.streams import IMPORTS
 
 
 @click.command("import")

@@ -16,10 +16,9 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, notes, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option
-from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import Fenced, Retired
-from aurastream.streams import OPERATIONS, Stream, operator
+from aurastream.streams import Stream, operator
 
 KEEP_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 KEEP_MAX_S = 10 * 365 * 86_400
@@ -112,11 +111,7 @@ def folded_stream(found: Session, projection: Projection[Any], name: str | None)
     except ProjectionError:
         if name is not None:
             raise
-        every = [
-            stream
-            for stream in found.streams()
-            if projection.folds(stream.name) and stream.name not in (OPERATIONS, IMPORTS)
-        ]
+        every = found.folded_by(projection)
         if len(every) != 1:
             raise
         return every[0]

@@ -38,9 +38,18 @@ from aurastream.processors.history import (
     resume_file,
     stopping_by_signal,
 )
-from aurastream.processors.importing import IMPORTS
 from aurastream.projections import Consumer, Projection, View
-from aurastream.streams import NAME, OPERATIONS, History, Stream, list_streams, open_stream
+from aurastream.streams import (
+    NAME,
+    OPERATIONS,
+    REPLAY_PREFIX,
+    History,
+    Stream,
+    is_audit,
+    is_system,
+    list_streams,
+    open_stream,
+)
 
 INTERRUPTED = 130
 DIGEST_CHARS = 8
@@ -249,7 +258,7 @@ def _sources(found: Session, names: tuple[str, ...]) -> list[Stream]:
             raise click.UsageError(f"the log of {', '.join(elsewhere)} is in Kafka: replay it there")
         return streams
     facts = list_streams(found.server)
-    chosen = [name for name in facts if not facts[name].is_replay and name not in {OPERATIONS, IMPORTS}]
+    chosen = [name for name in facts if not is_system(name, facts[name])]
     return [stream for stream in found.streams(tuple(chosen)) if stream.is_log_here] if chosen else []
 
 
@@ -368,7 +377,7 @@ def _into_stream(
 def _scratch_name(projection: Projection[Any], told: str) -> str:
     """The stream a selection is replayed into for a projection; the same for the same selection."""
     digest = hashlib.sha256(told.encode()).hexdigest()[:DIGEST_CHARS]
-    return f"replay.{projection.name[: 64 - len('replay..') - DIGEST_CHARS]}.{digest}"
+    return f"{REPLAY_PREFIX}{projection.name[: 63 - len(REPLAY_PREFIX) - DIGEST_CHARS]}.{digest}"
 
 
 def _target(
@@ -377,7 +386,7 @@ def _target(
     """The stream to replay into, made where it is new. Raises CannotReplay for one that must not be."""
     if any(history.stream.name == name for history in histories):
         raise CannotReplay(f"stream {name!r} cannot be replayed into itself. Name another one.")
-    if name in {OPERATIONS, IMPORTS}:
+    if is_audit(name):
         raise CannotReplay(
             f"stream {name!r} is the audit trail's: what is replayed into it would read as done again. Name "
             "another one."

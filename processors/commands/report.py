@@ -17,11 +17,10 @@ from aurastream.processors.history import (
     title_of,
     told_of,
 )
-from aurastream.processors.importing import IMPORTS
 from aurastream.projections import ProjectionError
 from aurastream.projections.built_in import Clips, Imports
 from aurastream.projections.past import AsOf
-from aurastream.streams import list_streams
+from aurastream.streams import IMPORTS, list_streams
 
 
 @click.command()

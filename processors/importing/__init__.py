@@ -1,3 +1,3 @@
-from aurastream.processors.importing.importer import BATCH, IMPORTS, Imported, import_file, sha256_of
+from aurastream.processors.importing.importer import BATCH, Imported, import_file, sha256_of
 
-__all__ = ["BATCH", "IMPORTS", "Imported", "import_file", "sha256_of"]
+__all__ = ["BATCH", "Imported", "import_file", "sha256_of"]

@@ -47,7 +47,6 @@ from aurastream.streams import (
     is_reserved,
 )
 
-IMPORTS = "imports"  # the stream of what imports say of themselves
 BATCH = 2_000
 NAME_MAX = 100  # characters of a file's name in its events' IDs
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -24,13 +24,12 @@ import msgspec
 import redis
 
 from aurastream.projections import check as check_views
-from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, open_stream
+from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, StreamFacts, open_stream
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.verify import told_by, verify_partition
 from aurastream.streams.keys import STREAMS
 from aurastream.streams.leases import Claim, Leases
-from aurastream.streams.registry import StreamFacts
 from aurastream.streams.soundness import unsound
 from tests.faults.content import observed, raw_add
 from tests.faults.disk import ALWAYS, Restored, increment_of, last_commit

@@ -183,3 +183,27 @@ def test_a_second_rebuild_is_told_of_the_first_and_one_that_was_killed_is_gone_o
 )
 def test_what_makes_no_sense_is_bad_input(world: Home, words: tuple[str, ...], said: str) -> None:
     refused(world.run(*words), 2, said)
+
+
+def test_the_stream_never_means_one_of_the_products_own(nursery: Nursery, tmp_path: Path) -> None:
+    """A view that folds everything has rows of the audit trail too, as soon as an operator has done anything; "several streams
+    have a view" stopped the upgrade that the CHANGELOG tells everybody to make. Named, a system stream is meant.
+    """
+    home = Home(nursery, tmp_path / "home")
+    try:
+        home.hold()
+        assert home.run("import", str(SLICE), "--format", "chzzk").code == 0
+        assert home.run("run", "--until-idle").code == 0
+        assert home.run("rebuild", "clips", "--why", "so that there is an audit trail").code == 0
+        assert home.run("run", "--until-idle").code == 0
+
+        plain = home.run("rebuild", "trail", "--accept", "--json")
+        named = home.run("rebuild", "trail", "--stream", "operations", "--accept", "--json")
+        kept = home.run("view", "imports", "--json")
+
+        assert plain.code == 0, plain
+        assert plain.json()["stream"] == "chzzk"
+        assert named.json()["stream"] == "operations"
+        assert kept.code == 0, "a view of a system stream alone needs no name"
+    finally:
+        home.close()

@@ -20,11 +20,11 @@ from typing import Any
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.history.report import report
 from aurastream.processors.importing.formats import FORMATS, Reject, Row, read_rows
-from aurastream.processors.importing.importer import IMPORTS, Imported, import_file
+from aurastream.processors.importing.importer import Imported, import_file
 from aurastream.projections import Consumer, check
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.imports import Imports
-from aurastream.streams import Server, Settings, Stream, open_stream
+from aurastream.streams import IMPORTS, Server, Settings, Stream, open_stream
 from tests.commands import Done, Home, Nursery, Running
 
 SLICE_FILE = SLICE / "chzzk_vod_views.csv.gz"

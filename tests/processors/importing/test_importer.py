@@ -35,10 +35,18 @@ from aurastream.processors.importing.formats import (
     read_metadata,
     read_rows,
 )
-from aurastream.processors.importing.importer import IMPORTS, NAME_MAX, Imported, file_id, import_file
+from aurastream.processors.importing.importer import NAME_MAX, Imported, file_id, import_file
 from aurastream.projections import View
 from aurastream.projections.built_in.imports import Imports
-from aurastream.streams import ClipViewsObserved, Event, ImportFinished, ImportRowRejected, Server, Stream
+from aurastream.streams import (
+    IMPORTS,
+    ClipViewsObserved,
+    Event,
+    ImportFinished,
+    ImportRowRejected,
+    Server,
+    Stream,
+)
 from aurastream.streams.events import IDENTIFIER
 from aurastream.streams.keys import CREATORS
 from tests.facts import consume, dump

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurastream.streams import BUILT_IN, Codec, DamagedEntry, Event, StreamError, UnknownEventVersion
-from aurastream.streams.registry import StreamFacts
+from aurastream.streams import (
+    BUILT_IN,
+    Codec,
+    DamagedEntry,
+    Event,
+    StreamError,
+    StreamFacts,
+    UnknownEventVersion,
+)
 from aurastream.streams.schema.asyncapi import asyncapi
 from aurastream.streams.schema.json_schema import as_bytes, json_schema, schema_id, tag_of, type_schema
 from tests.streams.schema.shapes import Shape, event_of, event_type, shapes
