@@ -13,9 +13,11 @@ from aurastream.processors.connect import Connection, connected
 from aurastream.processors.errors import NotConfigured, ProcessorError
 from aurastream.processors.logs import configure_logs, library_logs
 from aurastream.processors.plugins import Installed, PluginError, Worker, find_plugins
-from aurastream.processors.show import as_json, console, harmless, into_nothing, line, notes, table
+from aurastream.processors.show import Bar, as_json, harmless, into_nothing, line, progress_bar, remark, table
+from aurastream.processors.times import parsed_duration, parsed_time
 
 __all__ = [
+    "Bar",
     "Connection",
     "Installed",
     "NotConfigured",
@@ -25,12 +27,14 @@ __all__ = [
     "as_json",
     "configure_logs",
     "connected",
-    "console",
     "find_plugins",
     "harmless",
     "into_nothing",
     "library_logs",
     "line",
-    "notes",
+    "parsed_duration",
+    "parsed_time",
+    "progress_bar",
+    "remark",
     "table",
 ]

@@ -1,5 +1,8 @@
-"""How results look: tables for people, JSON for programs. Texts from the log are made harmless for a
-terminal.
+"""
+How results look: tables for people, JSON for programs. Texts from the log are made harmless for a terminal.
+
+The result goes to stdout, remarks and progress to stderr. rich is imported when something is drawn with it: a verb
+that answers in JSON does not wait for it.
 """
 
 from __future__ import annotations
@@ -7,24 +10,31 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-import click
 import msgspec
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-ELASTIC_MIN = 8
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ELASTIC_MIN = 8  # cells a column keeps where the terminal is narrow
+UNBOUNDED = 100_000  # cells of a line that nobody's terminal shows
 
 
-class _Console(Console):
-    """A console whose reader may go away."""
+@cache
+def _console(*, is_stderr: bool = False) -> Console:
+    """As wide as the terminal, or as COLUMNS says; a pipe has no width, so nothing is cut for it."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        into_nothing(self.file.fileno())
+    class Drawing(Console):
+        def on_broken_pipe(self) -> None:
+            into_nothing(self.file.fileno())
+
+    is_narrow = (sys.stderr if is_stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
+    return Drawing(stderr=is_stderr, highlight=False, width=None if is_narrow else UNBOUNDED)
 
 
 def into_nothing(descriptor: int) -> None:
@@ -32,12 +42,6 @@ def into_nothing(descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)
     os.close(nothing)
-
-
-console = _Console(highlight=False)
-notes = _Console(
-    stderr=True, highlight=False
-)  # progress and remarks: never on stdout, which belongs to the result
 
 
 def harmless(text: str, width: int = 0) -> str:
@@ -54,7 +58,30 @@ def _escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def line(text: str, style: str = "", *, is_cut: bool = False) -> None:
+    """One line of the result; is_cut: at the terminal's edge."""
+    from rich.text import Text
+
+    overflow = {"no_wrap": True, "overflow": "ellipsis", "crop": True} if is_cut else {"soft_wrap": True}
+    _console().print(Text(text, style=style), **overflow)
+
+
+def remark(text: str, style: str = "") -> None:
+    """One line on stderr: what is no part of the result."""
+    from rich.text import Text
+
+    _console(is_stderr=True).print(Text(text, style=style), soft_wrap=True)
+
+
+def as_json(value: object) -> None:
+    """The result for programs: one JSON document on stdout."""
+    try:
+        print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode(), flush=True)
+    except BrokenPipeError:
+        into_nothing(sys.stdout.fileno())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; numbers go right, with thousands apart. Columns named with a trailing ~ give way where the
     terminal is narrow.
     """
@@ -62,25 +89,31 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     if not listed:
         line(f"\n{harmless(title)}: nothing", "dim")
         return
-    cells = [[column.rstrip("~") for column in columns], *([_cell(value) for value in row] for row in listed)]
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [column.rstrip("~") for column in columns]
+    cells = [names, *([_cell(value) for value in row] for row in listed)]
     widths = _widths(columns, cells)
     drawn = Table(header_style="dim", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) or row[index] is None for row in listed)
+    for index, name in enumerate(names):
+        is_numeric = all(isinstance(row[index], int | float) or row[index] is None for row in listed)
         drawn.add_column(
-            column.rstrip("~"), justify="right" if numeric else "left", no_wrap=True, min_width=widths[index]
+            name, justify="right" if is_numeric else "left", no_wrap=True, min_width=widths[index]
         )
     for row in cells[1:]:
         drawn.add_row(*[Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)])
     line(f"\n{harmless(title)}", "bold")
-    console.print(drawn)
+    _console().print(drawn)
 
 
 def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int]:
     """Cells of terminal each column gets (wide characters take two)."""
+    from rich.cells import cell_len
+
     widths = [max(cell_len(row[index]) for row in cells) for index in range(len(columns))]
     elastic = [index for index, column in enumerate(columns) if column.endswith("~")]
-    over = sum(widths) + 2 * (len(widths) - 1) - console.width
+    over = sum(widths) + 2 * (len(widths) - 1) - _console().width
     while over > 0 and elastic:
         widest = max(elastic, key=lambda index: widths[index])
         if widths[widest] <= ELASTIC_MIN:
@@ -91,10 +124,12 @@ def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int]:
 
 
 def _cut(text: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -108,14 +143,46 @@ def _cell(value: Any) -> str:
     return harmless(str(value))
 
 
-def line(text: str, style: str = "") -> None:
-    """One line of the result."""
-    console.print(Text(text, style=style), soft_wrap=True)
+class Bar:
+    """How far some work is, in the work's own units."""
+
+    def __init__(self, what: str, total: int | None, draw: Callable[[Bar], None]) -> None:
+        self.what, self.total, self.done, self._draw = what, total, 0, draw
+
+    def to(self, done: int, total: int | None = None, what: str | None = None) -> None:
+        """So many are done; of so many, at another step, where that is new."""
+        self.done, self.total, self.what = done, total or self.total, what or self.what
+        self._draw(self)
+
+    def by(self, more: int) -> None:
+        """So many more are done."""
+        self.to(self.done + more)
 
 
-def as_json(value: Any) -> None:
-    """The result for programs: one JSON document on stdout."""
-    try:
-        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=1))
-    except BrokenPipeError:
-        into_nothing(sys.stdout.fileno())
+@contextmanager
+def progress_bar(what: str, total: int | None = None, *, is_hidden: bool = False) -> Iterator[Bar]:
+    """A bar on stderr where that is a terminal, with rate, time and time to go; else nothing."""
+    if is_hidden or not sys.stderr.isatty():
+        yield Bar(what, total, lambda bar: None)
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn()]
+    columns += [TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=_console(is_stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total, rate="")
+
+        def draw(bar: Bar) -> None:
+            speed = shown.tasks[0].speed
+            rate = f"{speed:,.0f}/s" if speed else ""
+            shown.update(task, description=bar.what, completed=bar.done, total=bar.total, rate=rate)
+
+        yield Bar(what, total, draw)

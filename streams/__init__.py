@@ -118,7 +118,9 @@ from aurastream.streams.keys import (
     checked_name,
     generation_group,
 )
+from aurastream.streams.late import late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, worker_name
+from aurastream.streams.logs import Logger, configure_with
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
@@ -205,6 +207,7 @@ __all__ = [
     "LogArchived",
     "LogReplayed",
     "LogTrimmed",
+    "Logger",
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
@@ -241,6 +244,7 @@ __all__ = [
     "check_identifiers",
     "checked_name",
     "collided_field_of",
+    "configure_with",
     "cursor_of",
     "derived_id",
     "drive",
@@ -262,6 +266,7 @@ __all__ = [
     "join",
     "lag_of",
     "last_of",
+    "late",
     "list_streams",
     "microseconds",
     "named_id",

@@ -19,12 +19,12 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import structlog
 from redis.exceptions import ClusterError, RedisError, ResponseError
 
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.connection import LOST, Server, Wire, is_passing
 from aurastream.streams.errors import ServerAway, StreamError, UnknownOutcome
+from aurastream.streams.logs import Logger
 
 ATTEMPTS_MAX = 8  # times a question is put, unless told otherwise
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
@@ -33,7 +33,7 @@ Command = tuple[Any, ...]  # as redis takes it: text, bytes and numbers
 Q = TypeVar("Q")
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Ask(NamedTuple):

@@ -221,8 +221,10 @@ class Home:
 
 def _serve(path: str) -> None:
     """The nursery's life."""
-    import aurastream.processors.commands.main  # noqa: F401
+    from aurastream.processors.commands.main import VERBS, verb
 
+    for name in VERBS:
+        verb(name)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".part")
     listener.listen(64)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, notes, table
+from aurastream.processors import harmless, line, remark, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Stream, StreamError
 from aurastream.streams.archive import open_archive
@@ -126,14 +126,14 @@ def _close(
         try:
             for manifest in archiver.run(partition, end, min_events):
                 kept = f"{manifest.file_bytes / manifest.entries:.1f} bytes each"
-                notes.print(
+                remark(
                     f"{stream.name}/{partition}: segment {manifest.number}, {manifest.entries:,} entries, "
                     f"{kept}"
                 )
                 yield manifest
         except (ArchiveRefused, ArchiveDamaged) as error:
             refused.append((stream.name, partition, str(error)))
-            notes.print(f"{stream.name}/{partition}: {harmless(str(error))}", style="red", markup=False)
+            remark(f"{stream.name}/{partition}: {harmless(str(error))}", "red")
 
 
 def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:

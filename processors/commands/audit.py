@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 import msgspec
-from rich.text import Text
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import console, harmless, into_nothing, line, notes, table
+from aurastream.processors import harmless, into_nothing, line, remark, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.processors.history import (
     AROUND_MAX,
@@ -115,10 +114,7 @@ def audit(context: click.Context, /, **options: Any) -> None:
             listed, is_cut = trails.around(_some(rows, min(last or AROUND_MAX, AROUND_MAX)))
             count, shown = len(listed), iter(listed)
             if is_cut:
-                notes.print(
-                    f"only {AROUND_MAX:,} events are shown: ask for less with --last, --since or --event",
-                    markup=False,
-                )
+                remark(f"only {AROUND_MAX:,} events are shown: ask for less with --last, --since or --event")
         else:
             count, shown = 0, _some(rows, last)
         first = next(shown, None)
@@ -132,10 +128,9 @@ def audit(context: click.Context, /, **options: Any) -> None:
         else:
             _show_table(subject or options["event_id"] or "Audit trail", list(whole), count, last)
         if trails.tally.scanned > SHOWN:
-            notes.print(
+            remark(
                 f"{trails.tally.scanned:,} entries were read one by one: only a subject, a story and an "
-                "event have an index",
-                markup=False,
+                "event have an index"
             )
 
 
@@ -229,7 +224,7 @@ def _show_tree(rows: list[Row], as_json: bool) -> None:
         told += [f"by {event['source']}"] if event.get("source") else []
         told += [_own(node.row), f"({node.note})" if node.note else "", f"[{node.row.place}]"]
         shown = harmless(" ".join(str(part) for part in told if part))
-        console.print(Text(lead + shown), no_wrap=True, overflow="ellipsis", crop=True)
+        line(lead + shown, is_cut=True)
 
 
 def _show_table(title: str, rows: list[Row], count: int, last: int | None) -> None:

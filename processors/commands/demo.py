@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from aurastream.processors import Installed, connected, find_plugins, line, table
+from aurastream.processors import Installed, connected, find_plugins, line, progress_bar, table
 from aurastream.processors import as_json as print_json
 from aurastream.processors.commands.check import place_of, show_checked
 from aurastream.processors.commands.common import Session, cached_streams
-from aurastream.processors.commands.imports import progress_bar, tell_import
+from aurastream.processors.commands.imports import tell_import
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.history import check_all
@@ -89,14 +89,14 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
     metadata = read_metadata(file.with_name("chzzk_vods.csv.gz"))
     imports = found.open(IMPORTS, create=True)
     started = time.perf_counter()
-    with progress_bar("append ") as advance:
+    with progress_bar("append ") as bar:
         imported = import_file(
             file,
             FORMATS["chzzk"],
             stream,
             imports,
             metadata=metadata,
-            progress=lambda result: advance(result.rows),
+            progress=lambda result: bar.to(result.rows),
         )
     append_seconds = time.perf_counter() - started
     if not quiet:
@@ -105,12 +105,12 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
     projections = list(found.installed.projections.values())
     total = imported.rows * len(projections)
     started = time.perf_counter()
-    with progress_bar("consume", total) as advance:
+    with progress_bar("consume", total) as bar:
 
         def count(progress: Progress) -> None:
             nonlocal applied
             applied += progress.events
-            advance(applied)
+            bar.to(applied)
 
         Consumer(
             found.server,
@@ -121,10 +121,10 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
         ).run(until_idle=True)
     apply_seconds = time.perf_counter() - started
     checked: list[Checked] = []
-    with progress_bar("check  ", len(projections) * (stream.partitions + imports.partitions)) as advance:
+    with progress_bar("check  ", len(projections) * (stream.partitions + imports.partitions)) as bar:
         for result in check_all([stream, imports], projections):
             checked.append(result)
-            advance(len(checked))
+            bar.to(len(checked))
     return Demo(imported, append_seconds, applied, apply_seconds, sorted(checked, key=place_of))
 
 

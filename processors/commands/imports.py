@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import msgspec
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, notes
+from aurastream.processors import harmless, line, progress_bar
 from aurastream.processors.commands.common import json_option, session
 from aurastream.processors.importing import BATCH, Imported, import_file, sha256_of
 from aurastream.processors.importing.formats import FORMATS, read_metadata
@@ -59,7 +49,7 @@ def import_(
     """
     sha256_of(file)  # before a stream is made for it: a file that cannot be read leaves nothing behind
     known = read_metadata(metadata) if metadata else None
-    with session(context) as found, progress_bar("importing") as advance:
+    with session(context) as found, progress_bar("importing") as bar:
         stream, imports = found.open(stream_name or form, create=True), found.open(IMPORTS, create=True)
         started = time.perf_counter()
         result = import_file(
@@ -70,7 +60,7 @@ def import_(
             metadata=known,
             batch=batch,
             rejects_path=rejects,
-            progress=lambda done: advance(done.rows),
+            progress=lambda done: bar.to(done.rows),
         )
         seconds = time.perf_counter() - started
     if as_json:
@@ -86,18 +76,3 @@ def tell_import(result: Imported, seconds: float) -> None:
     line(f"  {result.appended:,} appended, {result.duplicates:,} already there, {result.rejected:,} refused")
     if result.rejects_file:
         line(f"refused rows and why: {result.rejects_file}")
-
-
-@contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; the function takes how many are done."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, notes, table
+from aurastream.processors import harmless, line, progress_bar, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import Fenced, Retired
@@ -185,12 +185,18 @@ def _rebuild(
     history, began = found.history(stream), time.perf_counter()
     with (
         _stopped_by_signals() as stopping,
-        _bar(projection.name) as bar,
+        progress_bar(projection.name) as bar,
         Team(history, projection, apps) as team,
     ):
         lease_ms = found.settings.lease_ms
         work = Rebuild(
-            history, projection, by=operator(), why=why, lease_ms=lease_ms, stopping=stopping, on_progress=bar
+            history,
+            projection,
+            by=operator(),
+            why=why,
+            lease_ms=lease_ms,
+            stopping=stopping,
+            on_progress=lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {projection.name}"),
         )
         work.crew = team
         with work:
@@ -304,34 +310,3 @@ def _stopped_by_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[Any], None]]:
-    """A progress bar on stderr, with rate and time to go; nothing where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not notes.is_terminal:
-        yield lambda progress: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=notes, transient=True) as shown:
-        bar = shown.add_task(f"rebuild {name}", total=None, rate="")
-
-        def show(progress: Any) -> None:
-            speed = shown.tasks[0].speed
-            shown.update(
-                bar,
-                description=f"{progress.step} {name}",
-                completed=progress.read,
-                total=max(progress.total, progress.read),
-                rate=f"{speed:,.0f} events" if speed else "",
-            )
-
-        yield show

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, into_nothing, line, notes, table
+from aurastream.processors import harmless, into_nothing, line, remark, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
 from aurastream.processors.history import (
     By,
@@ -282,11 +282,7 @@ def _into_lines(
     )
     if not is_whole:
         token = lines.last.place if lines.last is not None else asked.after
-        notes.print(
-            f"go on with --after {token}" if token else "nothing was written yet",
-            markup=False,
-            soft_wrap=True,
-        )
+        remark(f"go on with --after {token}" if token else "nothing was written yet")
     return _tell(asked, "-", lines.events, 0, tally, started, is_whole)
 
 
@@ -337,7 +333,7 @@ def _run(
 
 def _show_step(event: Found) -> None:
     told = f"{event.place} {event.envelope.occurred_at.isoformat()} {event.envelope.type} {event.envelope.subject}: Enter"
-    notes.print(harmless(told), markup=False, soft_wrap=True)
+    remark(harmless(told))
 
 
 def _into_stream(
@@ -429,7 +425,7 @@ def _tell(
     told += f", {known:,} of them already there" if known else ""
     told += f"; {tally.damaged:,} damaged or quarantined entries left out" if tally.damaged else ""
     told += "" if summary.is_whole else "; stopped before the end"
-    notes.print(harmless(told), markup=False, soft_wrap=True)
+    remark(harmless(told))
     return summary
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 import msgspec
-import structlog
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line
@@ -32,10 +31,10 @@ from aurastream.processors.commands.common import (
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
 from aurastream.projections.engine import field_of, read_records, retire_due
-from aurastream.streams import operator
+from aurastream.streams import Logger, operator
 
 PORT = 6066
-log = structlog.get_logger("aurastream.run")
+log = Logger("aurastream.run")
 
 
 @click.command()

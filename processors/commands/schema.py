@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from aurastream.processors import Installed, find_plugins, harmless, line, notes
+from aurastream.processors import Installed, find_plugins, harmless, line, progress_bar, remark
 from aurastream.processors import as_json as print_json
 from aurastream.processors.commands.common import json_option, session, stream_option_all
-from aurastream.processors.commands.imports import progress_bar
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
 from aurastream.streams.schema import Change, Survey, as_bytes, compare, json_schema, read_baseline, survey
@@ -69,10 +68,9 @@ def export(context: click.Context, form: str, with_streams: bool, output: Path |
         print_json(document)
         return
     output.write_bytes(as_bytes(document))
-    notes.print(
+    remark(
         f"{output}: {form} of "
-        f"{len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types",
-        soft_wrap=True,
+        f"{len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types"
     )
 
 
@@ -127,12 +125,12 @@ def check(
 
 def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
     found = Survey()
-    with session(context) as asked, progress_bar("entries decoded") as advance:
+    with session(context) as asked, progress_bar("entries decoded") as bar:
         for stream in asked.streams(stream_names):
             if not stream.is_log_here:
-                notes.print(f"{stream.name}: left out, its log is in Kafka")
+                remark(f"{stream.name}: left out, its log is in Kafka")
                 continue
-            survey(history_of(stream, asked.settings), found, advance)
+            survey(history_of(stream, asked.settings), found, bar.to)
     return found
 
 

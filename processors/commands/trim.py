@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, table
+from aurastream.processors import harmless, line, progress_bar, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.commands.imports import progress_bar
 from aurastream.processors.history import parsed_time
 from aurastream.streams import OPERATIONS, ArchiveUnseen, Stream
 from aurastream.streams.archive import open_archive
@@ -62,14 +61,14 @@ def trim(
         operations = None if dry_run else found.open(OPERATIONS, create=True)
         here = [stream for stream in found.streams(stream_names) if stream_names or stream.is_log_here]
         for stream in here:
-            with progress_bar(f"trimming {stream.name}") as advance:
+            with progress_bar(f"trimming {stream.name}") as bar:
                 trimmer = Trimmer(
                     stream,
                     operations,
                     goal,
                     why=why,
                     archive=_archive(found, stream),
-                    on_step=lambda _, removed: advance(removed),
+                    on_step=lambda _, removed: bar.to(removed),
                 )
                 trimmed = list(trimmer.run())
             if not as_json:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, notes, table
+from aurastream.processors import harmless, line, remark, table
 from aurastream.processors.commands.common import json_option, session, stream_option_all
 from aurastream.streams import OPERATIONS, list_streams
 from aurastream.streams.archive import open_archive
@@ -36,7 +36,7 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
             archive = open_archive(settings, stream)
             for partition in range(stream.partitions if stream.is_log_here else 0):
                 done.append(verify_partition(stream, partition, archive, told, key))
-                notes.print(
+                remark(
                     f"{stream.name}/{partition}: {done[-1].segments} segments, {len(done[-1].findings)} "
                     "findings"
                 )

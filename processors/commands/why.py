@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 import msgspec
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, notes
+from aurastream.processors import harmless, line, progress_bar
 from aurastream.processors.commands.common import json_option, session, stream_option
 from aurastream.processors.history import Tell, as_of, at_options, positions_told, title_of, told_of, warn
 from aurastream.projections import Projection, ProjectionError
@@ -79,10 +78,8 @@ def why(
 @contextmanager
 def _reading() -> Iterator[Tell]:
     """How many entries were read so far, on stderr."""
-    columns = (TextColumn("{task.completed:,.0f} entries read"), TimeElapsedColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda partition, entries: progress.advance(task, entries)
+    with progress_bar("entries read") as bar:
+        yield lambda partition, entries: bar.by(entries)
 
 
 def _nothing(

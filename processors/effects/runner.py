@@ -23,19 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
-
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import Again, Ask, EffectLane, Ended, Failed, Gap, Handle
 from aurastream.processors.effects.processor import GiveUp
-from aurastream.streams import LOST, AsyncWires, RawEntry, UnknownOutcome, as_pair, is_passing
+from aurastream.streams import LOST, AsyncWires, Logger, RawEntry, UnknownOutcome, as_pair, is_passing
 from aurastream.streams import Ask as Routed
 
 ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
 PATIENCE_S = 5.0  # how long a stop waits for the handlers that are running
 
-log = structlog.get_logger("aurastream.effects")
+log = Logger("aurastream.effects")
 
 
 class Isolation:

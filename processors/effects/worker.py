@@ -17,8 +17,6 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import structlog
-
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane
 from aurastream.processors.effects.processor import Processor
@@ -31,6 +29,7 @@ from aurastream.streams import (
     Claim,
     Codec,
     Leases,
+    Logger,
     Server,
     Settings,
     Stream,
@@ -43,7 +42,7 @@ POLL_FIRST_S, POLL_MAX_S = 0.005, 0.2  # between two looks at a log without news
 LOOK_S = 0.5  # how late a person's word may be noticed
 MEND_MAX_S = 30.0  # between two tries at a partition that a person must mend
 
-log = structlog.get_logger("aurastream.effects")
+log = Logger("aurastream.effects")
 
 
 class EffectWorker:

@@ -18,16 +18,8 @@ from typing import Any, cast
 
 import click
 import msgspec
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from aurastream.processors import notes
+from aurastream.processors import progress_bar, remark
 from aurastream.processors.history.selection import parsed_time
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.engine import MemoryView, Positions, Tables
@@ -109,7 +101,7 @@ def kept_for(history: History, projection: Projection[Any]) -> Checkpoints | Non
 
 def warn(sentence: str) -> None:
     """A remark on stderr."""
-    notes.print(sentence, markup=False, soft_wrap=True)
+    remark(sentence)
 
 
 def folded(
@@ -141,17 +133,8 @@ def folded(
 @contextmanager
 def _progress(entries: int) -> Iterator[Tell]:
     """A bar on stderr, where a person watches and it takes a while."""
-    columns = [
-        TextColumn("folding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    hidden = not notes.is_terminal or entries < SHOWN_FROM
-    with Progress(*columns, console=notes, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=entries)
-        yield lambda partition, read: progress.advance(task, read)
+    with progress_bar("folding", entries, is_hidden=entries < SHOWN_FROM) as bar:
+        yield lambda partition, read: bar.by(read)
 
 
 class _Folded(msgspec.Struct, frozen=True):

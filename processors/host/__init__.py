@@ -17,8 +17,18 @@ lanes go on. Refused: letting the agent raise, which Faust acknowledges, and sto
 stop sound projections with it.
 """
 
-from aurastream.processors.host.app import Options, make_app
-from aurastream.processors.host.process import run_host
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from aurastream.processors.host.summary import Summary, tune_collector
+from aurastream.streams import late
+
+if TYPE_CHECKING:
+    from aurastream.processors.host.app import Options, make_app
+    from aurastream.processors.host.process import run_host
+
+# Faust takes a third of a second: who catches up without a host does not wait for it
+__getattr__ = late(__name__, {"Options": "app", "make_app": "app", "run_host": "process"})
 
 __all__ = ["Options", "Summary", "make_app", "run_host", "tune_collector"]

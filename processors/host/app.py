@@ -20,7 +20,6 @@ from typing import Any
 
 import faust
 import msgspec
-import structlog
 from faust.types import TP
 
 from aurastream.processors import Installed, NotConfigured, connected, find_plugins, library_logs
@@ -37,6 +36,7 @@ from aurastream.streams import (
     AsyncWires,
     Cursor,
     EmbeddedServer,
+    Logger,
     Settings,
     Stream,
     UnknownOutcome,
@@ -53,7 +53,7 @@ GROUP = "aurastream"  # the consumer group and the lease group of the hosts
 LOOK_EVERY_S = 1.0
 STOP_S = 1.0  # how long a lane may finish its batch when it must go
 
-log = structlog.get_logger("aurastream.host")
+log = Logger("aurastream.host")
 
 
 class Options(msgspec.Struct, frozen=True):

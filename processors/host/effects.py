@@ -14,16 +14,14 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 
-import structlog
-
 from aurastream.processors.effects import OPERATIONS, Asker, EffectLane, LaneRunner, Processor
 from aurastream.processors.host.lanes import MEND_MAX_S, PAUSE_FIRST_S, PAUSE_MAX_S, Place
 from aurastream.projections.engine import Fenced
-from aurastream.streams import Stream, UnknownOutcome, is_passing
+from aurastream.streams import Logger, Stream, UnknownOutcome, is_passing
 
 LOOK_S = 0.5  # how late a person's word, or a batch that nobody told of, may be noticed
 
-log = structlog.get_logger("aurastream.host")
+log = Logger("aurastream.host")
 
 
 class HostedEffects:

@@ -21,8 +21,6 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
-import structlog
-
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import NEVER_REBUILT, Fenced, Lane, Record, Retired, field_of, is_commit
 from aurastream.streams import (
@@ -30,6 +28,7 @@ from aurastream.streams import (
     AsyncWires,
     InvariantBroken,
     Lag,
+    Logger,
     RawEntry,
     Server,
     Stream,
@@ -47,7 +46,7 @@ MEND_MAX_S = 30.0  # after an error that a person must mend
 
 T = TypeVar("T")
 Place = tuple[str, int]  # stream, partition
-log = structlog.get_logger("aurastream.host")
+log = Logger("aurastream.host")
 
 
 async def drive(

@@ -9,13 +9,13 @@ from typing import Any
 
 import faust
 import msgspec
-import structlog
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.host.app import App
 from aurastream.processors.host.summary import Summary, tune_collector
+from aurastream.streams import Logger
 
-log = structlog.get_logger("aurastream.run")
+log = Logger("aurastream.run")
 
 
 class HostProcess(faust.Worker):

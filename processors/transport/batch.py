@@ -21,17 +21,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, cast
 
 import faust
-import structlog
 from faust.types import TP, AppT, EventT, Message, StreamT, TopicT
 
 from aurastream.processors import find_plugins
 from aurastream.processors.transport.errors import NotOffered
-from aurastream.streams import Codec, Cursor, DamagedEntry, Event, RawEntry, Settings, entry_json
+from aurastream.streams import Codec, Cursor, DamagedEntry, Event, Logger, RawEntry, Settings, entry_json
 
 QUEUED_MAX = (
     16  # batches waiting for an agent: Faust's own default of 4,096 would hold a whole stream in memory
 )
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class RawBatch:

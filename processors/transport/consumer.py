@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import structlog
 from faust.transport import base
 from faust.types import TP, ConsumerMessage
 from mode import Service
@@ -31,7 +30,7 @@ from aurastream.processors.transport.reader import Reader
 from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds, place_of
-from aurastream.streams import Claim, Cursor, DamagedEntry, RawEntry, Settings
+from aurastream.streams import Claim, Cursor, DamagedEntry, Logger, RawEntry, Settings
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
 READ_WAIT_S = 1.0
@@ -39,7 +38,7 @@ ENDS_EVERY_S = 1.0  # between looks at how long the logs are, for Faust's monito
 STOP_PATIENCE_S = 5.0  # for a server that is away while the worker stops
 YIELD_EVERY = 100  # messages handed out before other tasks get a turn
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Record(NamedTuple):

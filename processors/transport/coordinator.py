@@ -16,12 +16,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import structlog
-
 from aurastream.processors.transport.link import Link
-from aurastream.streams import Claim, Leases
+from aurastream.streams import Claim, Leases, Logger
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Owner(Protocol):

@@ -16,7 +16,6 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-import structlog
 from redis.exceptions import ClusterError, RedisError, ResponseError
 
 from aurastream.streams import (
@@ -25,13 +24,14 @@ from aurastream.streams import (
     PAUSE_MAX_S,
     Asking,
     AsyncWire,
+    Logger,
     Server,
     StreamError,
     is_passing,
 )
 from aurastream.streams import Ask as Routed
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class ServerAway(StreamError):

@@ -16,13 +16,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from faust.types import TP
 
 from aurastream.processors.transport.lane import Acquisition, TopicLane
 from aurastream.processors.transport.names import is_leader_topic, topic_of
 from aurastream.processors.transport.queues import is_busy, purge
-from aurastream.streams import Claim
+from aurastream.streams import Claim, Logger
 
 if TYPE_CHECKING:
     from aurastream.processors.transport.consumer import Consumer
@@ -33,7 +32,7 @@ GENERATION = 1
 DRAIN_MAX_S = 30.0
 LOOK_S = 0.005  # between looks whether they are done
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Rebalance:

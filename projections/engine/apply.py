@@ -23,7 +23,6 @@ from enum import IntEnum
 from typing import Any
 
 import msgspec
-import structlog
 
 from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
 from aurastream.projections.engine.fold import CACHE_MAX, Change, Expired, Fold
@@ -35,6 +34,7 @@ from aurastream.streams import (
     DamagedEntry,
     InvariantBroken,
     Keys,
+    Logger,
     RawEntry,
     Script,
     Stream,
@@ -55,7 +55,7 @@ REFUSALS_MAX = 50  # batches refused in a row at one cursor before an applier gi
 RESOLVE_MAX = 3  # times a batch may be found odd before it is read anew
 
 _COMMIT = Script(__file__, "commit.lua")
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 Commands = list[tuple[Any, ...]]
 

@@ -45,10 +45,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurastream.streams import History, Settings, Stream
+from aurastream.streams import History, Settings, Stream, late
 
-if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
+if TYPE_CHECKING:
+    from aurastream.streams.archive.archiver import Archiver, move
+    from aurastream.streams.archive.manifest import Manifest, verify_key
     from aurastream.streams.archive.reading import StreamArchive
+    from aurastream.streams.archive.verify import Verified, told_by, verify_partition
+
+# pyarrow takes its time: who has no archive does not wait for it
+__getattr__ = late(
+    __name__,
+    {
+        "Archiver": "archiver",
+        "Manifest": "manifest",
+        "StreamArchive": "reading",
+        "Verified": "verify",
+        "move": "archiver",
+        "told_by": "verify",
+        "verify_key": "manifest",
+        "verify_partition": "verify",
+    },
+)
 
 
 def open_archive(settings: Settings, stream: Stream) -> StreamArchive | None:
@@ -67,11 +85,6 @@ def history_of(stream: Stream, settings: Settings | None = None) -> History:
     """The stream's past with the archive that the settings name (default: the stream's own settings)."""
     return History(stream, open_archive(settings or stream.settings, stream))
 
-
-from aurastream.streams.archive.archiver import Archiver, move  # noqa: E402 - they import history_of from here
-from aurastream.streams.archive.manifest import Manifest, verify_key  # noqa: E402 - they import history_of from here
-from aurastream.streams.archive.reading import StreamArchive  # noqa: E402 - they import history_of from here
-from aurastream.streams.archive.verify import Verified, told_by, verify_partition  # noqa: E402 - they import history_of from here
 
 __all__ = [
     "Archiver",
