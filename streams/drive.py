@@ -227,7 +227,10 @@ class AsyncWires:
 
     async def _of_node(self, asks: Sequence[Ask], indexes: Sequence[int]) -> list[Any]:
         wire = await self.of(asks[indexes[0]].key)
-        return await wire.exchange(*[asks[index].command for index in indexes])
+        answers = await wire.exchange(*[asks[index].command for index in indexes])
+        if any(isinstance(answer, Exception) and is_passing(answer) for answer in answers):
+            await wire.close()  # one made anew loads the scripts, and finds the primary where it is by then
+        return answers
 
     async def answers(self, asks: Sequence[Ask], what: str = "a question") -> list[Any]:
         """The same, put again after a passing fault.

@@ -9,7 +9,7 @@ The Faust transport for Redis Streams, and batches over Redis and Kafka alike. A
 
     names, entries      a topic is a stream, a message an entry: keys, values, headers; our own events are
                         legible too
-    link, catalog       connections that outlive the server's outages; the topics and their partitions
+    catalog             the topics and their partitions
     coordinator, rebalance    leases (streams/leases.py) -> what is ours -> told to the app
     lane, reader, consumer, queues, seeking     positions -> entries -> agents -> what is done ->
                                                 acknowledge.lua

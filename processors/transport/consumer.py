@@ -23,14 +23,13 @@ from aurastream.processors.transport.batch import RawBatch, entries_max
 from aurastream.processors.transport.coordinator import Coordinator
 from aurastream.processors.transport.entries import content_of
 from aurastream.processors.transport.lane import Acknowledged, TopicLane
-from aurastream.processors.transport.link import Link, ServerAway
 from aurastream.processors.transport.names import stream_of
 from aurastream.processors.transport.queues import purge
 from aurastream.processors.transport.reader import Reader
 from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds, place_of
-from aurastream.streams import Claim, Cursor, DamagedEntry, Logger, RawEntry, Settings
+from aurastream.streams import AsyncWires, Claim, Cursor, DamagedEntry, Logger, RawEntry, ServerAway, Settings
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events
 READ_WAIT_S = 1.0
@@ -52,7 +51,7 @@ class Record(NamedTuple):
 class Consumer(base.Consumer):
     """Reads, hands out, acknowledges."""
 
-    link: Link
+    wires: AsyncWires
     reader: Reader
     _coordinator: Coordinator
 
@@ -71,11 +70,11 @@ class Consumer(base.Consumer):
         """Call when the consumer starts."""
         refuse_at_start(self.app)
         self._group = stream_of(self.app.conf.id)
-        self.link = await self._driver.open()
-        self.reader = Reader(self.link)
+        self.wires = await self._driver.open()
+        self.reader = Reader(self.wires)
         self._rebalance = Rebalance(self)
         self._coordinator = Coordinator(
-            self.link, self._rebalance, self._claims, Settings().lease_ms, self.add_future
+            self.wires, self._rebalance, self._claims, Settings().lease_ms, self.add_future
         )
         await super().on_start()
 
@@ -83,7 +82,7 @@ class Consumer(base.Consumer):
         """Call when the consumer stops."""
         await self.wait_empty()
         await self.reader.close()
-        await self._driver.close(self.link)
+        await self._driver.close(self.wires)
 
     @Service.task
     async def _coordinate(self) -> None:
@@ -98,7 +97,7 @@ class Consumer(base.Consumer):
     async def _look_at_ends(self) -> None:
         lanes = dict(self.lanes)
         try:
-            found = await bounds(self.link, list(lanes.values()))
+            found = await bounds(self.wires, list(lanes.values()))
         except ServerAway:
             return  # we are stopping
         for (tp, lane), (_, end) in zip(lanes.items(), found, strict=True):
@@ -115,7 +114,7 @@ class Consumer(base.Consumer):
         if self.app.conf.stream_wait_empty:
             await self._rebalance.finish(set(self.lanes), self._taken)
         if is_stopping:
-            self.link.hurry(STOP_PATIENCE_S)
+            self.wires.hurry(STOP_PATIENCE_S)
         try:
             await self.commit_now(set(self.lanes))
             if is_stopping:
@@ -269,7 +268,7 @@ class Consumer(base.Consumer):
         if not lanes:
             return False
         try:
-            answers = await self.link.ask_each([lane.acknowledging() for lane in lanes])
+            answers = await self.wires.ask([lane.acknowledging() for lane in lanes])
         except ServerAway as error:
             log.warning("not_acknowledged", reason=str(error))
             return False
@@ -324,7 +323,7 @@ class Consumer(base.Consumer):
 
     async def _seek(self, partition: TP, offset: int) -> None:
         lane = self.lanes[partition]
-        position, at = await place_of(self.link, lane, offset)
+        position, at = await place_of(self.wires, lane, offset)
         self._return_to(partition, lambda: lane.go(position, at))
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
@@ -358,7 +357,7 @@ class Consumer(base.Consumer):
         known = {tp: self.lanes[tp] for tp in tps if tp in self.lanes}
         return {
             tp: found[end]
-            for tp, found in zip(known, await bounds(self.link, list(known.values())), strict=True)
+            for tp, found in zip(known, await bounds(self.wires, list(known.values())), strict=True)
         }
 
     def begin(self, lanes: Mapping[TP, TopicLane]) -> None:

@@ -16,8 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from aurastream.processors.transport.link import Link
-from aurastream.streams import Claim, Leases, Logger
+from aurastream.streams import AsyncWires, Claim, Leases, Logger, adrive
 
 log = Logger(__name__)
 
@@ -40,7 +39,7 @@ class Coordinator:
 
     def __init__(
         self,
-        link: Link,
+        wires: AsyncWires,
         owner: Owner,
         claims: Callable[[], list[Claim]],
         lease_ms: int,
@@ -48,7 +47,7 @@ class Coordinator:
     ) -> None:
         """spawn: runs a coroutine beside, and stops the worker should it fail."""
         self.leases = Leases(lease_ms=lease_ms)
-        self._link, self._owner, self._claims, self._spawn = link, owner, claims, spawn
+        self._wires, self._owner, self._claims, self._spawn = wires, owner, claims, spawn
         self._owned: dict[Claim, int] = {}
         self._leaving: set[Claim] = set()
         self._arriving: set[Claim] = set()
@@ -74,7 +73,9 @@ class Coordinator:
             claims = self._claims()
             self._groups.update(claim.group for claim in claims)
             # A stopping worker renews what it holds, and sees nothing else that it could claim.
-            await self._link.drive(self.leases.tick(list(self.leases.held) if self._is_stopping else claims))
+            await adrive(
+                self.leases.tick(list(self.leases.held) if self._is_stopping else claims), self._wires.ask
+            )
             held = dict(self.leases.held)
         lost = {claim for claim, epoch in self._owned.items() if held.get(claim) != epoch}
         new = {claim: epoch for claim, epoch in held.items() if self._owned.get(claim) != epoch}
@@ -113,7 +114,7 @@ class Coordinator:
         async with self._ticking:
             if groups:
                 self._owned.clear()
-                await self._link.drive(self.leases.leave(groups))
+                await adrive(self.leases.leave(groups), self._wires.ask)
         self.poke()
 
     def _is_left(self) -> bool:
@@ -140,7 +141,7 @@ class Coordinator:
                 for claim in claims
                 if self._owned.get(claim) == self.leases.held.get(claim) == epochs[claim]
             ]
-            await self._link.drive(self.leases.release(given))
+            await adrive(self.leases.release(given), self._wires.ask)
         for claim in given:
             del self._owned[claim]
         self._leaving -= claims

@@ -14,10 +14,9 @@ from aurastream.processors.transport.batch import ResumeAt
 from aurastream.processors.transport.catalog import Catalog
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.consumer import Consumer
-from aurastream.processors.transport.link import Link
 from aurastream.processors.transport.producer import Producer
 from aurastream.processors.transport.refusals import refuse_transactions, take_places
-from aurastream.streams import Server, ServerUnfit
+from aurastream.streams import AsyncWires, Server, ServerUnfit
 
 
 class Transport(base.Transport):
@@ -41,19 +40,19 @@ class Transport(base.Transport):
         self._users = 0
         self._opening = asyncio.Lock()
 
-    async def open(self) -> Link:
-        """A link of the caller's own. Raises ServerUnfit when no broker of the list answers."""
+    async def open(self) -> AsyncWires:
+        """Connections of the caller's own, which outlive the server's outages. Raises ServerUnfit when no broker of the list answers."""
         async with self._opening:
             if self._server is None:
                 self._server = await asyncio.to_thread(first_of, [address(url) for url in self.url])
                 conf = self.app.conf
                 self.catalog = Catalog(self._server, conf.topic_partitions, conf.topic_allow_declare)
             self._users += 1
-            return Link(self._server)
+            return AsyncWires(self._server)
 
-    async def close(self, link: Link) -> None:
-        """Give the link back; the last one closes the server's client."""
-        await link.close()
+    async def close(self, wires: AsyncWires) -> None:
+        """Give them back; the last one closes the server's client."""
+        await wires.close()
         self._users -= 1
         if self._users == 0 and self._server is not None:
             self._server.close()

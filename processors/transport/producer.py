@@ -24,9 +24,8 @@ from faust.types import TP, RecordMetadata
 from xxhash import xxh3_64_intdigest
 
 from aurastream.processors.transport.entries import fields_of
-from aurastream.processors.transport.link import Link
 from aurastream.processors.transport.refusals import refuse_ask
-from aurastream.streams import Keys, Script
+from aurastream.streams import Ask, AsyncWires, Keys, Script
 
 CHUNK_MAX = 500  # messages a script call: bounds how long the server is busy with one of them
 CHUNK_BYTES_MAX = 4 * 2**20
@@ -56,8 +55,8 @@ class Waiting(NamedTuple):
 class Outbox:
     """The messages for one partition."""
 
-    def __init__(self, link: Link, producer: str, tp: TP, keys: Keys) -> None:
-        self._link, self._producer, self._tp, self._keys = link, producer, tp, keys
+    def __init__(self, wires: AsyncWires, producer: str, tp: TP, keys: Keys) -> None:
+        self._wires, self._producer, self._tp, self._keys = wires, producer, tp, keys
         self._waiting: deque[Waiting] = deque()
         self._sequence = 0
         self._sending: asyncio.Task[None] | None = None
@@ -112,11 +111,8 @@ class Outbox:
         for message in chunk:
             args.append(len(message.fields))
             args += message.fields
-        answer: list[int] = (
-            await self._link.ask(
-                self._keys.log, _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args)
-            )
-        )[0]
+        command = _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args)
+        answer: list[int] = (await self._wires.ask([Ask(self._keys.log, command)]))[0]
         Sent(answer[0])
         return answer
 
@@ -135,7 +131,7 @@ class Outbox:
 class Producer(base.Producer):
     """Sends to streams, each message once."""
 
-    _link: Link | None = None
+    _wires: AsyncWires | None = None
 
     def __post_init__(self) -> None:
         self._name = secrets.token_hex(8)
@@ -145,7 +141,7 @@ class Producer(base.Producer):
     async def on_start(self) -> None:
         """Call when the producer starts."""
         transport: Any = self.transport
-        self._link = await transport.open()
+        self._wires = await transport.open()
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -153,9 +149,9 @@ class Producer(base.Producer):
         await self.flush()
         await super().on_stop()
         transport: Any = self.transport
-        if self._link is not None:
-            link, self._link = self._link, None
-            await transport.close(link)
+        if self._wires is not None:
+            wires, self._wires = self._wires, None
+            await transport.close(wires)
 
     async def send(
         self,
@@ -227,12 +223,12 @@ class Producer(base.Producer):
     def _outbox(self, tp: TP, keys: tuple[Keys, ...]) -> Outbox:
         outbox = self._outboxes.get(tp)
         if outbox is None:
-            if self._link is None:
+            if self._wires is None:
                 raise ProducerSendError(
                     "the producer is not running: start the app, or await app.maybe_start_producer(), "
                     "before sending."
                 )
-            outbox = self._outboxes[tp] = Outbox(self._link, self._name, tp, keys[tp.partition])
+            outbox = self._outboxes[tp] = Outbox(self._wires, self._name, tp, keys[tp.partition])
         return outbox
 
     def _partition(self, keys: tuple[Keys, ...], key: bytes | None, partition: int | None) -> int:

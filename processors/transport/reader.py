@@ -15,8 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from aurastream.processors.transport.lane import TopicLane
-from aurastream.processors.transport.link import Link
-from aurastream.streams import AsyncWire, RawEntry, wake_up
+from aurastream.streams import Ask, AsyncWire, AsyncWires, RawEntry, wake_up
 
 POLL_FIRST_S, POLL_MAX_S = (
     0.001,
@@ -27,8 +26,8 @@ POLL_FIRST_S, POLL_MAX_S = (
 class Reader:
     """Reads for one consumer, from one task; ``interrupt`` may come from any."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, wires: AsyncWires) -> None:
+        self._wires = wires
         self._blocking: AsyncWire | None = None
         self._client_id = 0
         self._is_blocked = False
@@ -50,11 +49,11 @@ class Reader:
         self._interrupted.clear()
         while not found and (left_s := end - loop.time()) > 0 and not self._interrupted.is_set():
             reading = [lane.reading(count) for lane, count in zip(lanes, counts, strict=True)]
-            answers = await self._link.ask_each(reading) if reading else []
+            answers = await self._wires.ask(reading)
             found = {lane: entries for lane, entries in zip(lanes, answers, strict=True) if entries}
             if found or self._interrupted.is_set():
                 break
-            if lanes and not self._link.server.facts.is_cluster:
+            if lanes and not self._wires.server.facts.is_cluster:
                 await self._wait(lanes, left_s)
             else:
                 await self._pause(min(pause_s, left_s) if lanes else left_s)
@@ -79,7 +78,7 @@ class Reader:
         waiting = {lane.keys.log: lane.position for lane in lanes}
         try:
             if self._blocking is None:
-                self._blocking = await self._link.server.async_wire(lanes[0].keys.log)
+                self._blocking = await self._wires.server.async_wire(lanes[0].keys.log)
                 (self._client_id,) = await self._blocking.ask(("CLIENT", "ID"))
             if self._interrupted.is_set():
                 return
@@ -99,7 +98,7 @@ class Reader:
 
     async def _unblock(self) -> None:
         try:
-            await self._link.ask("", ("CLIENT", "UNBLOCK", self._client_id))
+            await self._wires.ask([Ask("", ("CLIENT", "UNBLOCK", self._client_id))])
         except RedisError:
             return  # not allowed here: the wait ends by itself
 

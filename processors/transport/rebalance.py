@@ -21,7 +21,7 @@ from faust.types import TP
 from aurastream.processors.transport.lane import Acquisition, TopicLane
 from aurastream.processors.transport.names import is_leader_topic, topic_of
 from aurastream.processors.transport.queues import is_busy, purge
-from aurastream.streams import Claim, Logger
+from aurastream.streams import Claim, Logger, adrive
 
 if TYPE_CHECKING:
     from aurastream.processors.transport.consumer import Consumer
@@ -92,7 +92,7 @@ class Rebalance:
         from_end = self._app.conf.consumer_auto_offset_reset == "latest"
         acquisitions = [Acquisition(claim, epoch, from_end) for claim, epoch in claims.items()]
         await asyncio.gather(
-            *[self._consumer.link.drive(acquisition.steps()) for acquisition in acquisitions]
+            *[adrive(acquisition.steps(), self._consumer.wires.ask) for acquisition in acquisitions]
         )
         lanes = {}
         for acquisition in acquisitions:

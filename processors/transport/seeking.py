@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from aurastream.processors.transport.lane import TopicLane
-from aurastream.processors.transport.link import Link
-from aurastream.streams import Ask
+from aurastream.streams import Ask, AsyncWires
 
 SCAN = 1_000  # entries a look
 
 
-async def bounds(link: Link, lanes: list[TopicLane]) -> list[tuple[int, int]]:
+async def bounds(wires: AsyncWires, lanes: list[TopicLane]) -> list[tuple[int, int]]:
     """Of each partition the offset of its first entry, and the one after its last."""
     commands = [
         Ask(lane.keys.log, command)
         for lane in lanes
         for command in (("XLEN", lane.keys.log), ("HGET", lane.keys.meta, "trimmed"))
     ]
-    answers = await link.ask_each(commands) if commands else []
+    answers = await wires.ask(commands)
     return [
         (int(trimmed or 0), int(trimmed or 0) + length)
         for length, trimmed in zip(answers[::2], answers[1::2], strict=True)
     ]
 
 
-async def place_of(link: Link, lane: TopicLane, offset: int) -> tuple[str, int]:
+async def place_of(wires: AsyncWires, lane: TopicLane, offset: int) -> tuple[str, int]:
     """The position after which the entry of this offset comes, and its offset; the end of the log where it
     has no such entry.
 
@@ -32,12 +31,12 @@ async def place_of(link: Link, lane: TopicLane, offset: int) -> tuple[str, int]:
     """
     position, at = lane.acknowledged.position, lane.acknowledged.following
     if offset < at:
-        ((first, _),) = await bounds(link, [lane])
+        ((first, _),) = await bounds(wires, [lane])
         position, at = "", first
     while at < offset:
         count = min(SCAN, offset - at)
         command = ("XRANGE", lane.keys.log, f"({position or '0-0'}", "+", "COUNT", count)
-        (entries,) = await link.ask(lane.keys.log, command)
+        (entries,) = await wires.ask([Ask(lane.keys.log, command)])
         if not entries:
             break
         position, at = entries[-1][0].decode(), at + len(entries)

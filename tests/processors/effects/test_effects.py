@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.effects import Attempt, GiveUp, Processor, discard, list_letters, retry
-from aurastream.projections import ProjectionError
 from aurastream.streams import ClipViewsObserved, Event, Server, Stream, open_stream
 from tests.facts import observation, raw_append
 from tests.processors.effects.outside import (
@@ -338,7 +338,7 @@ def test_a_processor_that_cannot_work_is_refused_with_the_reason() -> None:
     class Endless(Noting):
         attempts_max = 0
 
-    with pytest.raises(ProjectionError, match="attempts_max of the processor 'noting' is 0"):
+    with pytest.raises(ProcessorError, match="attempts_max of the processor 'noting' is 0"):
         Endless().check()
 
 

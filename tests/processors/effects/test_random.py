@@ -51,7 +51,7 @@ class Owner:
     def __init__(self, world: World, epoch: int) -> None:
         self.world = world
         self.lane = EffectLane(
-            Noting(), world.stream, 0, into=world.into, operations=world.operations, worker=f"w{epoch}"
+            Noting(), world.stream, 0, into=world.into, operations=world.operations, host=f"w{epoch}"
         )
         self.lane.epoch = epoch
         self.lines: dict[str, deque[Item]] = {}
