@@ -89,15 +89,16 @@ def is_passing(error: BaseException) -> bool:
 
 
 class Script:
-    """A Lua script beside its caller: ``Script(__file__, "append.lua")``. Called by its SHA-1, loaded by
-    every wire.
+    """A Lua script beside its caller: ``Script(__file__, "append.lua")``. Called by its SHA-1, loaded by every wire.
+
+    Several files are parts, one after the other, of one script with the last one's name: what several scripts do is written once.
     """
 
     every: dict[str, Script] = {}  # noqa: RUF012 - the registry of scripts, filled at import
 
-    def __init__(self, beside: str, name: str) -> None:
-        self.name = name
-        self.text = Path(beside).with_name(name).read_text(encoding="utf-8")
+    def __init__(self, beside: str, *names: str) -> None:
+        self.name = names[-1]
+        self.text = "".join(Path(beside).with_name(name).read_text(encoding="utf-8") for name in names)
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         Script.every[self.sha] = self
 
