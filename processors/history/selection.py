@@ -24,7 +24,7 @@ import click
 import msgspec
 
 from aurastream.projections.built_in import known_of_subject, story_of
-from aurastream.projections.engine import Batch, ServerIndex
+from aurastream.projections.engine import AdoptingIndex, Batch
 from aurastream.streams import (
     AHEAD_MAX,
     READ_MAX,
@@ -35,7 +35,6 @@ from aurastream.streams import (
     Span,
     Stream,
     as_pair,
-    pack_position,
     retried,
 )
 
@@ -215,30 +214,6 @@ def scan(history: History, partition: int, after: str, selection: Selection, tal
     return Reading(history, partition, selection, tally, lambda: False, READ_MAX).scanned(begin, end)
 
 
-class _Index(ServerIndex):
-    """The ids index, and what it has no row for: of such entries the first of an event ID counts, as to a
-    projection that adopts it.
-    """
-
-    def __init__(self, stream: Stream, partition: int) -> None:
-        super().__init__(stream, partition)
-        self.adopted: dict[bytes, bytes] = {}
-
-    def rows(self, fields: list[bytes]) -> list[bytes | None]:
-        """Packed positions, in the order of the fields."""
-        if not fields:
-            return []
-        found: list[bytes | None] = asked(self._stream, self._partition, ("HMGET", self._keys.ids, *fields))
-        return (
-            [row or self.adopted.get(field) for row, field in zip(found, fields, strict=True)]
-            if self.adopted
-            else found
-        )
-
-    def row(self, field: bytes) -> bytes | None:
-        return super().row(field) or self.adopted.get(field)
-
-
 class Reading:
     """The reading of one partition."""
 
@@ -254,7 +229,7 @@ class Reading:
         self._history, self._partition, self._selection = history, partition, selection
         self._tally, self._stopping, self._count = tally, stopping, count
         self._stream = history.stream
-        self._index = _Index(self._stream, partition)
+        self._index = AdoptingIndex(self._stream, partition)
 
     def between(self, after: str, until: str) -> Iterator[Found]:
         """Chosen entries after a position, up to and including `until`: by the trail where it helps, else by
@@ -328,11 +303,7 @@ class Reading:
         """The span's entries with the duplicates left out of its events."""
         batch = self._batch(span.raw, span.duplicates)
         before = len(span.raw) - len(batch.dead)
-        while not span.is_archived and (strange := batch.strangers(self._index.rows(batch.fields))):
-            batch.resolve(strange, self._index)
-        self._index.adopted |= {
-            item.field: pack_position(item.position) for item in batch.odd if item.kind == "A"
-        }
+        batch.judge(self._index)
         self._tally.duplicates += before - len(batch.events)
         return batch
 

@@ -5,13 +5,11 @@ from aurastream.projections.engine.check import (
     LOOKS_MAX,
     Checked,
     Difference,
-    ServerIndex,
     check,
     check_partition,
     checked_generations,
     compare,
     flat,
-    index_rows,
     stored_tables,
     table_names,
 )
@@ -25,6 +23,7 @@ from aurastream.projections.engine.errors import (
     ProjectionUnknown,
     ViewBroken,
 )
+from aurastream.projections.engine.evidence import AdoptingIndex, ServerIndex
 from aurastream.projections.engine.fold import EPOCH, MICROSECOND, Change, ListRow, microseconds
 from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
@@ -55,6 +54,7 @@ __all__ = [
     "LOOKS_MAX",
     "MICROSECOND",
     "NEVER_REBUILT",
+    "AdoptingIndex",
     "Answer",
     "Batch",
     "Change",
@@ -99,7 +99,6 @@ __all__ = [
     "compared",
     "field_of",
     "flat",
-    "index_rows",
     "is_commit",
     "microseconds",
     "now_ms",

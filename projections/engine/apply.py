@@ -25,13 +25,12 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
+from aurastream.projections.engine.evidence import Judged, KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, Change, Expired, Fold
-from aurastream.projections.engine.intake import Batch, Index, Odd
+from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
 from aurastream.streams import (
-    DIGEST_BYTES,
     Cursor,
-    DamagedEntry,
     InvariantBroken,
     Keys,
     Logger,
@@ -42,11 +41,9 @@ from aurastream.streams import (
     collided_field_of,
     cursor_of,
     ensure,
-    entry_json,
     field_of,
     generation_group,
     join,
-    read_envelope,
     seek,
     unpack_position,
 )
@@ -372,7 +369,8 @@ class Lane:
 
     def _resolve(self, batch: Batch, places: list[int]) -> Generator[Commands, Any, None]:
         """Ask the index and the log about the entries at these places, and let the batch decide what each is."""
-        names = batch.event_ids(places)
+        event_ids = batch.event_ids
+        names = [event_ids[place] for place in places]
         fields = [field for name in names for field in (field_of(name), collided_field_of(name))]
         rows = (yield from self._read([("HMGET", self.keys.ids, *fields)]))[0]
         positions = list(dict.fromkeys(unpack_position(row) for row in rows if row is not None))
@@ -382,25 +380,19 @@ class Lane:
                 [("XRANGE", self.keys.log, position, position) for position in positions]
             )
         found = {
-            position: self._event_id(answer[0]) if answer else None
+            position: event_id_of(self.keys.where, answer[0]) if answer else None
             for position, answer in zip(positions, answers, strict=True)
         }
         batch.resolve(places, KnownIndex(dict(zip(fields, rows, strict=True)), found))
 
     def _resolve_by_name(self, batch: Batch) -> Generator[Commands, Any, None]:
         """The same for a log elsewhere: which position the full name of every event ID has, if any."""
-        places = list(range(len(batch.fields)))
-        if not places:
+        names = batch.event_ids
+        if not names:
             return
-        fields = [collided_field_of(name) for name in batch.event_ids(places)]
+        fields = [collided_field_of(name) for name in names]
         rows = (yield from self._read([("HMGET", self.keys.ids, *fields)]))[0]
-        batch.resolve(places, NamedIndex(dict(zip(fields, rows, strict=True))))
-
-    def _event_id(self, entry: RawEntry) -> str | None:
-        try:
-            return read_envelope(self.keys.where, entry_json(self.keys.where, entry[1])).event_id
-        except DamagedEntry:
-            return None
+        batch.resolve(list(range(len(names))), NamedIndex(dict(zip(fields, rows, strict=True))))
 
     def _folded(self, events: list[tuple[str, Any]]) -> Generator[Commands, Any, list[Change]]:
         """The changes of a batch's events, loading what the fold asks for."""
@@ -444,7 +436,7 @@ class Lane:
         )
         last = batch.checksum_parts[-1]
         return self._command_of(
-            span, batch.digests, batch.packed, batch.odd, batch.dead, last, changes, after, where
+            span, batch.digests, batch.packed, batch.judged, batch.dead, last, changes, after, where
         )
 
     def _command_of(
@@ -452,7 +444,7 @@ class Lane:
         span: tuple[bytes, str, bytes],
         digests: bytes,
         packed: bytes,
-        odd: list[Odd],
+        odd: list[Judged],
         dead: dict[str, str],
         last: bytes,
         changes: list[Change],
@@ -504,31 +496,3 @@ def _writes(change: Change) -> list[tuple[str, list[Any]]]:
     if change.drop:
         writes.append(("HDEL" if is_hash else "ZREM", change.drop))
     return writes
-
-
-class NamedIndex(Index):
-    """Index rows by full names; a digest always belongs to somebody else, which sends ``resolve`` to the
-    name.
-    """
-
-    def __init__(self, rows: dict[bytes, bytes | None]) -> None:
-        self._rows = rows
-
-    def row(self, field: bytes) -> bytes | None:
-        return self._rows.get(field, b"") if len(field) != DIGEST_BYTES else b""
-
-    def event_id_at(self, position: bytes) -> str | None:
-        return None
-
-
-class KnownIndex(Index):
-    """Index rows and event IDs that were asked for beforehand."""
-
-    def __init__(self, rows: dict[bytes, bytes | None], event_ids: dict[bytes, str | None]) -> None:
-        self._rows, self._event_ids = rows, event_ids
-
-    def row(self, field: bytes) -> bytes | None:
-        return self._rows[field]
-
-    def event_id_at(self, position: bytes) -> str | None:
-        return self._event_ids[position]

@@ -18,22 +18,12 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.engine.errors import ProjectionRedefined
+from aurastream.projections.engine.evidence import ServerIndex
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.engine.intake import Index
 from aurastream.projections.engine.memory import MemoryView
 from aurastream.projections.engine.projection import Projection
 from aurastream.projections.engine.reads import View, pairs
-from aurastream.streams import (
-    Cursor,
-    DamagedEntry,
-    History,
-    Keys,
-    Stream,
-    entry_json,
-    generation_group,
-    lag_of,
-    read_envelope,
-)
+from aurastream.streams import Cursor, History, Keys, Stream, generation_group, lag_of
 
 DIFFERENCES_MAX = 10  # named per partition; all are counted
 COUNTED = (
@@ -204,44 +194,10 @@ def _fold_log(history: History, partition: int, folded: MemoryView, cursor: Curs
         return
     for span in history.spans(partition, folded.cursor.position or "0-0", cursor.position):
         batch = folded.decode(span.raw, span.duplicates)
-        while not span.is_archived and (
-            strange := batch.strangers(index_rows(stream, partition, batch.fields))
-        ):
-            batch.resolve(strange, index)
-        for item in batch.odd:
-            if item.kind == "A":
-                yield f"the index has no row for the entry at {item.position.decode()}, which was counted"
+        batch.judge(index)
+        for item in batch.adopted:
+            yield f"the index has no row for the entry at {item.position.decode()}, which was counted"
         folded.fold(batch)
-
-
-class ServerIndex(Index):
-    """The index asked row by row: only for the rare odd events."""
-
-    def __init__(self, stream: Stream, partition: int) -> None:
-        self._stream, self._partition, self._keys = stream, partition, stream.keys[partition]
-
-    def row(self, field: bytes) -> bytes | None:
-        row: bytes | None = self._stream.wire(self._partition).ask(("HGET", self._keys.ids, field))[0]
-        return row
-
-    def event_id_at(self, position: bytes) -> str | None:
-        found = self._stream.wire(self._partition).ask(("XRANGE", self._keys.log, position, position))[0]
-        try:
-            return (
-                read_envelope(self._keys.where, entry_json(self._keys.where, found[0][1])).event_id
-                if found
-                else None
-            )
-        except DamagedEntry:
-            return None
-
-
-def index_rows(stream: Stream, partition: int, fields: list[bytes]) -> list[bytes | None]:
-    """What the index holds for these fields."""
-    if not fields:
-        return []
-    rows: list[bytes | None] = stream.wire(partition).ask(("HMGET", stream.keys[partition].ids, *fields))[0]
-    return rows
 
 
 def flat(folded: MemoryView) -> dict[str, dict[str, str]]:

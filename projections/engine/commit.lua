@@ -18,7 +18,7 @@
 --         [8] lengths of the three sections that follow [12], "c o", and the operations, lines "key command first last\n":
 --             cursor: c values field, value, ..                        written as they are
 --             odd:    o values class, field, packed position, position: events whose ids row was resolved by the caller
---                     D another entry is canonical; A adopt: nobody is, this entry becomes it; C canonical by a long field
+--                     duplicate: another entry is canonical; adopted: none was, this one becomes it; canonical: by a long field
 --             operands of the operations; first and last are indexes into ARGV; command HSET, HDEL, ZADD or ZREM
 -- returns {0 OK}
 --         {1 STALE, stored position}   someone else advanced, or repaired: drop states, read again from the cursor
@@ -104,8 +104,8 @@ local adopted = {}
 for i = odd_from, odd_from + o - 1, 4 do
   local class, field, packed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local row = redis.call('HGET', KEYS[3], field) or adopted[field]
-  local fits = (class == 'D' and row and row ~= packed) or (class == 'C' and row == packed)
-  if class == 'A' and not row then
+  local fits = (class == 'duplicate' and row and row ~= packed) or (class == 'canonical' and row == packed)
+  if class == 'adopted' and not row then
     fits = not is_here or redis.call('XRANGE', KEYS[2], ARGV[i + 3], ARGV[i + 3])[1]
     adopted[field] = packed
   end

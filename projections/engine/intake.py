@@ -6,8 +6,8 @@ From raw entries to what a fold may see: verify, decode, and decide which entry 
 
 Every entry of the log ends in exactly one class: applied, duplicate (another entry is canonical), skipped (a
 type the projection does not fold), dead (damaged: listed with the reason), quarantined (occurred_at more than
-24 h after the server received it: a broken clock must not move event time). Pure; which entry is canonical is
-asked of the index by the caller (``Odd``).
+24 h after the server received it: a broken clock must not move event time). Pure but for ``Batch.judge``, which
+asks the ids index, and the log by it, which entry of an event ID is canonical (evidence.py).
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
+from aurastream.projections.engine.evidence import Index, Judged, Verdict
 from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
 from aurastream.streams import (
     AHEAD_MAX,
     Codec,
     Cursor,
     DamagedEntry,
+    Position,
     RawEntry,
-    as_pair,
     collided_field_of,
     entries_json,
     entry_json,
     field_of,
-    pack_position,
     pack_positions,
     read_envelope,
     read_envelopes,
@@ -48,24 +46,12 @@ def _received_ms(raw: list[RawEntry]) -> int:
     """When the first of these was received: by its position, or, of a log elsewhere, the least that is said."""
     if raw and raw[0][1][:1] == [RECEIVED]:
         return min(int(fields[1]) for _, fields in raw if fields[:1] == [RECEIVED])
-    return as_pair(raw[0][0].decode())[0] if raw else 0
+    return Position.parse(raw[0][0]).ms if raw else 0
 
 
 def json_bytes(raw: list[RawEntry]) -> int:
     """What append.lua counts as the bytes of these entries; of a foreign entry, its first value."""
     return sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
-
-
-class Odd(msgspec.Struct, frozen=True):
-    """An event whose index row is not simply its own position. See commit.lua for the classes."""
-
-    kind: str  # D, A or C
-    field: bytes
-    position: bytes
-
-    def args(self) -> tuple[str, bytes, bytes, bytes]:
-        """As commit.lua takes it."""
-        return self.kind, self.field, pack_position(self.position), self.position
 
 
 class Batch:
@@ -100,7 +86,7 @@ class Batch:
             list[tuple[bytes, str]] | None
         ) = []  # position, event_id of every entry that has one; None: of every event
         self._events: list[tuple[str, Any]] = []
-        self._resolved: dict[bytes, Odd] = {}
+        self._judged: dict[bytes, Judged] = {}
         self._known = {position.decode() for position in duplicates or ()}
         self._any_type, self._codec = any_type, codec
         # Positions only grow, so what the first entry's clock allows, the others' allow as well.
@@ -167,7 +153,7 @@ class Batch:
     def _settle(self) -> None:
         """Work out what the fold sees, from what is resolved so far."""
         duplicates = {
-            item.position.decode() for item in self._resolved.values() if item.kind == "D"
+            item.position.decode() for item in self.judged if item.verdict is Verdict.DUPLICATE
         } | self._known
         self.events = (
             [pair for pair in self._events if pair[0] not in duplicates] if duplicates else self._events
@@ -181,14 +167,14 @@ class Batch:
         commit needs it.
         """
         if self._plain_named is None:
-            named, odd = self._identified, self._resolved
+            named, judged = self._identified, self._judged
             if named is None:
                 named = [
                     (position, event.event_id)
                     for position, (_, event) in zip(self.positions, self._events, strict=True)
                 ]
             named = [] if self.is_archived else named
-            self._plain_named = [pair for pair in named if pair[0] not in odd] if odd else named
+            self._plain_named = [pair for pair in named if pair[0] not in judged] if judged else named
         return self._plain_named
 
     @property
@@ -202,39 +188,52 @@ class Batch:
     def packed(self) -> bytes:
         """The plain events' positions, 10 bytes each."""
         if self._packed is None:
-            # A position beyond the packed form (a raw XADD with an explicit one) is never found as it is:
-            # commit.lua calls it odd.
+            # A position beyond the packed form (a raw XADD with an explicit one) is in no row as it is: commit.lua
+            # answers ODD.
             packed = pack_positions([position for position, _ in self._plain])
             self._packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
         return self._packed
 
     @property
-    def odd(self) -> list[Odd]:
-        """The events the caller resolved, in order."""
-        return list(self._resolved.values())
+    def judged(self) -> list[Judged]:
+        """The verdicts, in order."""
+        return list(self._judged.values())
 
     @property
-    def fields(self) -> list[bytes]:
-        """The index fields of the plain events, to look them up without a commit."""
-        return [field_of(event_id) for _, event_id in self._plain]
+    def adopted(self) -> list[Judged]:
+        """The entries that become canonical with this batch."""
+        return [item for item in self.judged if item.verdict is Verdict.ADOPTED]
 
-    def event_ids(self, places: list[int]) -> list[str]:
-        """The event IDs of the plain events at these places (from 0)."""
+    @property
+    def duplicates(self) -> frozenset[bytes]:
+        """The positions of entries whose event ID another one is canonical for."""
+        judged = {item.position for item in self.judged if item.verdict is Verdict.DUPLICATE}
+        return frozenset(judged | {position.encode() for position in self._known})
+
+    @property
+    def event_ids(self) -> list[str]:
+        """Of the plain events, in order: those that are not judged."""
+        return [event_id for _, event_id in self._plain]
+
+    def judge(self, index: Index) -> None:
+        """Decide which events count, until the index names all others as they are: it may move meanwhile. What the
+        archive says of its entries is asked of nobody.
+        """
+        while unnamed := self._unnamed(index):
+            self.resolve(unnamed, index)
+        index.adopt(self.adopted)
+
+    def _unnamed(self, index: Index) -> list[int]:
+        """The plain events (from 0) that the index does not name."""
+        packed, fields = self.packed, [field_of(event_id) for _, event_id in self._plain]
+        rows = index.rows(fields) if fields else []
+        return [i for i, row in enumerate(rows) if row != packed[i * PACKED_BYTES : (i + 1) * PACKED_BYTES]]
+
+    def resolve(self, places: list[int], index: Index) -> None:
+        """The verdict on the plain events at these places (from 0)."""
+        taken: set[bytes] = {item.field for item in self.adopted}
         plain = self._plain
-        return [plain[place][1] for place in places]
-
-    def strangers(self, rows: list[bytes | None]) -> list[int]:
-        """Which plain events (from 0) the index, as read for ``fields``, does not name."""
-        packed = self.packed
-        return [i for i, row in enumerate(rows) if row != packed[i * 10 : i * 10 + 10]]
-
-    def resolve(self, strange: list[int], index: Index) -> None:
-        """Decide for the plain events at these places (from 0) whether each is duplicate, to be adopted, or
-        canonical by a long
-        field. Raises InvariantBroken when the index answers what it cannot."""
-        taken: set[bytes] = {item.field for item in self._resolved.values() if item.kind == "A"}
-        plain = self._plain
-        for place in strange:
+        for place in places:
             position, event_id = plain[place]
             field = field_of(event_id)
             holder = index.row(field)
@@ -242,11 +241,12 @@ class Batch:
                 field = collided_field_of(event_id)
                 holder = index.row(field)
             if holder is None:
-                kind = "D" if field in taken else "A"
+                verdict = Verdict.DUPLICATE if field in taken else Verdict.ADOPTED
                 taken.add(field)
             else:
-                kind = "C" if unpack_position(holder) == position else "D"
-            self._resolved[position] = Odd(kind, field, position)
+                is_own = unpack_position(holder) == position
+                verdict = Verdict.CANONICAL if is_own else Verdict.DUPLICATE
+            self._judged[position] = Judged(verdict, field, position)
         self._settle()
 
     def advance(self, cursor: Cursor, fingerprint: str, watermark: int) -> Cursor:
@@ -265,15 +265,3 @@ class Batch:
             read_bytes=cursor.read_bytes + self.read_bytes,
             repairs=cursor.repairs,
         )
-
-
-class Index:
-    """The ids index and the log, as ``Batch.resolve`` asks them."""
-
-    def row(self, field: bytes) -> bytes | None:
-        """The packed position the field holds."""
-        raise NotImplementedError
-
-    def event_id_at(self, position: bytes) -> str | None:
-        """The event ID of the entry at the position; None when there is no such entry."""
-        raise NotImplementedError

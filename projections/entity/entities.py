@@ -29,7 +29,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from aurastream.projections.engine import MemoryView, Projection, ServerIndex, View, index_rows
+from aurastream.projections.engine import MemoryView, Projection, ServerIndex, View
 from aurastream.projections.entity.errors import EntityContended, EntityIncomplete, EntityUnfit
 from aurastream.projections.entity.look import PAGE, EntityLook, base_of, look_at
 from aurastream.projections.entity.snapshots import Base, drop, keep
@@ -204,10 +204,7 @@ class Entities(Generic[S]):
             read += len(span.raw)
             raw = [entry for entry in span.raw if subject_of(entry[1]) == look.subject]
             batch = fold.decode(raw, span.duplicates)
-            while not span.is_archived and (
-                strange := batch.strangers(index_rows(self.stream, partition, batch.fields))
-            ):
-                batch.resolve(strange, index)
+            batch.judge(index)
             fold.step(batch.events)
         return self._loaded(look, self._state_of(fold, look.subject), read, look.version)
 

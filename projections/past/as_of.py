@@ -32,16 +32,15 @@ import msgspec
 from aurastream.projections.engine import (
     EPOCH,
     MICROSECOND,
+    AdoptingIndex,
     Batch,
     MemoryView,
     Projection,
     ProjectionError,
-    ServerIndex,
-    index_rows,
     microseconds,
 )
 from aurastream.projections.past.checkpoints import Checkpoints, Place, spacing
-from aurastream.streams import AHEAD_MAX, UNDECODABLE, History, RawEntry, Span, Stream, as_pair, pack_position
+from aurastream.streams import AHEAD_MAX, UNDECODABLE, History, RawEntry, Span, Stream, as_pair
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive import Manifest, StreamArchive
@@ -152,7 +151,7 @@ def fold_past(
     until = _earlier(as_of.until, facts.last) if facts.last else "0-0"
     if checkpoints is not None:
         _begin(past, checkpoints, partition, as_of)
-    index = PastIndex(stream, partition)
+    index = AdoptingIndex(stream, partition)
     for span in _spans(history, partition, past, as_of, until):
         chosen = _chosen(span.raw, as_of, past)
         past.read += len(span.raw)
@@ -197,7 +196,7 @@ def _share(segment: Manifest, as_of: AsOf) -> float:
     return 0.0 if as_of.us < low else min(1.0, (as_of.us - low + 1) / (high - low + 1))
 
 
-def settled(view: MemoryView, span: Span, index: PastIndex, *, is_pure: bool = False) -> Batch:
+def settled(view: MemoryView, span: Span, index: AdoptingIndex, *, is_pure: bool = False) -> Batch:
     """A span as a batch to fold: which of its events count is decided, by the archive's marks or by the
     index.
 
@@ -205,30 +204,8 @@ def settled(view: MemoryView, span: Span, index: PastIndex, *, is_pure: bool = F
     """
     batch = view.decode(span.raw, span.duplicates)
     if not span.is_archived and not is_pure:
-        while strange := batch.strangers(index.rows(batch.fields)):
-            batch.resolve(strange, index)
-        index.adopted |= {item.field: pack_position(item.position) for item in batch.odd if item.kind == "A"}
+        batch.judge(index)
     return batch
-
-
-class PastIndex(ServerIndex):
-    """The index, and what it will be told: of entries that nobody has counted yet (a raw XADD) the first of
-    an event ID counts.
-    """
-
-    def __init__(self, stream: Stream, partition: int) -> None:
-        super().__init__(stream, partition)
-        self.adopted: dict[bytes, bytes] = {}
-
-    def rows(self, fields: list[bytes]) -> list[bytes | None]:
-        """Many rows, packed positions."""
-        found = index_rows(self._stream, self._partition, fields)
-        if not self.adopted:
-            return found
-        return [row or self.adopted.get(field) for row, field in zip(found, fields, strict=True)]
-
-    def row(self, field: bytes) -> bytes | None:
-        return super().row(field) or self.adopted.get(field)
 
 
 def log_facts(stream: Stream, partition: int) -> LogFacts:

@@ -28,9 +28,17 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from aurastream.projections.built_in import known_of_subject
-from aurastream.projections.engine import Batch, Change, MemoryView, Projection, ProjectionError, View
+from aurastream.projections.engine import (
+    AdoptingIndex,
+    Batch,
+    Change,
+    MemoryView,
+    Projection,
+    ProjectionError,
+    View,
+)
 from aurastream.projections.engine.fold import _getter
-from aurastream.projections.past.as_of import AsOf, PastIndex, log_facts, settled
+from aurastream.projections.past.as_of import AsOf, log_facts, settled
 from aurastream.streams import (
     UNDECODABLE,
     DamagedEntry,
@@ -192,7 +200,7 @@ class _OfSubject:
 
     def _fold_rest(self, after: str, until: str) -> None:
         """What the trail has not read yet."""
-        index = PastIndex(self._history.stream, self._partition)
+        index = AdoptingIndex(self._history.stream, self._partition)
         for span in self._spans(after, until):
             raw = [entry for entry in span.raw if _subject_of(entry[1]) == self._key]
             self._why.read += len(span.raw)
@@ -316,7 +324,7 @@ class _OfRow:
         """The row after the partition's whole history, each event behind it noted."""
         view, index = (
             MemoryView(self._projection, self._history.stream.keys[partition].where),
-            PastIndex(self._history.stream, partition),
+            AdoptingIndex(self._history.stream, partition),
         )
         for span in self._history.spans(partition, "0-0", until, FETCH):
             self._why.read += len(span.raw)
@@ -380,11 +388,7 @@ def changes_between(before: dict[str, Any], after: dict[str, Any]) -> Changed:
 
 def duplicates_of(span: Span, batch: Batch) -> frozenset[bytes]:
     """The positions of a batch whose event ID another entry is canonical for."""
-    return (
-        span.duplicates
-        if span.duplicates is not None
-        else frozenset(item.position for item in batch.odd if item.kind == "D")
-    )
+    return span.duplicates if span.duplicates is not None else batch.duplicates
 
 
 def envelope_of(fields: list[bytes]) -> Envelope | None:

@@ -34,7 +34,6 @@ from aurastream.projections.engine import (
     ViewBroken,
     compare,
     flat,
-    index_rows,
     microseconds,
     now_ms,
     table_names,
@@ -184,10 +183,7 @@ class _Repair:
         index = ServerIndex(self.stream, self.partition)
         for span in self._spans(cursor.position):
             batch = self._folded.decode(span.raw, span.duplicates)
-            while not span.is_archived and (
-                strange := batch.strangers(index_rows(self.stream, self.partition, batch.fields))
-            ):
-                batch.resolve(strange, index)
+            batch.judge(index)
             self.events += len(batch.events)
             self._folded.fold(batch)
         self._read_to = cursor.position
