@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+QUICK  := not (slow or process or cluster or chaos or full_data or second_server)
 CODE   := streams projections processors tests benchmarks aurastream/__init__.py
 
 .PHONY: setup demo test check chaos bench format clean
@@ -21,14 +22,14 @@ $(VENV)/.bench: $(VENV)/.ready
 demo: setup
 	$(BIN)/aurastream demo
 
-test: setup # two files at a time: half of the suite waits for servers, leases and sessions to end
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: setup # SEED=n takes the order of a run back that printed "Using --randomly-seed=n"
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--randomly-seed=$(SEED))
 
 check: setup
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -x --quick -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -x -n 2 --dist worksteal -m "$(QUICK)"
 
 chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60: the whole fault matrix at full length, then some minutes of simulation
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))

@@ -87,6 +87,13 @@ class Running:
         )
         return json.loads(self.out)
 
+    def forget(self) -> None:
+        """Kill it where it still runs; what it wrote can be read no more."""
+        self.signal(signal.SIGKILL)
+        self._connection.close()
+        for file in self._files:
+            file.close()
+
     def _has_ended(self) -> bool:
         return self._code is not None or bool(select.select([self._connection], [], [], 0)[0])
 
@@ -207,7 +214,7 @@ class Home:
 
     def close(self) -> None:
         for running in self._started:
-            running.signal(signal.SIGKILL)
+            running.forget()
         until(self._end_processes, "the home's processes to end")
 
     def _end_processes(self) -> bool:

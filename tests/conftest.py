@@ -6,83 +6,64 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.commands import Home, Nursery
-from tests.servers import ServerProcess, binaries
+from tests.servers import EVERY_SERVER, ServerProcess, binaries
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
-# What `make check` leaves to `make test`: a second server, processes that start and die, and long random
-# searches.
-NOT_QUICK = (
-    "benchmarks",
-    "faults",
-    "simulation",
-    "test_readme",
-    "test_cluster",
-    "test_embedded",
-    "processors/host",
-    "processors/transport",
-    "processors/effects",
-    "processors/test_",
-    "test_reads",
-    "test_fold",
-    "test_pressure",
-    "test_past",
-    "test_rebuild_crash",
-    "test_rebuild_cluster",
-    "test_evolution",
-    "test_entity",
-    "archive/test_archive",
-)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--quick", action="store_true", help="the daily loop: one server, nothing slow, under half a minute"
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--quick"):
-        return
-    kept, left = [], []
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests").as_posix()
-        is_slow = item.get_closest_marker("slow") is not None or "[redis" in item.name
-        (left if is_slow or any(name in place for name in NOT_QUICK) else kept).append(item)
-    config.hook.pytest_deselected(items=left)
-    items[:] = kept
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, so that no long one is left over for a single worker at the end; otherwise
+    the order of the printed seed. Module by module, as their fixtures are made once.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_report_header() -> str:
-    found = binaries()
+    """What this machine has, and with that which tests are skipped."""
+    servers = binaries()
     missing = (
-        "" if "redis" in found else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"
+        ""
+        if "redis" in servers
+        else " (no redis-server on PATH: the suite runs on the embedded Valkey alone)"
     )
-    return f"servers: {', '.join(found)}{missing}; full data: {'../shared/data' if SHARED.exists() else 'absent, its tests are skipped'}"
+    data = "../shared/data" if SHARED.exists() else "absent, its tests are skipped"
+    return f"servers: {', '.join(servers)}{missing}; full data: {data}"
 
 
-@pytest.fixture(scope="session", params=sorted(binaries(), reverse=True))
-def running(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    process = ServerProcess(binaries()[request.param])
-    yield process
-    process.stop()
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, ServerProcess]]:
+    """One server of each kind, for all tests of this process (with xdist: of this worker)."""
+    started = {name: ServerProcess(binary) for name, binary in binaries().items()}
+    yield started
+    for process in started.values():
+        process.stop()
+
+
+@pytest.fixture(params=EVERY_SERVER)
+def running(request: pytest.FixtureRequest, servers: dict[str, ServerProcess]) -> ServerProcess:
+    """Each kind of server in turn. Not of the session's scope: pytest would run all tests of one kind first,
+    and the modules' fixtures twice."""
+    return servers[request.param]
 
 
 @pytest.fixture
 def url(running: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the server is, and what the product takes for it."""
     monkeypatch.setenv("AURASTREAM_REDIS_URL", running.url)
     return running.url
 
 
 @pytest.fixture
 def server(url: str) -> Iterator[Server]:
+    """An empty server, with no bound on its memory."""
     server = Server(url)
-    server.client.config_set("maxmemory", 0)
+    server.client.config_set("maxmemory", 0, "maxmemory-policy", "noeviction")
     server.client.flushall()
     yield server
     server.close()
@@ -98,19 +79,23 @@ def stream(server: Server) -> Iterator[Stream]:
 
 @pytest.fixture(scope="session")
 def valkey() -> str:
+    """The program that ships with the product."""
     return binaries()["valkey"]
 
 
 @pytest.fixture(scope="module")
-def one_server(valkey: str) -> Iterator[ServerProcess]:
-    """For tests that are long, or of what is the same on every server."""
-    process = ServerProcess(valkey)
-    yield process
-    process.stop()
+def one_server(servers: dict[str, ServerProcess]) -> ServerProcess:
+    """For tests that are long, or of what is the same on every server; emptied before each module."""
+    process = servers["valkey"]
+    with redis.Redis.from_url(process.url) as client:
+        client.config_set("maxmemory", 0, "maxmemory-policy", "noeviction")
+        client.flushall()
+    return process
 
 
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
+    """The process that forks commands; one for all tests of this process."""
     nursery = Nursery()
     yield nursery
     nursery.close()

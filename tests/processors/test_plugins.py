@@ -13,6 +13,8 @@ import pytest
 from tests.commands import Done, Home, Nursery
 from tests.wheels import install
 
+pytestmark = pytest.mark.process
+
 TIPS = '''
 """Tips to streamers: an event, a projection, and what became of version 1."""
 

@@ -15,6 +15,8 @@ from aurastream.streams import stream as log
 from aurastream.streams.connection import Script
 from tests.simulation.schedule import play
 
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
 SCHEDULES = 250
 MUTANT_SCHEDULES_MAX = 400  # within which a script without a guard must be found out
 

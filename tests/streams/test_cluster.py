@@ -17,14 +17,16 @@ from aurastream.streams import Outcome, Server, open_stream
 from tests.cluster import Cluster
 from tests.facts import consume, findings, observation
 from tests.projections.counting import Counting
-from tests.servers import binaries
+from tests.servers import EVERY_SERVER, binaries
+
+pytestmark = pytest.mark.cluster
 
 EVENTS = [
     observation(views=n % 7, minute=n, clip=f"clip-{n % 40}", category=f"c{n % 3}") for n in range(3_000)
 ]
 
 
-@pytest.fixture(scope="module", params=sorted(binaries()))
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     cluster = Cluster(binaries()[request.param])
     yield cluster

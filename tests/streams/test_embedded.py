@@ -28,6 +28,8 @@ from tests.commands import Home, Running
 from tests.facts import observation
 from tests.servers import until
 
+pytestmark = pytest.mark.process
+
 
 def client(home: Home) -> redis.Redis:
     return redis.Redis(unix_socket_path=str(home.path / "server.sock"), decode_responses=True)

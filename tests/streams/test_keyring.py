@@ -41,7 +41,7 @@ from aurastream.streams.sealing import KEY_BYTES, TOKEN, Cipher, is_reserved
 from tests.cluster import Cluster
 from tests.commands import ROOT
 from tests.facts import NOON, observation, raw_append
-from tests.servers import binaries, until
+from tests.servers import EVERY_SERVER, binaries, until
 
 P = "0123456789abcdef"
 CIPHER = Cipher(P, bytes(range(KEY_BYTES)))
@@ -418,15 +418,14 @@ while told != "":
 def test_other_processes_forget_an_erased_key_within_its_age(server: Server, stream: Stream) -> None:
     """It is the promise of `aurastream erase`."""
     stream.append([observation(creator="ada", title="hers")])
-    watcher = subprocess.Popen(
-        [sys.executable, "-c", _WATCH, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert watcher.stdout is not None
-    assert watcher.stdout.readline().startswith("'hers' ")
+    command = [sys.executable, "-c", _WATCH, server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline().startswith("'hers' ")
 
-    erased(server)
-    at = time.time()
-    told, when = watcher.stdout.readline().split()
+        erased(server)
+        at = time.time()
+        told, when = watcher.stdout.readline().split()
 
     assert (told, watcher.wait()) == ("''", 0)
     assert float(when) - at <= KEY_AGE_S + 1, "and one for a busy machine"
@@ -542,7 +541,7 @@ def test_a_master_key_that_is_none_is_told_without_showing_it(monkeypatch: pytes
             Settings()
 
 
-@pytest.fixture(scope="module", params=sorted(binaries()))
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     cluster = Cluster(binaries()[request.param])
     yield cluster

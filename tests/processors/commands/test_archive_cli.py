@@ -18,6 +18,8 @@ from tests.commands import Done, Nursery
 from tests.processors.importing.imports import SLICE_FILE, SLICE_ROWS, Shell
 from tests.streams.archive.places import bucket, s3_server
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 PARTITIONS = 2
 
 

@@ -19,6 +19,8 @@ from rich.cells import cell_len
 from tests.commands import ROOT, Done, Environ, Home, Nursery, environment
 from tests.servers import ServerProcess, binaries, until
 
+pytestmark = pytest.mark.process
+
 VERBS = {
     "append",
     "archive",

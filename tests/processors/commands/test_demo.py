@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from aurastream.processors.commands.slice import SLICE
 from tests.commands import ROOT, Home
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 REPEATS = b"duplicates"  # in a partition's meta: counts repeated appends, and nothing else may change
 
 

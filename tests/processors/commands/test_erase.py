@@ -22,7 +22,9 @@ from aurastream.streams.keys import CREATOR_KEYS, CREATORS, ERASURES
 from aurastream.streams.personal.erasure import erase, forget_on_disk, settle
 from tests.commands import Done, Home
 from tests.facts import observation
-from tests.servers import ServerProcess, binaries, forked, until
+from tests.servers import EVERY_SERVER, ServerProcess, binaries, forked, until
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 Command = Callable[..., Done]
 ADA, BOB = "Ada Zwölfender", "bob-the-4711th"
@@ -40,7 +42,7 @@ ROWS = "video_id,date,title,channel_title,category_id,views,likes,dislikes,comme
 )
 
 
-@pytest.fixture(params=sorted(binaries()))
+@pytest.fixture(params=EVERY_SERVER)
 def kept(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server that keeps both files, uncompressed, so that a test can look for bytes in them."""
     options = (

@@ -33,6 +33,8 @@ from tests.processors.importing.imports import (
 )
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def shell(nursery: Any, one_server: ServerProcess, tmp_path: Path) -> Iterator[Shell]:

@@ -24,6 +24,8 @@ from tests.facts import NOON
 from tests.processors.history.test_replay import lines_of
 from tests.servers import until
 
+pytestmark = pytest.mark.process
+
 PLUGIN = """
 from datetime import UTC, datetime
 from pathlib import Path

@@ -15,6 +15,8 @@ from aurastream.streams.schema.json_schema import as_bytes, json_schema
 from tests.commands import Done, Home
 from tests.facts import observation, raw_append
 
+pytestmark = pytest.mark.process
+
 GOLDEN = Path(__file__).parents[2] / "streams" / "golden" / "schema.json"
 
 FIRST = '''

@@ -14,6 +14,8 @@ from aurastream.streams.archive.archiver import Archiver
 from tests.commands import Home
 from tests.facts import observation
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def clips(home: Home) -> Iterator[Stream]:

@@ -16,6 +16,8 @@ from tests.facts import observation
 from tests.processors.effects.outside import CODEC, Noting, assert_balanced, failing, work
 from tests.servers import binaries
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:

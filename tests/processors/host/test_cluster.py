@@ -13,10 +13,12 @@ from aurastream.streams import Server, Settings, open_stream
 from tests.cluster import Cluster
 from tests.facts import findings
 from tests.processors.host.test_host import Host, Trail, append, applied
-from tests.servers import binaries, until
+from tests.servers import EVERY_SERVER, binaries, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.slow]
 
 
-@pytest.fixture(params=sorted(binaries()))
+@pytest.fixture(params=EVERY_SERVER)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     cluster = Cluster(binaries()[request.param], replicas=True)
     yield cluster

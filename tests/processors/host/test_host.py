@@ -27,6 +27,8 @@ from tests.cluster import free_ports
 from tests.facts import findings, observation
 from tests.servers import ServerProcess, until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 LEASE_MS = 600
 PROGRAMS = Path(sys.executable).parent
 

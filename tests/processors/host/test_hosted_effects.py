@@ -14,6 +14,8 @@ from tests.facts import observation
 from tests.processors.host.test_host import Start, live, start  # noqa: F401 - fixtures
 from tests.servers import until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 PLUGIN = """
 from aurastream.processors.effects import Processor
 from aurastream.streams import ClipViewsObserved, Event

@@ -18,6 +18,8 @@ from tests.facts import observation
 from tests.processors.host.test_host import PROGRAMS
 from tests.servers import ServerProcess, until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 PARTITIONS = 4  # what librdkafka's mock cluster gives a topic
 
 

@@ -19,6 +19,8 @@ from tests.invariants import every_partition
 from tests.processors.host.test_host import Start, start  # noqa: F401 - fixture
 from tests.servers import until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 STREAM, PARTITIONS = "clips", 4
 
 # A module of each build's, as a stranger's package would have it. Their observation has the tag of a built-in

@@ -47,6 +47,8 @@ from tests.processors.importing.imports import (
 )
 from tests.servers import ServerProcess, until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 @pytest.fixture
 def server(one_server: ServerProcess) -> Iterator[Server]:

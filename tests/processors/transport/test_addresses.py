@@ -20,6 +20,8 @@ from tests.cluster import free_ports
 from tests.processors.transport.members import Broker, eventually, group_on
 from tests.servers import binaries, until
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def secured(tmp_path: Path) -> Iterator[str]:

@@ -20,6 +20,8 @@ from aurastream.streams.codec import entry_json, read_envelope
 from tests.facts import observation
 from tests.processors.transport.members import Broker, eventually
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 2_500
 Handler = Callable[[Any], Any]
 _names = iter(f"batches-{number}" for number in range(1_000))

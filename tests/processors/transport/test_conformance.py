@@ -12,9 +12,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faust.types import TP
 
 from tests.processors.transport.members import PARTITIONS, Broker, Group, Member, eventually, group_on
+
+pytestmark = pytest.mark.slow
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

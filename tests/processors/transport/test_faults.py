@@ -22,6 +22,8 @@ from tests.processors.transport.members import Broker, Group, Member, eventually
 from tests.processors.transport.workers import LEASE_MS, workers
 from tests.servers import ServerProcess, until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 async def handled(group: Group, wanted: set[int], patience_s: float = 20) -> None:
     await eventually(

@@ -15,6 +15,8 @@ from aurastream.streams import Server, list_streams, open_stream
 from tests.processors.transport.workers import LEASE_MS, SCRIPTS, Workers, assert_order_per_key, workers
 from tests.servers import until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 @pytest.fixture
 def server(valkey_url: str) -> Iterator[Server]:

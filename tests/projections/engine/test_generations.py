@@ -520,6 +520,7 @@ def test_a_consumer_that_is_never_idle_takes_the_new_generation_up_as_well(
         lambda raw: raw.replace(b'"state":"live"', b'"state":"kept"'),
         lambda raw: b"\xff" + raw[1:],
     ],
+    ids=["no such generation", "cut short", "no such state", "no JSON"],
 )
 def test_a_damaged_record_is_refused_by_reader_and_check_alike(
     server: Server, spoil: Callable[[bytes], bytes]

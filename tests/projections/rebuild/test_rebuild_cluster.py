@@ -20,6 +20,8 @@ from tests.projections.rebuild.test_rebuild import DAY_MS, Second, crowd, rebuil
 from tests.projections.rebuild.test_rebuild_crash import Watcher
 from tests.servers import until
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def cluster(valkey: str) -> Iterator[Cluster]:

@@ -26,6 +26,8 @@ from tests.projections.rebuild.rebuild_child import BEFORE_SWAP, STEPS
 from tests.projections.rebuild.test_rebuild import DAY_MS, Second, crowd, rebuild, rebuilt, tables
 from tests.servers import until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 ROOT = Path(__file__).parents[3]
 LEASE_MS = 400
 READS_PER_S = 1_000

@@ -14,13 +14,15 @@ from aurastream.streams.archive.verify import told_by, verify_partition
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.cluster import Cluster
 from tests.facts import observation
-from tests.servers import binaries
+from tests.servers import EVERY_SERVER, binaries
 from tests.streams.archive.kept import plain
+
+pytestmark = pytest.mark.cluster
 
 EVENTS = [observation(views=n % 7, minute=n, clip=f"clip-{n % 40}") for n in range(2_000)]
 
 
-@pytest.fixture(scope="module", params=sorted(binaries()))
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     cluster = Cluster(binaries()[request.param])
     yield cluster

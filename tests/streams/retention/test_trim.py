@@ -39,7 +39,7 @@ from aurastream.streams.retention.trimmer import Goal, Trimmed, Trimmer
 from tests.cluster import Cluster
 from tests.facts import consume, dump, observation, raw_append
 from tests.projections.counting import Counting
-from tests.servers import CuttingProxy, ServerProcess, binaries
+from tests.servers import EVERY_SERVER, CuttingProxy, ServerProcess, binaries
 
 ROOT = Path(__file__).parents[3]
 
@@ -720,7 +720,7 @@ def test_with_a_real_archive_history_and_check_agree_before_and_after(server: Se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(binaries()))
+@pytest.mark.parametrize("kind", EVERY_SERVER)
 def test_it_works_on_a_cluster(kind: str) -> None:
     cluster = Cluster(binaries()[kind])
     try:
