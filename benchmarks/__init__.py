@@ -6,10 +6,10 @@ The numbers: `make bench` measures the targets of DESIGN.md section 13, one comm
                  names
     replay.py    the bare server's limit                  plain.py      the same fold, delivered at least once
     peers.py     FastStream and a plain redis-py loop     stock.py      a stock Faust app
-    fleet.py     worker processes, watched from outside   report.py     the table and the file
+    fleet.py     host processes, watched from outside   report.py     the table and the file
 
     append.py  apply.py  delivery.py  latency.py  lifecycle.py  memory.py  scale.py  takeover.py  top.py
-               workers.py
+               hosts.py
                                                                                               one workload
                                                                                               each
 

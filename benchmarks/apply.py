@@ -103,7 +103,7 @@ def consume(server: Server, stream: Stream, projection: Projection[Any]) -> None
 
 
 def forget_views(server: Server, stream: Stream) -> None:
-    """Back to a log that nobody has read: groups, cursors, leases and views go, what the append wrote stays."""
+    """Back to a log that nobody has read: groups, cursors, leases and views go, the log stays."""
     for keys in stream.keys:
         for group in server.client.xinfo_groups(keys.log):
             server.client.xgroup_destroy(keys.log, group["name"])

@@ -1,11 +1,11 @@
 """
-Worker processes as a person starts them, and what a reader outside of them can see: the cursors, the leases,
+Host processes as a person starts them, and what a reader outside of them can see: the cursors, the leases,
 their CPU.
 
-    with fleet(url, lease_ms) as workers: workers.start(); await_shares(..); until(lambda: progress.applied()
+    with fleet(url, lease_ms) as hosts: hosts.start(); await_shares(..); until(lambda: progress.applied()
     == total, "all")
 
-Everything here watches; nothing is asked of a worker but signals. CPU is the kernel's account of the process,
+Everything here watches; nothing is asked of a host but signals. CPU is the kernel's account of the process,
 all its threads, user
 and system, in ticks of 10 ms: spans of seconds only. It needs /proc, so the workloads that use it run on
 Linux.
@@ -24,24 +24,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aurastream.streams import Server, Stream
-from aurastream.streams.groups import as_pair
+from aurastream.streams import Position, Server, Stream
 from benchmarks.measure import server_cpu_s
 from benchmarks.reference import Pulse
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(sys.executable).parent
-GROUP = "aurastream"  # of the workers' leases
+GROUP = "aurastream"  # of the hosts' leases
 POLL_S = 0.002
 PATIENCE_S = 60.0
 STOP_MAX_S = 20.0
 RUN = ("aurastream", "--app", "benchmarks.reference", "run", "--projection", Pulse.name, "--web-port", "off")
 STOCK = ("faust", "-A", "benchmarks.stock", "worker", "--without-web", "-l", "warn")
 
-Sight = tuple[float, float, float, int]  # clock, CPU of the workers, CPU of the server, events applied
+Sight = tuple[float, float, float, int]  # clock, CPU of the hosts, CPU of the server, events applied
 
 
-class Worker:
+class Host:
     """One process. started_at: monotonic, before it was forked."""
 
     def __init__(
@@ -78,7 +77,7 @@ class Worker:
         """SIGTERM, and wait. Raises RuntimeError unless it ends well."""
         self.send(signal.SIGTERM)
         if self.process.wait(STOP_MAX_S):
-            raise RuntimeError(f"a worker ended with {self.process.returncode}: {self.tail()}")
+            raise RuntimeError(f"a host ended with {self.process.returncode}: {self.tail()}")
 
     def kill(self) -> None:
         """kill -9, and wait."""
@@ -92,63 +91,62 @@ class Worker:
 
 
 class Fleet:
-    """The workers of one server."""
+    """The hosts of one server."""
 
     def __init__(self, url: str, directory: Path, lease_ms: int) -> None:
         self.directory = directory
-        self.workers: list[Worker] = []
+        self.hosts: list[Host] = []
         self._url, self._lease_ms = url, lease_ms
 
-    def start(self, words: tuple[str, ...] = RUN, **environ: str) -> Worker:
+    def start(self, words: tuple[str, ...] = RUN, **environ: str) -> Host:
         """One more."""
-        self.workers.append(Worker(self._url, self.directory, self._lease_ms, words, environ))
-        return self.workers[-1]
+        self.hosts.append(Host(self._url, self.directory, self._lease_ms, words, environ))
+        return self.hosts[-1]
 
     def await_shares(self, stream: Stream) -> None:
-        """Until every worker holds its share of the partitions, as the leases have it."""
-        pids = {worker.pid for worker in self.workers}
+        """Until every host holds its share of the partitions, as the leases have it."""
+        pids = {host.pid for host in self.hosts}
         least, most = stream.partitions // len(pids), -(-stream.partitions // len(pids))
 
         def is_shared() -> bool:
             held = Counter(owners(stream).values())
             return held.keys() == pids and least <= min(held.values()) and max(held.values()) <= most
 
-        self.until(is_shared, f"equal shares of {len(pids)} workers")
+        self.until(is_shared, f"equal shares of {len(pids)} hosts")
 
     def until(self, condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-        """Wait for a condition. Raises RuntimeError when a worker has ended meanwhile, or patience has."""
+        """Wait for a condition. Raises RuntimeError when a host has ended meanwhile, or patience has."""
         end = time.monotonic() + patience_s
         while not condition():
-            dead = next((worker for worker in self.workers if worker.process.poll() is not None), None)
+            dead = next((host for host in self.hosts if host.process.poll() is not None), None)
             if dead is not None or time.monotonic() > end:
-                said = (dead or self.workers[0]).tail()
+                said = (dead or self.hosts[0]).tail()
                 raise RuntimeError(
-                    f"{'a worker ended' if dead else f'waited {patience_s} s'} while waiting for {what}: "
-                    f"{said}"
+                    f"{'a host ended' if dead else f'waited {patience_s} s'} while waiting for {what}: {said}"
                 )
             time.sleep(POLL_S)
 
     def stop(self) -> None:
         """End all gracefully."""
-        for worker in self.workers:
-            worker.stop()
-        self.workers.clear()
+        for host in self.hosts:
+            host.stop()
+        self.hosts.clear()
 
 
 @contextmanager
 def fleet(url: str, lease_ms: int = 3_000) -> Iterator[Fleet]:
-    """Workers that end with the block, whatever happens."""
+    """Hosts that end with the block, whatever happens."""
     with tempfile.TemporaryDirectory(prefix="aura-bench-") as directory:
         found = Fleet(url, Path(directory), lease_ms)
         try:
             yield found
         finally:
-            for worker in found.workers:
-                worker.kill()
+            for host in found.hosts:
+                host.kill()
 
 
 def owners(stream: Stream) -> dict[int, int]:
-    """Partition -> pid of the worker whose lease it is; the names of workers are host-pid-random."""
+    """Partition -> pid of the host whose lease it is; the names of hosts are host-pid-random."""
     with stream.server.client.pipeline(transaction=False) as pipeline:
         for keys in stream.keys:
             pipeline.hget(keys.lease(GROUP), "owner")
@@ -171,9 +169,11 @@ class Cursors:
         """The same by partition."""
         return [int(count or 0) for count in self._asked("applied")]
 
-    def positions(self) -> list[tuple[int, int] | None]:
+    def positions(self) -> list[Position | None]:
         """By partition; None before the first commit."""
-        return [as_pair(position.decode()) if position else None for position in self._asked("position")]
+        return [
+            Position.parse(position.decode()) if position else None for position in self._asked("position")
+        ]
 
     def _asked(self, field: str) -> list[bytes | None]:
         with self._client.pipeline(transaction=False) as pipeline:
@@ -183,19 +183,19 @@ class Cursors:
         return answers
 
 
-def sight(server: Server, workers: Fleet, applied: int) -> Sight:
+def sight(server: Server, hosts: Fleet, applied: int) -> Sight:
     """Everything that is counted, at one moment."""
     return (
         time.perf_counter(),
-        sum(worker.cpu_s() for worker in workers.workers),
+        sum(host.cpu_s() for host in hosts.hosts),
         server_cpu_s(server.client),
         applied,
     )
 
 
-def watched(server: Server, workers: Fleet, cursors: Cursors, before: int, total: int) -> tuple[Sight, Sight]:
+def watched(server: Server, hosts: Fleet, cursors: Cursors, before: int, total: int) -> tuple[Sight, Sight]:
     """What could be seen at the first commit beyond `before`, and at the one that reached `total`."""
-    workers.until(lambda: cursors.applied() > before, "the first commit")
-    first = sight(server, workers, cursors.applied())
-    workers.until(lambda: cursors.applied() >= total, "the last commit")
-    return first, sight(server, workers, total)
+    hosts.until(lambda: cursors.applied() > before, "the first commit")
+    first = sight(server, hosts, cursors.applied())
+    hosts.until(lambda: cursors.applied() >= total, "the last commit")
+    return first, sight(server, hosts, total)

@@ -2,14 +2,14 @@
 Append to visible: 1,000 events/s from one process, Pulse consumed elsewhere, milliseconds until the view has
 the event.
 
-    visible    the bare loop in another process                  of_workers    two `aurastream run` processes
+    visible    the bare loop in another process                  of_hosts    two `aurastream run` processes
 
     falls due -> (append begins -> script -> wake-up -> read -> fold -> commit answered) = visible
 
 The producer appends what has fallen due as soon as it has fallen due, one call for all of it. An event is
 visible when the consumer holds the answer of the commit that moved the cursor to or past it: a reader could
 have seen it a little earlier, never later.
-Workers tell nobody of their commits: there a third process polls all cursors in one pipeline, and an event is
+Hosts tell nobody of their commits: there a third process polls all cursors in one pipeline, and an event is
 visible when that reader holds an answer at or past it. Nothing is subtracted for the poll, nor for the CPU
 the reader takes from the others. It rests 0.5 ms
 between two polls: without, it takes one of two cores and its share of the server, and p50 was 3.8 ms instead
@@ -28,8 +28,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from aurastream.projections import Consumer, Progress
-from aurastream.streams import Stream, UnknownOutcome
-from aurastream.streams.groups import as_pair
+from aurastream.streams import Position, Stream, UnknownOutcome
 from benchmarks.apply import expect_read
 from benchmarks.feed import observations, opened
 from benchmarks.fleet import Cursors, fleet, sight
@@ -77,30 +76,30 @@ def visible(url: str, plan: Plan) -> Report:
     )
 
 
-def of_workers(url: str, plan: Plan) -> Report:
-    """The same of worker processes, as a reader sees it."""
+def of_hosts(url: str, plan: Plan) -> Report:
+    """The same of host processes, as a reader sees it."""
     server, stream = opened(url)
     total = plan.latency_s * EVENTS_PER_S
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     reader = context.Process(target=_watch, args=(theirs, url, total, plan.latency_s + PATIENCE_S))
-    with fleet(url) as workers:
+    with fleet(url) as hosts:
         for _ in range(WORKERS):
-            workers.start()
-        workers.await_shares(stream)
+            hosts.start()
+        hosts.await_shares(stream)
         reader.start()
         try:
             ours.recv()  # it polls
-            before = sight(server, workers, 0)
+            before = sight(server, hosts, 0)
             sent = _produce(stream, plan.seed, total)
             commits, polls = ours.recv()
-            after = sight(server, workers, total)
+            after = sight(server, hosts, total)
         finally:
             reader.join(PATIENCE_S)
             reader.kill()
         expect_read(server, stream, Pulse(), total)
-        workers.stop()
-    variant = f"consumers: {WORKERS} workers, pulse"
+        hosts.stop()
+    variant = f"consumers: {WORKERS} hosts, pulse"
     row = Row(
         NAME,
         variant,
@@ -111,7 +110,7 @@ def of_workers(url: str, plan: Plan) -> Report:
         None,
     )
     late, targets, note = _judged(
-        sent[WARM_UP_S * EVENTS_PER_S :], commits, f"append to visible, {WORKERS} workers, at 1,000 events/s"
+        sent[WARM_UP_S * EVENTS_PER_S :], commits, f"append to visible, {WORKERS} hosts, at 1,000 events/s"
     )
     mean_ms = (after[0] - before[0]) * 1e3 / polls
     return Report(
@@ -119,7 +118,7 @@ def of_workers(url: str, plan: Plan) -> Report:
     )
 
 
-WORK = (visible, of_workers)
+WORK = (visible, of_hosts)
 
 
 def _watch(pipe: Connection, url: str, total: int, patience_s: float) -> None:
@@ -162,7 +161,9 @@ def _produce(stream: Stream, seed: int, total: int) -> list[Sent]:
             time.sleep(max(0.0, begin + (done + 1) / EVENTS_PER_S - now))
             continue
         for number, placed in enumerate(stream.append(events[done:due]), start=done + 1):
-            sent.append((placed.partition, as_pair(placed.position), begin + number / EVENTS_PER_S, now))
+            sent.append(
+                (placed.partition, Position.parse(placed.position), begin + number / EVENTS_PER_S, now)
+            )
         done = due
     return sent
 
@@ -176,7 +177,7 @@ def _consume(pipe: Connection, url: str, total: int, patience_s: float) -> None:
 
     def on_commit(progress: Progress) -> None:
         nonlocal counted
-        commits.append((progress.partition, as_pair(progress.cursor.position), time.monotonic()))
+        commits.append((progress.partition, Position.parse(progress.cursor.position), time.monotonic()))
         counted += progress.events
 
     pipe.send("running")

@@ -1,11 +1,11 @@
 """
-Start and stop of a worker: seconds from the process's start to the first event applied, and from SIGTERM in
+Start and stop of a host: seconds from the process's start to the first event applied, and from SIGTERM in
 full work to its end.
 
     a log that is there -> start -> the first commit a reader sees -> a tenth applied -> SIGTERM -> exit code
         0
 
-Each round begins with an empty view. A worker that had nothing left to do at the signal was not stopped in
+Each round begins with an empty view. A host that had nothing left to do at the signal was not stopped in
 full work: refused.
 """
 
@@ -27,27 +27,27 @@ START_S, STOP_S = 2.0, 2.0
 def start_and_stop(url: str, plan: Plan) -> Report:
     """Rounds of both."""
     server, stream = opened(url)
-    fill(stream, plan.seed, plan.workers)
+    fill(stream, plan.seed, plan.hosts)
     cursors = Cursors(server, stream)
     starts, stops = [], []
     for _ in range(plan.starts):
         forget_views(server, stream)
-        with fleet(url) as workers:
-            worker = workers.start()
-            workers.until(lambda: cursors.applied() > 0, "the first commit")
-            starts.append(time.monotonic() - worker.started_at)
-            workers.until(lambda: cursors.applied() > plan.workers // 10, "full work")
-            asked_at, left = time.monotonic(), plan.workers - cursors.applied()
-            worker.stop()
+        with fleet(url) as hosts:
+            host = hosts.start()
+            hosts.until(lambda: cursors.applied() > 0, "the first commit")
+            starts.append(time.monotonic() - host.started_at)
+            hosts.until(lambda: cursors.applied() > plan.hosts // 10, "full work")
+            asked_at, left = time.monotonic(), plan.hosts - cursors.applied()
+            host.stop()
             stops.append(time.monotonic() - asked_at)
             if left <= 0:
                 raise InvariantBroken(
-                    "everything was applied before the signal: the worker was not stopped in full work"
+                    "everything was applied before the signal: the host was not stopped in full work"
                 )
     return Report(
         targets=[
-            _target("worker, start to first event applied", START_S, starts),
-            _target("worker, SIGTERM to exit", STOP_S, stops),
+            _target("host, start to first event applied", START_S, starts),
+            _target("host, SIGTERM to exit", STOP_S, stops),
         ]
     )
 

@@ -31,7 +31,10 @@ def overhead(url: str, plan: Plan) -> Report:
     logs, ids = _sizes(client, stream, "log"), _sizes(client, stream, "ids")
     server.close()
     each = plan.memory
-    note = f"at {each:,} events of {payload / each:.0f} bytes: log {(logs - payload) / each:.1f}, ids {ids / each:.1f}"
+    note = (
+        f"at {each:,} events of {payload / each:.0f} bytes: log {(logs - payload) / each:.1f}, "
+        f"ids {ids / each:.1f}"
+    )
     return Report(
         targets=[
             Target(

@@ -89,7 +89,7 @@ def segments(url: str, plan: Plan) -> Report:
 
 
 def as_of(url: str, plan: Plan) -> Report:
-    """A ranking as of the middle of the log, in this process and as a command, without checkpoints and with."""
+    """A ranking as of the middle of the log, here and as a command, with checkpoints and without."""
     with archived_stream(url, plan.seed, plan.history) as (server, stream):
         polls = plan.history // CLIPS
         at = FIRST_POLL + timedelta(minutes=polls // 2)
@@ -100,7 +100,10 @@ def as_of(url: str, plan: Plan) -> Report:
             _timed(lambda: _run([sys.executable, "-c", "import aurastream.processors.commands.main"]))
             for _ in range(5)
         )
-    note = f"{again_s:.2f} s of it the answer (without checkpoints {first_s:.1f} s), {python_s:.2f} s Python with its imports"
+    note = (
+        f"{again_s:.2f} s of it the answer (without checkpoints {first_s:.1f} s), "
+        f"{python_s:.2f} s Python with its imports"
+    )
     what = f"view --at in the middle of {plan.history:,} events, the whole command"
     return Report(targets=[Target(what, AS_OF_S, "s", command_s, note=note)])
 
@@ -120,7 +123,10 @@ def behind(url: str, plan: Plan) -> Report:
             consume(server, stream, Trail())
             consume(server, stream, Pulse())
             took_s[events] = _answer_s(stream)
-    note = f"{took_s[short] * 1e3:.1f} ms in {short:,} events, {took_s[long] * 1e3:.1f} ms in {long:,}; {BEHIND} events behind the answer"
+    note = (
+        f"{took_s[short] * 1e3:.1f} ms in {short:,} events, {took_s[long] * 1e3:.1f} ms in {long:,}; "
+        f"{BEHIND} events behind the answer"
+    )
     growth = took_s[long] / took_s[short]
     return Report(
         targets=[Target("why, time on a log ten times as long", GROWTH, "times", growth, note=note)]

@@ -116,7 +116,10 @@ def swap(url: str, plan: Plan) -> Report:
                 if seen:
                     raise InvariantBroken(f"a reader saw {seen[0]}")
                 reads, worst = reads + len(latencies), max([worst, *latencies])
-    note = f"worst {max(took_ms):.1f} ms; {reads:,} reads meanwhile, none empty or refused, the slowest {worst * 1e3:.1f} ms"
+    note = (
+        f"worst {max(took_ms):.1f} ms; "
+        f"{reads:,} reads meanwhile, none empty or refused, the slowest {worst * 1e3:.1f} ms"
+    )
     what = f"swap of a generation, median of {plan.swaps}, last catch-up and audit event included"
     return Report(targets=[Target(what, SWAP_MS, "ms", statistics.median(took_ms), note=note)])
 

@@ -7,7 +7,7 @@ documentation has it.
 
 It reads our log over our transport, the only one for Redis there is, and writes with plain.py's fold and
 redis.asyncio what the peers
-of apply.py write: at least once, one pipeline of reads and one of writes an event. Imported by a worker
+of apply.py write: at least once, one pipeline of reads and one of writes an event. Imported by a host
 process alone.
 """
 

@@ -13,6 +13,7 @@ from benchmarks import (
     apply,
     audit,
     delivery,
+    hosts,
     latency,
     lifecycle,
     memory,
@@ -21,7 +22,6 @@ from benchmarks import (
     scale,
     takeover,
     top,
-    workers,
 )
 from benchmarks.measure import Plan, Report, Work, apart, has_faststream
 
@@ -32,7 +32,7 @@ WORKLOADS = (
     "latency",
     "memory",
     "top",
-    "workers",
+    "hosts",
     "lifecycle",
     "takeover",
     "audit",
@@ -51,7 +51,7 @@ def work_of(workload: str, plan: Plan) -> tuple[Work, ...]:
         "latency": latency.WORK,
         "memory": memory.WORK,
         "top": top.WORK,
-        "workers": workers.WORK,
+        "hosts": hosts.WORK,
         "lifecycle": lifecycle.WORK,
         "takeover": takeover.WORK,
         "audit": audit.WORK,

@@ -1,9 +1,9 @@
 """
-Take-over: one of two workers is killed (-9), milliseconds until the other applies an event of a partition the
+Take-over: one of two hosts is killed (-9), milliseconds until the other applies an event of a partition the
 dead one owned.
 
     equal shares -> kill -> append one event to a partition of the dead -> its cursor counts it = taken over
-    -> a new worker starts -> equal shares -> the next kill, of the older one
+    -> a new host starts -> equal shares -> the next kill, of the older one
 
 The event is appended as soon as the kill has returned and the dead process was waited for. The instant of
 each kill is drawn from the seed, over one period of the lease's renewal: the ticks that made the shares equal
@@ -32,17 +32,20 @@ def kills(url: str, plan: Plan) -> Report:
     server, stream = opened(url)
     cursors, feed, random = Cursors(server, stream), observations(plan.seed), Random(plan.seed)
     took_ms = []
-    with fleet(url, plan.lease_ms) as workers:
-        workers.start()
+    with fleet(url, plan.lease_ms) as hosts:
+        hosts.start()
         for _ in range(plan.kills):
-            workers.start()
-            workers.await_shares(stream)
+            hosts.start()
+            hosts.await_shares(stream)
             due = time.monotonic() + random.uniform(0, plan.lease_ms / 1e3 / RENEWALS)
-            workers.until(lambda due=due: time.monotonic() >= due, "the instant of the kill")
-            took_ms.append(_taken_over_ms(stream, workers, cursors, feed))
-        workers.stop()
+            hosts.until(lambda due=due: time.monotonic() >= due, "the instant of the kill")
+            took_ms.append(_taken_over_ms(stream, hosts, cursors, feed))
+        hosts.stop()
     bound = plan.lease_ms + BEYOND_LEASE_MS
-    note = f"{plan.kills} kills, lease {plan.lease_ms:,} ms; p50 {percentile(took_ms, 0.5):,.0f} ms, most {max(took_ms):,.0f} ms"
+    note = (
+        f"{plan.kills} kills, lease {plan.lease_ms:,} ms; "
+        f"p50 {percentile(took_ms, 0.5):,.0f} ms, most {max(took_ms):,.0f} ms"
+    )
     return Report(
         targets=[
             Target(
@@ -55,17 +58,17 @@ def kills(url: str, plan: Plan) -> Report:
 WORK = (kills,)
 
 
-def _taken_over_ms(stream: Stream, workers: Fleet, cursors: Cursors, feed: Iterator[Event]) -> float:
-    """Kill the older worker; from the kill to the sight of the event."""
-    dead = workers.workers[0]
+def _taken_over_ms(stream: Stream, hosts: Fleet, cursors: Cursors, feed: Iterator[Event]) -> float:
+    """Kill the older host; from the kill to the sight of the event."""
+    dead = hosts.hosts[0]
     partition = next(partition for partition, pid in owners(stream).items() if pid == dead.pid)
     event = next(event for event in feed if stream.partition_of(event.subject) == partition)
     before = cursors.each()[partition]
     began = time.monotonic()
     dead.kill()
-    workers.workers.remove(dead)
+    hosts.hosts.remove(dead)
     stream.append([event])
-    workers.until(
+    hosts.until(
         lambda: cursors.each()[partition] > before, f"the take-over of partition {partition}", PATIENCE_S
     )
     return (time.monotonic() - began) * 1e3

@@ -34,7 +34,10 @@ def reads(url: str, plan: Plan) -> Report:
             view.ranking("velocity", top=TOP)
             took_ms.append((time.perf_counter() - begin) * 1e3)
     client_us, server_us = meter.client_s * 1e6 / plan.top_reads, meter.server_s * 1e6 / plan.top_reads
-    note = f"p50 {percentile(took_ms, 0.5):.2f} ms; CPU a read: client {client_us:,.0f} us, server {server_us:,.0f} us"
+    note = (
+        f"p50 {percentile(took_ms, 0.5):.2f} ms; "
+        f"CPU a read: client {client_us:,.0f} us, server {server_us:,.0f} us"
+    )
     what = f"top {TOP} over {plan.partitions_top} partitions, p99"
     return Report(targets=[Target(what, P99_MS, "ms", percentile(took_ms, 0.99), note=note)])
 

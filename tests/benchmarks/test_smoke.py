@@ -33,8 +33,8 @@ TINY = Plan(
     partitions_top=8,
     top=2_000,
     top_reads=5,
-    workers=24_000,
-    workers_rounds=1,
+    hosts=24_000,
+    hosts_rounds=1,
     kills=2,
     lease_ms=600,
     starts=1,
@@ -76,7 +76,7 @@ def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path
         "delivery",
         "latency",
         "rebuild",
-        "workers",
+        "hosts",
         "scale",
     }
     assert all(row["events_per_s"] > 0 and row["client_us"] > 0 for row in written["rows"])

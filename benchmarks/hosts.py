@@ -1,5 +1,5 @@
 """
-Workers: Pulse by real `aurastream run` processes over a log of eight partitions, against the bare loop and
+Hosts: Pulse by real `aurastream run` processes over a log of eight partitions, against the bare loop and
 against stock Faust.
 
     backlog    a fresh process over a log that is there already: its lanes catch up by themselves, Faust hands
@@ -7,11 +7,11 @@ against stock Faust.
     handed     all through Faust: the processes hold their shares of a short log, stand still (SIGSTOP) while
                it is filled, go on
     bare loop  projections.Consumer in one process, on the same log, from an empty view, right after the
-               worker
+               host
     stock      a plain Faust app, an agent called event by event (stock.py)
 
 Events and CPU are those between the first commit that a reader saw and the last, start and imports outside.
-The reader polls every 2 ms, on the same cores. The ratios are medians of rounds, a worker and a loop each.
+The reader polls every 2 ms, on the same cores. The ratios are medians of rounds, a host and a loop each.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from benchmarks.measure import (
 from benchmarks.plain import make_groups
 from benchmarks.reference import Pulse
 
-NAME = "workers"
+NAME = "hosts"
 PARTITIONS = 8
 CORES = "2 cores"
 RATIO = 0.85
@@ -61,30 +61,28 @@ STOCK_MAX_S, LOOP_MAX_S = 600.0, 300.0
 def backlog(url: str, plan: Plan) -> Report:
     """One process on a log that is there, and the loop on the same."""
     server, stream = opened(url, PARTITIONS)
-    fill(stream, plan.seed, plan.workers)
+    fill(stream, plan.seed, plan.hosts)
     ours, bare = [], []
-    for _ in range(plan.workers_rounds):
+    for _ in range(plan.hosts_rounds):
         forget_views(server, stream)
-        with fleet(url) as workers:
-            workers.start()
+        with fleet(url) as hosts:
+            hosts.start()
             ours.append(
-                _row(
-                    "1 process, backlog", *watched(server, workers, Cursors(server, stream), 0, plan.workers)
-                )
+                _row("1 process, backlog", *watched(server, hosts, Cursors(server, stream), 0, plan.hosts))
             )
-            expect_read(server, stream, Pulse(), plan.workers)
-            workers.stop()
-        bare.append(_looped(url, server, stream, plan.workers))
+            expect_read(server, stream, Pulse(), plan.hosts)
+            hosts.stop()
+        bare.append(_looped(url, server, stream, plan.hosts))
     return Report([median_row(ours), median_row(bare)], [_target("backlog", ours, bare)])
 
 
 def handed(url: str, plan: Plan) -> Report:
     """One process that is handed everything by Faust, and the loop on the same log."""
     ours, bare = [], []
-    for _ in range(plan.workers_rounds):
+    for _ in range(plan.hosts_rounds):
         server, stream, row = _handed(url, plan, 1)
         ours.append(row)
-        bare.append(_looped(url, server, stream, plan.workers))
+        bare.append(_looped(url, server, stream, plan.hosts))
         stream.close()
         server.close()
     return Report([median_row(ours)], [_target("handed over by Faust", ours, bare)])
@@ -104,12 +102,12 @@ def stock(url: str, plan: Plan) -> Report:
     """Stock Faust, event by event."""
     server, stream = opened(url, PARTITIONS)
     fill(stream, plan.seed, plan.one_by_one)
-    with fleet(url) as workers:
-        path = workers.directory / "report.json"
+    with fleet(url) as hosts:
+        path = hosts.directory / "report.json"
         meter = Meter(server.client)
         with meter:
-            workers.start(STOCK, BENCH_EVENTS=str(plan.one_by_one), BENCH_REPORT=str(path))
-            workers.until(path.exists, "stock Faust to handle all", patience_s=STOCK_MAX_S)
+            hosts.start(STOCK, BENCH_EVENTS=str(plan.one_by_one), BENCH_REPORT=str(path))
+            hosts.until(path.exists, "stock Faust to handle all", patience_s=STOCK_MAX_S)
         wall_s, cpu_s = msgspec.json.decode(path.read_bytes(), type=tuple[float, float])
     make_groups(server, stream, Pulse.name)  # the check counts its pending events; Faust's place is its own
     expect_states(server, stream, Pulse(), plan.one_by_one)
@@ -136,33 +134,33 @@ def _handed(url: str, plan: Plan, processes: int) -> tuple[Server, Stream, Row]:
     server.close()
     server, stream = opened(url, PARTITIONS)
     cursors = Cursors(server, stream)
-    feed = batches(observations(plan.seed), plan.workers)
-    with fleet(url, STANDSTILL_LEASE_MS) as workers:
+    feed = batches(observations(plan.seed), plan.hosts)
+    with fleet(url, STANDSTILL_LEASE_MS) as hosts:
         for _ in range(processes):
-            workers.start()
-        workers.await_shares(stream)
+            hosts.start()
+        hosts.await_shares(stream)
         warm = _appended(stream, islice(feed, WARM_UP_BATCHES))
-        workers.until(lambda: cursors.applied() == warm, "the warm-up")
-        _fill_behind(stream, workers, feed)
-        row = _row(_processes(processes), *watched(server, workers, cursors, warm, plan.workers))
-        expect_read(server, stream, Pulse(), plan.workers)
-        workers.stop()
+        hosts.until(lambda: cursors.applied() == warm, "the warm-up")
+        _fill_behind(stream, hosts, feed)
+        row = _row(_processes(processes), *watched(server, hosts, cursors, warm, plan.hosts))
+        expect_read(server, stream, Pulse(), plan.hosts)
+        hosts.stop()
     return server, stream, row
 
 
-def _fill_behind(stream: Stream, workers: Fleet, feed: Iterable[list[Event]]) -> None:
-    """Append while the workers stand still; they own what they owned when they go on."""
+def _fill_behind(stream: Stream, hosts: Fleet, feed: Iterable[list[Event]]) -> None:
+    """Append while the hosts stand still; they own what they owned when they go on."""
     held, began = owners(stream), time.monotonic()
-    for worker in workers.workers:
-        worker.send(signal.SIGSTOP)
+    for host in hosts.hosts:
+        host.send(signal.SIGSTOP)
     _appended(stream, feed)
     took_s = time.monotonic() - began
     if took_s * 1e3 > STANDSTILL_LEASE_MS * STANDSTILL_SHARE or owners(stream) != held:
         raise InvariantBroken(
             f"the fill took {took_s:.1f} s, too long for leases of {STANDSTILL_LEASE_MS} ms to be kept"
         )
-    for worker in workers.workers:
-        worker.send(signal.SIGCONT)
+    for host in hosts.hosts:
+        host.send(signal.SIGCONT)
 
 
 def _appended(stream: Stream, feed: Iterable[list[Event]]) -> int:
@@ -188,10 +186,10 @@ def _row(variant: str, first: Sight, last: Sight) -> Row:
 
 def _target(what: str, ours: list[Row], bare: list[Row]) -> Target:
     pairs = list(zip(ours, bare, strict=True))
-    by_rate = statistics.median(worker.events_per_s / loop.events_per_s for worker, loop in pairs)
-    by_cpu = statistics.median(loop.client_us / max(worker.client_us, TICK_US) for worker, loop in pairs)
+    by_rate = statistics.median(host.events_per_s / loop.events_per_s for host, loop in pairs)
+    by_cpu = statistics.median(loop.client_us / max(host.client_us, TICK_US) for host, loop in pairs)
     note = f"by CPU of the process: {by_cpu:.2f}"
-    return Target(f"worker / bare loop, throughput, {what}", RATIO, "", by_rate, at_least=True, note=note)
+    return Target(f"host / bare loop, throughput, {what}", RATIO, "", by_rate, at_least=True, note=note)
 
 
 def _looped(url: str, server: Server, stream: Stream, events: int) -> Row:
