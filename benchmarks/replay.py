@@ -18,7 +18,7 @@ from typing import Any
 
 from hiredis import pack_command
 
-from aurastream.streams.connection import Script, Wire
+from aurastream.streams import Script, Wire
 
 RECEIVE_BYTES = 1 << 20
 _END = b"end-of-the-replay"

@@ -14,6 +14,7 @@ checksum, as every language has it.
 """
 
 from aurastream.streams.async_wire import AsyncWire
+from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.cloudevents import PLACE, from_cloudevent, is_cloudevent, to_cloudevent
 from aurastream.streams.codec import (
     EVENT_BYTES_MAX,
@@ -28,21 +29,8 @@ from aurastream.streams.codec import (
     read_envelope,
     read_envelopes,
 )
-from aurastream.streams.connection import LOST, Script, Server, Wire, is_passing
-from aurastream.streams.drive import (
-    PAUSE_FIRST_S,
-    PAUSE_MAX_S,
-    Ask,
-    Asking,
-    AsyncWires,
-    Backoff,
-    Command,
-    Wires,
-    adrive,
-    drive,
-    retried,
-    sound,
-)
+from aurastream.streams.connection import Server
+from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, sound
 from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
 from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.errors import (
@@ -122,14 +110,17 @@ from aurastream.streams.keys import (
 from aurastream.streams.late import late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, worker_name
 from aurastream.streams.logs import Logger, configure_with
+from aurastream.streams.passing import LOST, PAUSE_FIRST_S, PAUSE_MAX_S, Backoff, is_passing, retried
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
+from aurastream.streams.script import Script
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
 from aurastream.streams.stream import AHEAD_MAX, BATCH_MAX, READ_MAX, Appended, Entry, Outcome, Stream
 from aurastream.streams.system import IMPORTS, OPERATIONS, REPLAY_PREFIX, is_audit, is_system, operator
+from aurastream.streams.wires import Wire, Wires
 
 __all__ = [
     "AHEAD_MAX",
@@ -219,6 +210,7 @@ __all__ = [
     "RawEntry",
     "RebuildCompared",
     "RebuildStarted",
+    "Reply",
     "Script",
     "Server",
     "ServerAway",

@@ -1,8 +1,7 @@
 """
 A connection for an event loop: many ask at once, each gets its own answers.
 
-    ask -> written at once, behind what others wrote -> one reader task takes the answers in order and wakes
-        the askers
+    ask -> written at once, behind what others wrote -> one reader task takes the answers in order, wakes the askers
 
 Redis answers in the order it was asked, so the requests under way are a queue and no asker waits for
 another's round trip. A lost connection fails every request under way (their outcome is unknown) and the wire
@@ -13,12 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiredis import pack_command
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+
+from aurastream.streams.drive import Command, Reply, sound
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
 
 
 class AsyncWire:
@@ -27,17 +30,18 @@ class AsyncWire:
     def __init__(self, connection: AbstractConnection, answer_timeout_s: float) -> None:
         """connection: without a timeout of its own, which would cost a task for every request."""
         self._connection, self._answer_timeout_s = connection, answer_timeout_s
-        self._under_way: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
+        self._under_way: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
         self._asked = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._lost: BaseException | None = None
 
-    async def open(self, *greeting: tuple[Any, ...]) -> AsyncWire:
-        """Connect, and ask the greeting; its first error is raised."""
-        await self._connection.connect()  # type: ignore[no-untyped-call]
-        self._reader = asyncio.create_task(self._read(), name="aurastream-wire")
+    async def open(self, *greeting: Command, timeout_s: float) -> AsyncWire:
+        """Connect, and ask the greeting; its first error is raised. timeout_s: for every step of it together."""
         try:
-            await self.ask(*greeting)
+            async with asyncio.timeout(timeout_s):  # a server may accept and then say nothing
+                await self._connection.connect()  # type: ignore[no-untyped-call]
+                self._reader = asyncio.create_task(self._read(), name="aurastream-wire")
+                await self.ask(*greeting)
         except BaseException:
             await self.close()
             raise
@@ -48,21 +52,17 @@ class AsyncWire:
         """Whether it can no longer be used."""
         return self._lost is not None
 
-    async def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+    async def ask(self, *commands: Command) -> list[Reply]:
         """Send and wait for all answers; raises the first error among them, or a lost connection."""
-        answers = await self.exchange(*commands)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
+        return sound(await self.exchange(*commands))
 
-    async def exchange(self, *commands: tuple[Any, ...]) -> list[Any]:
+    async def exchange(self, *commands: Command) -> list[Reply]:
         """The same with the server's errors as values."""
         if self._lost is not None:
             raise RedisConnectionError(f"the connection was lost ({self._lost})")
         if not commands:
             return []
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._under_way.append((future, len(commands)))
         self._asked.set()
         # Nothing is awaited between the queue and the socket's buffer, so requests are written in the order
@@ -99,7 +99,7 @@ class AsyncWire:
             if isinstance(error, asyncio.CancelledError):
                 raise
 
-    async def _answer(self) -> Any:
+    async def _answer(self) -> Reply:
         try:
             return await self._connection.read_response(disable_decoding=True)
         except ResponseError as error:

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurastream.streams.connection import Script, Server
-from aurastream.streams.drive import Ask, Asking, T, Wires, drive, sound
+from aurastream.streams.connection import Server
+from aurastream.streams.drive import Ask, Asking, T, drive, sound
 from aurastream.streams.errors import KeysLocked, NotReplicated, StreamError
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS
+from aurastream.streams.script import Script
 from aurastream.streams.sealing import KEY_BYTES, Cipher
 from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.wires import Wires
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV

@@ -21,9 +21,7 @@ times as much), a field an event (60 bytes), HGET and HSET a subject (6 us).
 
 from __future__ import annotations
 
-from typing import Any
-
-from aurastream.streams.drive import retried
+from aurastream.streams.drive import Command, Reply
 from aurastream.streams.index import unpack_position
 from aurastream.streams.stream import Stream
 
@@ -78,10 +76,5 @@ class Places:
     def _key(self) -> str:
         return self._stream.keys[self._partition].entities
 
-    def _ask(self, command: tuple[Any, ...]) -> Any:
-        def ask() -> Any:
-            return self._stream.wire(self._partition).ask(command)[0]
-
-        return retried(
-            f"read of {self._subject}", self._stream.settings.attempts_max, ask, self._stream.reconnect
-        )
+    def _ask(self, command: Command) -> Reply:
+        return self._stream.ask(self._partition, command, what=f"read of {self._subject}")[0]

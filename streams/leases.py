@@ -33,10 +33,11 @@ from typing import Any
 
 import msgspec
 
-from aurastream.streams.connection import Script, Server
+from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking
 from aurastream.streams.errors import StreamError
 from aurastream.streams.keys import Keys, members_key
+from aurastream.streams.script import Script
 
 LEASE_MS = 3_000
 LEASE_MS_MIN = 200

@@ -30,10 +30,11 @@ from typing import Any
 
 import msgspec
 
-from aurastream.streams.connection import Script, Server
+from aurastream.streams.connection import Server
 from aurastream.streams.errors import BacklogFull
 from aurastream.streams.groups import cursor_of, flat
 from aurastream.streams.keys import Keys
+from aurastream.streams.script import Script
 from aurastream.streams.settings import Pressure, Settings
 
 OVERHEAD_BYTES = 128  # append.lua holds the same number

@@ -24,8 +24,8 @@ from zlib import crc32
 import msgspec
 
 from aurastream.streams.codec import Codec, RawEntry, check_identifiers, entry_json
-from aurastream.streams.connection import Script, Server, Wire
-from aurastream.streams.drive import Ask, Asking, Command, Wires, retried, sound
+from aurastream.streams.connection import Server
+from aurastream.streams.drive import Ask, Asking, Command, sound
 from aurastream.streams.errors import (
     BacklogFull,
     InvalidEvent,
@@ -39,9 +39,12 @@ from aurastream.streams.facts import HERE, StreamFacts
 from aurastream.streams.index import field_of
 from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.passing import retried
 from aurastream.streams.pressure import Gate, Patience
+from aurastream.streams.script import Script
 from aurastream.streams.settings import Ack, Settings
 from aurastream.streams.system import is_system
+from aurastream.streams.wires import Wire, Wires
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 READ_MAX = 1_000  # entries a read

@@ -12,9 +12,8 @@ import pytest
 
 from aurastream.projections import View
 from aurastream.projections.engine import apply
-from aurastream.streams import Server, Stream
+from aurastream.streams import Script, Server, Stream
 from aurastream.streams import stream as log
-from aurastream.streams.connection import Script
 from tests.facts import consume, observation, raw_append
 from tests.faults.disk import last_commit
 from tests.invariants import (

@@ -34,8 +34,7 @@ from redis.exceptions import ResponseError
 from aurastream.projections import Consumer, Projection
 from aurastream.projections.engine import apply
 from aurastream.projections.engine.apply import Fenced, Lane
-from aurastream.streams import Server, Stream, StreamError, connection, open_stream
-from aurastream.streams.connection import LOST, Wire, is_passing
+from aurastream.streams import LOST, Server, Stream, StreamError, Wire, connection, is_passing, open_stream
 from aurastream.streams.leases import Claim, Leases
 
 IDLE_S = 0.004  # between looks at the logs: a worker with an event loop is woken up instead

@@ -23,8 +23,7 @@ from redis.exceptions import ResponseError
 
 from aurastream.projections.engine.apply import Fenced, Lane
 from aurastream.projections.engine.consumer import GroupLane
-from aurastream.streams import Codec, Event, Settings, Stream
-from aurastream.streams.connection import LOST, Script, is_passing
+from aurastream.streams import LOST, Codec, Event, Script, Settings, Stream, is_passing
 from aurastream.streams.groups import as_pair
 from aurastream.streams.leases import LEASE_MS_MIN, Claim, Leases
 from tests.projections.counting import Counting

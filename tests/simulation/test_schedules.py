@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from aurastream.projections.engine import apply
+from aurastream.streams import Script
 from aurastream.streams import stream as log
-from aurastream.streams.connection import Script
 from tests.simulation.schedule import play
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurastream.streams import Server, StreamError
-from aurastream.streams.connection import Wire
+from aurastream.streams import Server, StreamError, Wire
 from aurastream.streams.keys import Keys, members_key
 from aurastream.streams.leases import Claim, Leases, share, worker_name
 from tests.servers import until

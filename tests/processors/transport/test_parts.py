@@ -15,8 +15,7 @@ from aurastream.processors.transport.errors import TopicNameRefused
 from aurastream.processors.transport.lane import Acknowledged, TopicLane
 from aurastream.processors.transport.names import stream_of, topic_of
 from aurastream.processors.transport.producer import _SEND, FORGET_MS, Sent
-from aurastream.streams import Codec, DamagedEntry, Server
-from aurastream.streams.connection import Script
+from aurastream.streams import Codec, DamagedEntry, Script, Server
 from aurastream.streams.keys import NAME, Keys
 from aurastream.streams.leases import Claim
 from tests.facts import observation

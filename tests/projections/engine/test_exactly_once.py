@@ -29,6 +29,7 @@ from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import (
     InvariantBroken,
     Outcome,
+    Script,
     Server,
     Settings,
     Stream,
@@ -37,7 +38,6 @@ from aurastream.streams import (
     open_stream,
 )
 from aurastream.streams import stream as log
-from aurastream.streams.connection import Script
 from aurastream.streams.groups import CONSUMER
 from tests.facts import consume, dump, findings, observation, raw_append
 from tests.projections.counting import Count, Counting
