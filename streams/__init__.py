@@ -120,7 +120,8 @@ from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
 from aurastream.streams.stream import AHEAD_MAX, BATCH_MAX, READ_MAX, Appended, Entry, Outcome, Stream
 from aurastream.streams.system import IMPORTS, OPERATIONS, REPLAY_PREFIX, is_audit, is_system, operator
-from aurastream.streams.wires import Wire, Wires
+from aurastream.streams.wire import Wire
+from aurastream.streams.wires import Wires
 
 __all__ = [
     "AHEAD_MAX",

@@ -14,30 +14,17 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from redis.exceptions import ClusterError, RedisError
 
 from aurastream.streams.async_wire import AsyncWire
+from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Reply, sound
 from aurastream.streams.errors import ServerAway, StreamError, UnknownOutcome
 from aurastream.streams.logs import Logger
 from aurastream.streams.passing import LOST, Backoff, passing_among
 
 log = Logger(__name__)
-
-
-class AsyncNodes(Protocol):
-    """A server or cluster: where a key is, and how to get there."""
-
-    def node_of(self, key: str) -> str:
-        """A name for the node that holds the key: keys of one name can share a wire."""
-
-    async def async_wire(self, key: str) -> AsyncWire:
-        """A new connection to the node that holds the key."""
-
-    def refresh(self) -> None:
-        """Learn anew which node holds which slot; blocking."""
 
 
 class AsyncWires:
@@ -47,9 +34,9 @@ class AsyncWires:
     """
 
     def __init__(
-        self, server: AsyncNodes, attempts_max: int | None = None, recover: Callable[[], None] | None = None
+        self, server: Server, attempts_max: int | None = None, recover: Callable[[], None] | None = None
     ) -> None:
-        self._server, self.attempts_max, self._recover = server, attempts_max, recover
+        self.server, self.attempts_max, self._recover = server, attempts_max, recover
         self._wires: dict[str, AsyncWire] = {}
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by node
         self._renewing = asyncio.Lock()
@@ -60,7 +47,7 @@ class AsyncWires:
 
     async def of(self, key: str) -> AsyncWire:
         """The connection to the key's node, made anew where it was lost. Raises one of LOST."""
-        node = self._server.node_of(key)
+        node = self.server.node_of(key)
         wire = self._wires.get(node)
         if wire is not None and not wire.is_lost:
             return wire
@@ -70,14 +57,14 @@ class AsyncWires:
                 lost = self._wires.pop(node, None)
                 if lost is not None:
                     await lost.close()
-                wire = self._wires[node] = await self._server.async_wire(key)
+                wire = self._wires[node] = await self.server.async_wire(key)
         return wire
 
     async def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
         """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one of LOST."""
         by_node: dict[str, list[int]] = {}
         for index, ask in enumerate(asks):
-            by_node.setdefault(self._server.node_of(ask.key), []).append(index)
+            by_node.setdefault(self.server.node_of(ask.key), []).append(index)
         if len(by_node) == 1:
             return await self._of_node(asks)
         parts = await asyncio.gather(
@@ -146,7 +133,7 @@ class AsyncWires:
     def _renew(self) -> None:
         if self._recover is not None:
             self._recover()
-        self._server.refresh()
+        self.server.refresh()
 
     def hurry(self, patience_s: float) -> None:
         """The process stops: wait for a server that is away no longer than this."""

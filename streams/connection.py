@@ -34,7 +34,7 @@ from aurastream.streams.errors import ServerUnfit
 from aurastream.streams.passing import LOST
 from aurastream.streams.script import Script
 from aurastream.streams.settings import Ack
-from aurastream.streams.wires import Wire
+from aurastream.streams.wire import Wire
 
 ANSWER_TIMEOUT_S = 20.0  # longer than any BLOCK and than a commit of the largest batch
 CONNECT_TIMEOUT_S = 5.0
@@ -118,7 +118,7 @@ class Server:
 
     def _node(self, key: str) -> ClusterNode:
         try:
-            node = cast(RedisCluster, self.client).get_node_from_key(key)
+            node: ClusterNode | None = cast(RedisCluster, self.client).get_node_from_key(key)
         except RedisClusterException as error:  # nobody holds its slot for now
             raise RedisConnectionError(str(error)) from error
         if node is None:

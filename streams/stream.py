@@ -44,7 +44,8 @@ from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.script import Script
 from aurastream.streams.settings import Ack, Settings
 from aurastream.streams.system import is_system
-from aurastream.streams.wires import Wire, Wires
+from aurastream.streams.wire import Wire
+from aurastream.streams.wires import Wires
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 READ_MAX = 1_000  # entries a read

@@ -12,7 +12,7 @@ hash before anything of it is read.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 
@@ -336,7 +336,7 @@ def _groups(manifest: Manifest, low: Pair, high: Pair) -> Iterator[int]:
             yield group
 
 
-def _by_group(manifest: Manifest, wanted: list[str], pairs: list[Pair]) -> dict[int, list[str]]:
+def _by_group(manifest: Manifest, wanted: list[str], pairs: Sequence[Pair]) -> dict[int, list[str]]:
     """Row group -> which of these positions it would hold."""
     if not wanted:
         return {}

@@ -1,0 +1,53 @@
+"""
+A blocking connection of one's own: send many, receive in order.
+
+See connection.py for why redis-py's client is not on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hiredis import pack_command
+from redis.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from aurastream.streams.drive import Command, Reply, sound
+from aurastream.streams.script import Script
+
+
+class Wire:
+    """One connection: commands go out together, answers come back in order.
+
+    ``send`` writes without waiting; ``receive`` returns the next answer, an error of the server as a value (so that
+    the answers behind it are not lost), and raises when the connection is lost. Not for several threads.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self.outstanding = 0
+        connection.connect()
+        self.ask(*[("SCRIPT", "LOAD", script.text) for script in Script.every.values()])
+
+    def send(self, commands: Iterable[Command]) -> None:
+        """Write the commands. Raises one of LOST when the connection is gone."""
+        packed = [pack_command(command) for command in commands]
+        self.outstanding += len(packed)
+        self._connection.send_packed_command(packed, check_health=False)
+
+    def receive(self) -> Reply:
+        """The next answer, or the server's error as a value."""
+        self.outstanding -= 1
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return error
+
+    def ask(self, *commands: Command) -> list[Reply]:
+        """Send and receive all; raises the first error among the answers."""
+        self.send(commands)
+        return sound([self.receive() for _ in commands])
+
+    def close(self) -> None:
+        """Drop the connection; answers under way are lost, and their outcome unknown."""
+        self._connection.disconnect()
