@@ -29,8 +29,7 @@ import msgspec
 
 from aurastream.processors.history.as_of import reader
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.why import why
+from aurastream.projections.past import AsOf, Inquiry, why
 from aurastream.streams import OPERATIONS, InvariantBroken, Server, Stream, open_stream
 from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
@@ -268,6 +267,6 @@ def _answer_s(stream: Stream) -> float:
     history = history_of(stream)
 
     def ask() -> None:
-        _expect(len(why(history, Pulse(), PAST_CLIP).steps), BEHIND)
+        _expect(len(why(Inquiry(history, Pulse(), PAST_CLIP)).steps), BEHIND)
 
     return statistics.median(_timed(ask) for _ in range(READS))

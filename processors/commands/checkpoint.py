@@ -48,10 +48,10 @@ def checkpoint(context: click.Context, name: str, stream_names: tuple[str, ...],
                 for number in range(stream.partitions)
                 if history.archive and history.archive.until(number)
             ]
-            before = {number: len(checkpoints.places(number)) for number in partitions}
+            before = {number: len(checkpoints.of(number)) for number in partitions}
             folded(stream, projection, EVER, partitions, tuple(context.obj or ()))
             for number in partitions:
-                places = checkpoints.places(number)
+                places = checkpoints.of(number)
                 last = places[0].position if places else ""
                 rows.append(
                     {

@@ -14,7 +14,7 @@ from aurastream.processors import harmless, line, progress_bar
 from aurastream.processors.commands.common import json_option, session, stream_option
 from aurastream.processors.history import Tell, as_of, at_options, positions_told, title_of, told_of, warn
 from aurastream.projections import Projection, ProjectionError
-from aurastream.projections.past import AsOf, Step, Why, has_index
+from aurastream.projections.past import AsOf, Inquiry, Step, Why, has_index
 from aurastream.projections.past import why as explain
 from aurastream.streams import Stream
 
@@ -57,9 +57,9 @@ def why(
         projection = found.installed.projection(view)
         stream = found.holding(projection, stream_name)
         with _reading() as tell:
-            answer = explain(
-                found.history(stream), projection, key, table_name, when, lambda entries: tell(0, entries)
-            )
+            inquiry = Inquiry(found.history(stream), projection, key, table_name, when)
+            inquiry.on_read = lambda entries: tell(0, entries)
+            answer = explain(inquiry)
     if not answer.steps and answer.stored is None:
         raise ProjectionError(_nothing(stream, projection, key, table_name, when))
     shown = answer.steps[-last:] if last else answer.steps

@@ -23,16 +23,7 @@ from aurastream.processors import progress_bar, remark
 from aurastream.processors.history.selection import parsed_time
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.engine import MemoryView, Positions, Tables
-from aurastream.projections.past import (
-    AsOf,
-    By,
-    Checkpoints,
-    Keeper,
-    Past,
-    PastView,
-    entries_ahead,
-    fold_past,
-)
+from aurastream.projections.past import AsOf, By, Checkpoints, Keeper, Past, PastFold, PastView
 from aurastream.streams import Cursor, History, Stream, StreamError
 from aurastream.streams.archive import history_of
 
@@ -110,17 +101,12 @@ def folded(
     """Each of these partitions as of a time."""
     history = history_of(stream)
     checkpoints = kept_for(history, projection)
-    work = {
-        partition: entries_ahead(history, partition, when, checkpoints)
-        for partition in partitions
-        if stream.is_log_here
-    }
+    ahead = PastFold(history, projection, when, checkpoints).ahead
+    work = {partition: ahead(partition) for partition in partitions if stream.is_log_here}
     with _progress(sum(work.values())) as tell:
         if len(partitions) == 1 or sum(work.values()) < SMALL or (os.cpu_count() or 1) < 2:
-            pasts = {
-                partition: fold_past(history, projection, partition, when, checkpoints, tell)
-                for partition in partitions
-            }
+            fold = PastFold(history, projection, when, checkpoints, tell)
+            pasts = {partition: fold.fold(partition) for partition in partitions}
         else:
             pasts = dict(_by_processes(stream, projection, when, work, apps, tell))
     for partition, past in sorted(pasts.items()):
@@ -206,7 +192,7 @@ def _fold(
     if history.archive is not None:
         checkpoints = Checkpoints(cast(Keeper, history.archive), name, projection, warnings.append)
     try:
-        past = fold_past(history, projection, partition, when, checkpoints)
+        past = PastFold(history, projection, when, checkpoints).fold(partition)
     except (
         ProjectionError,
         StreamError,

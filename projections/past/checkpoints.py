@@ -2,22 +2,22 @@
 Checkpoints: views as they were at a position of the archive, so that a past time is not folded from the log's
 beginning.
 
-    fold of the archived log[.. position] -> tables and cursor -> msgpack, zlib, SHA-256 -> a blob beside the
-        partition's segments
+    fold of the archived log[.. position] -> tables and cursor -> a blob (blobs.py) beside the partition's
+        segments
     as of T: the farthest one that holds nothing later than T -> go on folding from there
 
 A checkpoint is a cache and never the truth: it is used only when its hash holds, it was made by this very
 code, and of this very log, which it proves by the hash of the segment it stands in (the chain has all before
-in it); what fails is told and passed over. Deleting all of them costs time alone.
+in it); what fails is warned of and passed over. Deleting all of them costs time alone.
 
 Always true: a checkpoint equals the fold of the whole log up to its position. It is for one partition, and
-for one projection by its
-fingerprint and its source: a fold that was mended folds anew, though its version is the same.
+for one projection by its fingerprint and its source: a fold that was mended folds anew, though its version is
+the same.
 
 Decision (2026-11): zlib and one blob per partition. Refused: Parquet and zstd, which are 15 % smaller, but
 cost every command that needs nothing else of pyarrow 0.1 s to import it; a blob per table, as whoever folds
-on needs all of them. Measured, 2,485 clips after
-99,400 events: 1.67 MB of tables are 0.17 MB, packed in 13 ms, unpacked in 5.
+on needs all of them. Measured, 2,485 clips after 99,400 events: 1.67 MB of tables are 0.17 MB, packed in 13
+ms, unpacked in 5.
 Decision (2026-11): they lie at least EVERY entries apart, and farther where they are large (the trail's grow
 with the log): all of them together have at most BYTES_MAX bytes per entry, what the archive itself has. Half
 as many would be twice as slow a question, which folds on from one to the next at 11 us an event.
@@ -25,27 +25,23 @@ as many would be twice as slow a question, which folds on from one to the next a
 
 from __future__ import annotations
 
-import hashlib
-import sys
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from aurastream.projections.engine import MemoryView, Projection, Tables, fold, intake, memory
-from aurastream.streams import Cursor, StreamError, as_pair
+from aurastream.projections.engine import MemoryView, Projection
+from aurastream.projections.past.blobs import CheckpointContent, made_by, packed, unpacked
+from aurastream.streams import Position, StreamError
 
 EVERY = 5_000  # entries between two checkpoints, at least
 BYTES_MAX = 30  # of a checkpoint, per entry since the one before
 SUFFIX = ".checkpoint"
-_MAGIC = b"aura checkpoint 1\n"
-_LEVEL = 6
 
 
-class Segment(Protocol):
-    """What is asked of a segment's manifest."""
+class KeptSegment(Protocol):
+    """What is read of a segment's manifest."""
 
     @property
     def first(self) -> str: ...
@@ -58,25 +54,21 @@ class Segment(Protocol):
 class Keeper(Protocol):
     """Where checkpoints are kept: a stream's archive."""
 
-    def segments(self, partition: int) -> Sequence[Segment]:
+    def segments(self, partition: int) -> Sequence[KeptSegment]:
         """A partition's segments, in order."""
-        ...
 
     def list_blobs(self, partition: int, prefix: str = "") -> list[str]:
         """The names of a partition's blobs that begin so."""
-        ...
 
     def read_blob(self, partition: int, name: str) -> bytes | None:
-        """A blob's content; None where there is none. Raises OSError or StreamError where it cannot be read."""
-        ...
+        """A blob's content; None where there is none. Raises OSError or StreamError where unreadable."""
 
     def write_blob(self, partition: int, name: str, content: bytes) -> None:
         """Keep a blob, whole or not at all."""
-        ...
 
 
-class Place(msgspec.Struct, frozen=True):
-    """What a checkpoint's name says: its position, and the latest event time of anything up to it,
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What a checkpoint's name says. latest_us: the latest event time of anything up to its position,
     microseconds since 1970.
     """
 
@@ -85,23 +77,8 @@ class Place(msgspec.Struct, frozen=True):
     latest_us: int
 
 
-class _Content(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    stream: str
-    partition: int
-    made_by: str
-    segment: str
-    latest_us: int
-    cursor: Cursor
-    tables: Tables
-    dead: dict[str, str]
-
-
-_decode = msgspec.msgpack.Decoder(_Content).decode
-_encode = msgspec.msgpack.Encoder().encode
-
-
 class Checkpoints:
-    """One projection's checkpoints of one stream. warn: told, in a sentence, of each that is passed over."""
+    """One projection's checkpoints of one stream. warn: called with a sentence for each passed over."""
 
     def __init__(
         self, keeper: Keeper, stream: str, projection: Projection[Any], warn: Callable[[str], None]
@@ -110,60 +87,52 @@ class Checkpoints:
         self._made_by = made_by(projection)
         self._is_writable = True
 
-    def places(self, partition: int) -> list[Place]:
+    def of(self, partition: int) -> list[Checkpoint]:
         """Those this code may use, the farthest first."""
         if not self._made_by:
             return []
         prefix = f"{self._projection.name}.{self._made_by}."
-        named = [_place(name, prefix) for name in self._keeper.list_blobs(partition, prefix)]
-        return sorted(
-            (place for place in named if place is not None),
-            key=lambda place: as_pair(place.position),
-            reverse=True,
-        )
+        named = [_named(name, prefix) for name in self._keeper.list_blobs(partition, prefix)]
+        usable = [checkpoint for checkpoint in named if checkpoint is not None]
+        return sorted(usable, key=lambda checkpoint: Position.parse(checkpoint.position), reverse=True)
 
-    def load(self, partition: int, place: Place, view: MemoryView) -> int:
+    def load(self, partition: int, checkpoint: Checkpoint, view: MemoryView) -> int:
         """Put the view where the checkpoint is; returns its size in bytes, 0 after a warning when it cannot
         be trusted.
         """
         try:
-            blob = self._keeper.read_blob(partition, place.name)
-            content, segment = _unpacked(blob), self._segment(partition, place.position)
+            blob = self._keeper.read_blob(partition, checkpoint.name)
+            content, segment = unpacked(blob), self._segment(partition, checkpoint.position)
         except (OSError, StreamError, ValueError, zlib.error, msgspec.MsgspecError) as error:
-            return self._refuse(partition, place, str(error) or type(error).__name__)
-        stated = (
-            content.stream,
-            content.partition,
-            content.made_by,
-            content.cursor.position,
-            content.latest_us,
-        )
-        if stated != (self._stream, partition, self._made_by, place.position, place.latest_us):
-            return self._refuse(partition, place, "it is another one's under this name")
+            return self._refuse(partition, checkpoint, str(error) or type(error).__name__)
+        position = content.cursor.position
+        stated = (content.stream, content.partition, content.made_by, position, content.latest_us)
+        if stated != (self._stream, partition, self._made_by, checkpoint.position, checkpoint.latest_us):
+            return self._refuse(partition, checkpoint, "it is another one's under this name")
         if content.segment != segment:
-            return self._refuse(
-                partition, place, "it is of another log: the archive has another segment there"
-            )
+            reason = "it is of another log: the archive has another segment there"
+            return self._refuse(partition, checkpoint, reason)
         view.restore(content.cursor, content.tables, content.dead)
         return len(blob or b"")
 
     def write(self, partition: int, view: MemoryView, latest_us: int) -> int:
         """Keep the view as a checkpoint at its cursor; returns its size in bytes, 0 where none can be kept.
 
-        That is a projection whose source cannot be read, or a place that takes no file: told once, as the
-        answer needs none.
+        That is a projection whose source cannot be read, or a place that takes no file: warned of once, as
+        the answer needs none.
         """
         if not self._made_by or not self._is_writable:
             return 0
-        segment = self._segment(partition, view.cursor.position)
-        content = _Content(
-            self._stream, partition, self._made_by, segment, latest_us, view.cursor, view.tables, view.dead
+        cursor = view.cursor
+        segment, made = self._segment(partition, cursor.position), self._made_by
+        blob = packed(
+            CheckpointContent(
+                self._stream, partition, made, segment, latest_us, cursor, view.tables, view.dead
+            )
         )
-        packed = zlib.compress(_encode(content), _LEVEL)
-        position = view.cursor.position
-        name = f"{self._projection.name}.{self._made_by}.{position}.{latest_us}{SUFFIX}"
+        name = f"{self._projection.name}.{made}.{cursor.position}.{latest_us}{SUFFIX}"
         try:
-            self._keeper.write_blob(partition, name, _MAGIC + hashlib.sha256(packed).digest() + packed)
+            self._keeper.write_blob(partition, name, blob)
         except (OSError, StreamError) as error:
             self._is_writable = False
             self._warn(
@@ -171,43 +140,25 @@ class Checkpoints:
                 "takes as long as this one."
             )
             return 0
-        return len(packed)
+        return len(blob)
 
     def _segment(self, partition: int, position: str) -> str:
-        """The hash of the segment that holds the position. Raises StreamError for one that is not archived."""
-        pair = as_pair(position)
+        """The hash of the segment that holds the position. Raises StreamError where it is not archived."""
+        place = Position.parse(position)
         for segment in self._keeper.segments(partition):
-            if as_pair(segment.first) <= pair <= as_pair(segment.last):
+            if Position.parse(segment.first) <= place <= Position.parse(segment.last):
                 return segment.hash
         raise StreamError(
             f"{position} of {self._stream}/{partition} is not in the archive: a checkpoint has no place "
             "there."
         )
 
-    def _refuse(self, partition: int, place: Place, reason: str) -> int:
+    def _refuse(self, partition: int, checkpoint: Checkpoint, reason: str) -> int:
         self._warn(
-            f"the checkpoint {place.name} of {self._stream}/{partition} is not used ({reason}); the log is "
-            "folded instead."
+            f"the checkpoint {checkpoint.name} of {self._stream}/{partition} is not used ({reason}); the log "
+            "is folded instead."
         )
         return 0
-
-
-def made_by(projection: Projection[Any]) -> str:
-    """16 hexadecimal digits: the projection's fingerprint and the source of its module and of the fold. ""
-    where that is no file.
-
-    A fold's helpers in modules of its own are not looked at: raise ``version`` when those change.
-    """
-    digest = hashlib.sha256(projection.fingerprint.encode())
-    for module in (sys.modules.get(type(projection).__module__), fold, intake, memory):
-        path = getattr(module, "__file__", None)
-        if not path:
-            return ""
-        try:
-            digest.update(Path(path).read_bytes())
-        except OSError:
-            return ""
-    return digest.hexdigest()[:16]
 
 
 def spacing(size: int) -> int:
@@ -215,20 +166,10 @@ def spacing(size: int) -> int:
     return max(EVERY, size // BYTES_MAX)
 
 
-def _place(name: str, prefix: str) -> Place | None:
+def _named(name: str, prefix: str) -> Checkpoint | None:
     position, _, latest = name.removeprefix(prefix).removesuffix(SUFFIX).partition(".")
     try:
-        as_pair(position)
-        return Place(name, position, int(latest))
+        Position.parse(position)
+        return Checkpoint(name, position, int(latest))
     except ValueError:
         return None
-
-
-def _unpacked(blob: bytes | None) -> _Content:
-    if blob is None:
-        raise ValueError("it is gone")
-    start = len(_MAGIC) + hashlib.sha256().digest_size
-    packed = blob[start:]
-    if blob[: len(_MAGIC)] != _MAGIC or hashlib.sha256(packed).digest() != blob[len(_MAGIC) : start]:
-        raise ValueError("its content and its hash disagree: it was damaged or changed")
-    return _decode(zlib.decompress(packed))

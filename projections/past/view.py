@@ -3,7 +3,7 @@ Read a view as of a past time, with everything ``View`` answers.
 
     PastView(history, Clips(), AsOf(T)).ranking("viral")     the same methods, positions included
 
-A partition is folded (as_of.py) when it is first asked for, and then read from memory as often as wanted.
+A partition is folded (folding.py) when it is first asked for, and then read from memory as often as wanted.
 What expires is judged by the latest event time as of T, as a live view judges it by its own.
 """
 
@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from aurastream.projections.engine import Projection, ProjectionError, View
-from aurastream.projections.past.as_of import AsOf, Past, fold_past
+from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.checkpoints import Checkpoints
+from aurastream.projections.past.folding import Past, PastFold
 from aurastream.streams import Cursor, History
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -42,11 +43,8 @@ class PastView(View[S]):
         )  # which generation is live makes no difference to a new fold
         self.as_of, self.pasts = as_of, dict[int, Past]()
         self._scored = {spec.name for spec in projection.rankings}
-        self._folder = folder or (
-            lambda partitions: {
-                p: fold_past(history, projection, p, as_of, checkpoints=checkpoints) for p in partitions
-            }
-        )
+        fold = PastFold(history, projection, as_of, checkpoints)
+        self._folder = folder or (lambda partitions: {number: fold.fold(number) for number in partitions})
 
     def _ask(self, requests: dict[int, Any], *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Any]]]:
         """The requests of snapshot.lua, answered from memory."""

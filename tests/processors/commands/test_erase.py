@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from aurastream.projections.past.checkpoints import _MAGIC as MAGIC
+from aurastream.projections.past.blobs import _MAGIC as MAGIC
 from aurastream.projections.past.checkpoints import EVERY, SUFFIX
 from aurastream.streams import OPERATIONS, CreatorErased, Server, Settings, Stream, open_stream
 from aurastream.streams.errors import CreatorUnknown

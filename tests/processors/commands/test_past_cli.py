@@ -19,7 +19,7 @@ from aurastream.processors.history import as_of as past
 from aurastream.processors.history.as_of import folded
 from aurastream.projections import ProjectionError
 from aurastream.projections.built_in.clips import Clips
-from aurastream.projections.past.as_of import AsOf, Past
+from aurastream.projections.past import AsOf, Past
 from aurastream.streams import Codec, Server, Settings, open_stream
 from tests.conftest import SHARED
 from tests.facts import NOON, observation

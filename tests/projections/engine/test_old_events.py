@@ -24,10 +24,8 @@ from aurastream.processors.history.selection import Selection, read_past
 from aurastream.processors.history.sinks import Journal, Lines, ToStream
 from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals, View
 from aurastream.projections.engine.check import check
-from aurastream.projections.entity.entities import Entities
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.view import PastView
-from aurastream.projections.past.why import why
+from aurastream.projections.entity import Entities
+from aurastream.projections.past import AsOf, Inquiry, PastView, why
 from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.streams import (
     OPERATIONS,
@@ -283,7 +281,7 @@ def test_why_explains_a_number_by_todays_forms(readings: Stream) -> None:
     consume(readings.server, readings, Sums())
     archive_all(readings, keep=10)
 
-    answer = why(history_of(readings), Sums(), "clip-3")
+    answer = why(Inquiry(history_of(readings), Sums(), "clip-3"))
 
     scores = [event.score for event in EXPECTED if event.subject == "clip-3"]
     assert answer.agrees

@@ -21,16 +21,12 @@ import pytest
 from aurastream.projections import MemoryView, Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.past import checkpoints
-from aurastream.projections.past.as_of import AsOf, By, Past, fold_past
-from aurastream.projections.past.checkpoints import Checkpoints
-from aurastream.projections.past.view import PastView
-from aurastream.streams import Codec, Event, History, Server, Settings, Stream, open_stream
+from aurastream.projections.past import AsOf, By, Checkpoints, Past, PastFold, PastView, checkpoints
+from aurastream.streams import Codec, Event, History, Position, Server, Settings, Stream, open_stream
 from aurastream.streams.archive import open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.codec import read_envelope
 from aurastream.streams.errors import ArchiveNeeded
-from aurastream.streams.groups import as_pair
 from aurastream.streams.history import Span
 from aurastream.streams.index import field_of, unpack_position
 from tests.facts import NOON, consume, observation, raw_append
@@ -78,7 +74,7 @@ def plain_fold(
         raw = fields[1]
         told = msgspec.json.decode(raw)
         at = datetime.fromisoformat(told["occurred_at"])
-        clock_ms = as_pair(position.decode())[0]
+        clock_ms = Position.parse(position).ms
         is_in = at <= as_of.at if as_of.by == "occurred" else clock_ms <= as_of.at.timestamp() * 1000
         is_sound = crc32(raw) == int(fields[3]) and at.timestamp() * 1000 <= clock_ms + 86_400_000
         if is_in and is_sound and canonical[told["event_id"]] == position and told["event_id"] not in seen:
@@ -91,6 +87,16 @@ def plain_fold(
 
 def history(stream: Stream) -> History:
     return History(stream)
+
+
+def fold_past(
+    history: History,
+    projection: Projection[Any],
+    partition: int,
+    as_of: AsOf,
+    checkpoints: Checkpoints | None = None,
+) -> Past:
+    return PastFold(history, projection, as_of, checkpoints).fold(partition)
 
 
 class SmallReads(History):
@@ -128,8 +134,11 @@ def test_late_events_are_in_their_own_time_by_event_time_and_not_before_they_cam
     """The two clocks: what was true at T as known today, and what the view said at T."""
     stream.append([observation(500, minute=5)])
     first = stream.append([observation(300, clip="clip-2", minute=3)])[0].position
-    between = datetime.fromtimestamp(as_pair(first)[0] / 1000, NOON.tzinfo)
-    while server.client.time() <= (as_pair(first)[0] // 1000, as_pair(first)[0] % 1000 * 1000 + 1000):
+    between = datetime.fromtimestamp(Position.parse(first).ms / 1000, NOON.tzinfo)
+    while server.client.time() <= (
+        Position.parse(first).ms // 1000,
+        Position.parse(first).ms % 1000 * 1000 + 1000,
+    ):
         pass
     stream.append([observation(100, clip="late", minute=1)])
 
@@ -196,7 +205,7 @@ def test_any_past_of_any_log_is_what_the_plain_rule_gives(
         past = archived_history(server, parted, tmp_path, but_last=15, segment_events=25)
         checkpoints_of = kept(past, projection)
     last_ms = max(
-        as_pair(position.decode())[0] for p in range(3) for position, _ in parted.read_raw(p, count=10_000)
+        Position.parse(position).ms for p in range(3) for position, _ in parted.read_raw(p, count=10_000)
     )
 
     for n in [5, 0, 4, 1, 3, 2, 9]:  # the ends first: what they leave must not be used for what lies between
@@ -210,7 +219,7 @@ def test_any_past_of_any_log_is_what_the_plain_rule_gives(
             found = fold_past(past, projection, partition, as_of, checkpoints_of)
             assert tables(found.view) == plain_fold(parted, projection, partition, as_of)
     if checkpoints_of is not None:
-        assert any(checkpoints_of.places(partition) for partition in range(3))
+        assert any(checkpoints_of.of(partition) for partition in range(3))
 
 
 @pytest.mark.parametrize("projection", [Clips(), Counting(), Trail()], ids=lambda item: item.name)
@@ -298,7 +307,7 @@ def test_what_is_appended_meanwhile_is_no_part_of_it(stream: Stream) -> None:
         told.append(entries)
         stream.append([observation(n, clip="new", event_id=f"n{len(told)}-{n}") for n in range(200)])
 
-    past = fold_past(history(stream), Clips(), 0, AsOf(after_noon(10**4)), tell=meanwhile)
+    past = PastFold(history(stream), Clips(), AsOf(after_noon(10**4)), on_read=meanwhile).fold(0)
 
     assert (past.read, sum(told), list(past.view.tables["clips"])) == (3_000, 3_000, ["clip-1"])
     assert past.position == past.view.cursor.position
@@ -384,7 +393,7 @@ def folded(history: History, as_of: AsOf, projection: Projection[Any] | None = N
 
 def test_a_second_question_begins_at_what_the_first_one_left(archived: History) -> None:
     first = folded(archived, at_second(5_999))
-    places = kept(archived).places(0)
+    places = kept(archived).of(0)
     second = folded(archived, at_second(5_900))
 
     assert (first.began, first.read, len(places)) == ("", 6_000, 2)
@@ -402,7 +411,7 @@ def test_with_checkpoints_or_without_the_answer_is_the_same(archived: History, s
     as_of = at_second(second)
     if by == "appended":
         position = archived.stream.read_raw(0, count=6_000)[min(second, 5_999)][0].decode()
-        as_of = AsOf(datetime.fromtimestamp(as_pair(position)[0] / 1000, NOON.tzinfo), "appended")
+        as_of = AsOf(datetime.fromtimestamp(Position.parse(position).ms / 1000, NOON.tzinfo), "appended")
 
     quick, plain = folded(archived, as_of), fold_past(History(archived.stream), Clips(), 0, as_of)
 
@@ -433,7 +442,7 @@ def test_a_late_event_makes_the_checkpoint_after_it_one_of_its_own_prefix_alone(
 
     cut = fold_past(past, Clips(), 0, AsOf(after_noon(4_700)), kept(past))
 
-    assert len(kept(past).places(0)) == 2
+    assert len(kept(past).of(0)) == 2
     assert (whole.is_whole, cut.is_whole, cut.began) == (True, False, "")
     assert tables(cut.view) == tables(fold_past(History(stream), Clips(), 0, AsOf(after_noon(4_700))).view)
 
@@ -452,8 +461,8 @@ def test_an_entry_of_a_broken_clock_does_not_make_checkpoints_useless(
 
     again = fold_past(past, Clips(), 0, AsOf(after_noon(450)), kept(past))
 
-    assert len(kept(past).places(0)) == 4
-    assert again.began == kept(past).places(0)[0].position
+    assert len(kept(past).of(0)) == 4
+    assert again.began == kept(past).of(0)[0].position
     assert again.view.cursor.quarantined == 1
 
 
@@ -461,7 +470,7 @@ def test_an_entry_of_a_broken_clock_does_not_make_checkpoints_useless(
 def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte: int) -> None:
     folded(archived, at_second(5_999))
     archive: Any = archived.archive
-    farthest, next_one = kept(archived).places(0)
+    farthest, next_one = kept(archived).of(0)
     blob = bytearray(archive.read_blob(0, farthest.name))
     blob[byte] ^= 1
     archive.write_blob(0, farthest.name, bytes(blob))
@@ -479,7 +488,7 @@ def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte
 def test_a_checkpoint_cut_short_is_passed_over(archived: History, size: int) -> None:
     folded(archived, at_second(5_999))
     archive: Any = archived.archive
-    for place in kept(archived).places(0):
+    for place in kept(archived).of(0):
         archive.write_blob(0, place.name, archive.read_blob(0, place.name)[:size])
 
     told: list[str] = []
@@ -491,7 +500,7 @@ def test_a_checkpoint_under_another_name_is_passed_over(archived: History) -> No
     """Renamed to look earlier than it is: the name is a hint, the content decides."""
     folded(archived, at_second(5_999))
     archive: Any = archived.archive
-    farthest = kept(archived).places(0)[0]
+    farthest = kept(archived).of(0)[0]
     renamed = farthest.name.replace(str(farthest.latest_us), "0")
     archive.write_blob(0, renamed, archive.read_blob(0, farthest.name))
 
@@ -517,7 +526,7 @@ def test_a_checkpoint_of_another_log_is_passed_over(
     found = Checkpoints(archive, archived.stream.name, Clips(), told.append)
     view = MemoryView(Clips())
 
-    assert [found.load(0, place, view) for place in found.places(0)] == [0, 0]
+    assert [found.load(0, place, view) for place in found.of(0)] == [0, 0]
     assert ["of another log" in sentence for sentence in told] == [True, True]
     assert view.tables == {}
 
@@ -565,14 +574,14 @@ def test_checkpoints_lie_farther_apart_the_larger_they_are(
     folded(archived, at_second(5_999), Trail())
     archive: Any = archived.archive
     sizes = {name.partition(".")[0]: len(archive.read_blob(0, name)) for name in archive.list_blobs(0)}
-    assert [len(kept(archived, item).places(0)) for item in (Clips(), Trail())] == [2, 2]
+    assert [len(kept(archived, item).of(0)) for item in (Clips(), Trail())] == [2, 2]
     for name in archive.list_blobs(0):
         archive.delete_blob(0, name)
 
     monkeypatch.setattr(checkpoints, "BYTES_MAX", sizes["trail"] // 6_000)
     folded(archived, at_second(5_999), Trail())
 
-    assert len(kept(archived, Trail()).places(0)) == 1
+    assert len(kept(archived, Trail()).of(0)) == 1
 
 
 def test_checkpoints_are_never_more_bytes_than_the_entries_they_save(
@@ -582,7 +591,7 @@ def test_checkpoints_are_never_more_bytes_than_the_entries_they_save(
     folded(archived, at_second(5_999), Trail())
     archive: Any = archived.archive
 
-    sizes = [len(archive.read_blob(0, place.name)) for place in reversed(kept(archived, Trail()).places(0))]
+    sizes = [len(archive.read_blob(0, place.name)) for place in reversed(kept(archived, Trail()).of(0))]
 
     assert len(sizes) > 1
     assert sum(sizes[:-1]) <= checkpoints.BYTES_MAX * 5_400

@@ -18,9 +18,8 @@ import pytest
 from aurastream.projections import Listing, Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.past.as_of import AsOf
-from aurastream.projections.past.view import PastView
-from aurastream.projections.past.why import NOTHING, OTHER_COUNTS, Why, why
+from aurastream.projections.past import AsOf, Inquiry, PastView, Why, why
+from aurastream.projections.past.steps import NOTHING, OTHER_COUNTS
 from aurastream.streams import (
     OPERATIONS,
     ClipViewsObserved,
@@ -73,7 +72,7 @@ class ByCategory(Projection[Count]):
 def asked(
     stream: Stream, projection: Projection[Any], key: str, *arguments: Any, history: History | None = None
 ) -> Why:
-    return why(history or History(stream), projection, key, *arguments)
+    return why(Inquiry(history or History(stream), projection, key, *arguments))
 
 
 def led_to(answer: Why) -> dict[str, Any]:

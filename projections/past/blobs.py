@@ -1,0 +1,73 @@
+"""
+What a checkpoint's blob holds, and by which code it was made.
+
+    tables and cursor -> msgpack -> zlib -> magic, SHA-256 and the packed content          and back, verified
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aurastream.projections.engine import Projection, Tables, fold, intake, memory
+from aurastream.streams import Cursor
+
+_MAGIC = b"aura checkpoint 1\n"
+_LEVEL = 6
+
+
+class CheckpointContent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One partition's view at the cursor. segment: hash of the archive's segment that holds its position."""
+
+    stream: str
+    partition: int
+    made_by: str
+    segment: str
+    latest_us: int
+    cursor: Cursor
+    tables: Tables
+    dead: dict[str, str]
+
+
+_decode = msgspec.msgpack.Decoder(CheckpointContent).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def packed(content: CheckpointContent) -> bytes:
+    """The blob."""
+    body = zlib.compress(_encode(content), _LEVEL)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def unpacked(blob: bytes | None) -> CheckpointContent:
+    """The content. Raises ValueError, zlib.error and MsgspecError where it is not to be had."""
+    if blob is None:
+        raise ValueError("it is gone")
+    start = len(_MAGIC) + hashlib.sha256().digest_size
+    body = blob[start:]
+    if blob[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != blob[len(_MAGIC) : start]:
+        raise ValueError("its content and its hash disagree: it was damaged or changed")
+    return _decode(zlib.decompress(body))
+
+
+def made_by(projection: Projection[Any]) -> str:
+    """16 hexadecimal digits: the projection's fingerprint and the source of its module and of the fold. ""
+    where that is no file.
+
+    A fold's helpers in modules of its own are not looked at: raise ``version`` when those change.
+    """
+    digest = hashlib.sha256(projection.fingerprint.encode())
+    for module in (sys.modules.get(type(projection).__module__), fold, intake, memory):
+        path = getattr(module, "__file__", None)
+        if not path:
+            return ""
+        try:
+            digest.update(Path(path).read_bytes())
+        except OSError:
+            return ""
+    return digest.hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""
+What a fold of the past has to know of the live log: where it ends, whether append made all of it, and which
+entry of an event ID counts.
+
+Always true: what is appended while the past is folded is not part of it, as the end is read once, before.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView
+from aurastream.streams import Span, Stream
+
+
+class LogFacts(msgspec.Struct, frozen=True):
+    """A partition's log at one instant. last: position of its newest entry, archived or not; "" for none.
+
+    is_pure: append made every entry, so that each event ID is in it once. missing: entries gone without the
+    trimmer.
+    """
+
+    last: str
+    is_pure: bool
+    missing: int
+
+
+def log_facts(stream: Stream, partition: int) -> LogFacts:
+    """In one step, so that what it says of the log holds up to `last`."""
+    keys = stream.keys[partition]
+    with stream.server.client.pipeline(transaction=True) as pipeline:
+        pipeline.execute_command("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+        pipeline.hmget(keys.meta, "appended", "trimmed")
+        pipeline.hget(keys.archive, "position")
+        pipeline.xlen(keys.log)
+        pipeline.execute_command("XINFO", "STREAM", keys.log)
+        *answers, info = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    newest, (appended, trimmed), archived, length = answers
+    last = newest[0][0].decode() if newest else (archived or b"").decode()
+    # XINFO of a log that is not there is an error; before 7.0 it does not count the entries ever added.
+    has_count = isinstance(info, list) and b"entries-added" in info[::2]
+    added = int(info[2 * info[::2].index(b"entries-added") + 1]) if has_count else None
+    missing = max(int(appended or 0), added or 0) - length - int(trimmed or 0)
+    return LogFacts(last, added is not None and added == int(appended or 0), max(0, missing))
+
+
+def settled(view: MemoryView, span: Span, index: AdoptingIndex, *, is_pure: bool = False) -> Batch:
+    """A span as a batch to fold: which of its events count is decided, by the archive's marks or by the
+    index.
+
+    is_pure: the live log holds each event ID once, so that the index need not be asked.
+    """
+    batch = view.decode(span.raw, span.duplicates)
+    if not is_pure:
+        batch.judge(index)
+    return batch

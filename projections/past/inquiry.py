@@ -1,0 +1,46 @@
+"""
+What is asked by a "why": which row of which view, as of now or of a past time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from aurastream.projections.engine import Projection, Ranking
+from aurastream.projections.past.as_of import AsOf
+from aurastream.streams import History, Stream
+
+
+class Inquiry:
+    """A row of a view. table: default the table of states; of a ranking it is the key's score.
+
+    as_of: None for what the view says now. on_read: called with the number of entries read, a span at a time.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        projection: Projection[Any],
+        key: str,
+        table: str | None = None,
+        as_of: AsOf | None = None,
+    ) -> None:
+        self.history, self.projection, self.key, self.as_of = history, projection, key, as_of
+        self.table = table or projection.table
+        self.on_read: Callable[[int], None] = lambda entries: None
+
+    @property
+    def stream(self) -> Stream:
+        """Whose view it is."""
+        return self.history.stream
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking that is asked about; None for any other table."""
+        return next((spec for spec in self.projection.rankings if spec.name == self.table), None)
+
+    def is_in_time(self, position: str, occurred_at: datetime) -> bool:
+        """Whether the event is part of what is asked about."""
+        return self.as_of is None or self.as_of.has(position, occurred_at)
