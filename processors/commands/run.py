@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +32,7 @@ from aurastream.processors.commands.common import (
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
 from aurastream.projections.engine import field_of, read_records, retire_due
-from aurastream.streams import Logger, operator
+from aurastream.streams import LEASE_MS, AsyncWires, Leases, Logger, Stream, open_stream, operator
 
 PORT = 6066
 log = Logger("aurastream.run")
@@ -184,14 +185,17 @@ def _retire_due(found: Session, projections: list[Projection[Any]], stream_names
 
 def _run_effects(found: Session, stream_names: tuple[str, ...], stopping: Callable[[], bool]) -> None:
     """All processors until nothing waits for them."""
-    from aurastream.processors.effects import EffectWorker, processors_of
+    from aurastream.processors.effects import ASKS_MAX, EffectConsumer, EffectStreams, processors_of
 
-    worker = EffectWorker(
-        found.server,
-        processors_of(found.installed).values(),
-        cached_streams(found, stream_names),
-        codec=found.installed.codec(),
-        settings=found.settings,
-        recover=found.connection.recover,
-    )
-    asyncio.run(worker.run(stopping, until_idle=True))
+    @cache
+    def opened(name: str) -> Stream:
+        return open_stream(found.server, name, codec=codec, settings=found.settings, create=True)
+
+    async def work() -> None:
+        wires = AsyncWires(found.server, ASKS_MAX, found.connection.recover)
+        leases = Leases(lease_ms=found.settings.lease_ms or LEASE_MS)
+        await EffectConsumer(wires, processors, streams, leases).run(stopping, until_idle=True)
+
+    codec, processors = found.installed.codec(), processors_of(found.installed).values()
+    streams = EffectStreams(cached_streams(found, stream_names), opened)
+    asyncio.run(work())

@@ -1,5 +1,5 @@
 -- begin: a processor that is new to a partition begins where its log does, as if it had skipped what was trimmed.
--- KEYS[1] cursor  hash  position, read, read_bytes, skipped (effects.lua)             both share one {partition} hash tag
+-- KEYS[1] cursor  hash  position, read, read_bytes, skipped (step.lua)                both share one {partition} hash tag
 -- KEYS[2] meta    hash  trimmed, trimmed_bytes, trimmed_to (streams/retention/trim.lua)
 -- returns the cursor as HGETALL: counts that did not include what was trimmed would call it behind for ever.
 -- raises  WRONGTYPE before any write.  cost O(1)

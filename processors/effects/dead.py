@@ -1,32 +1,31 @@
 """
-Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one
-script (dead.lua).
+Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one script (letter.lua).
 
-A decision marks; the processor's host, whichever process that is, acts on it within half a second of
-running.
+A decision marks; the processor's host, whichever process that is, acts on it within half a second of running.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.effects import letters
-from aurastream.processors.effects.lane import effect_keys
 from aurastream.processors.effects.letters import Letter
-from aurastream.streams import Codec, Event, Keys, Script, Stream, as_pair, operator
+from aurastream.processors.effects.script import EffectKeys
+from aurastream.streams import Codec, Event, Keys, Position, Script, Stream, operator
 
 TRIES_MAX = 5  # times a decision is put to a letter that changes meanwhile
 
-_DEAD = Script(__file__, "dead.lua")
+_RETRY = Script(__file__, "lines.lua", "letter.lua", "retry.lua")
+_DISCARD = Script(__file__, "lines.lua", "letter.lua", "discard.lua")
+_AUDIT = Codec(letters.AUDIT_TYPES)
 
 
 class DecisionAnswer(IntEnum):
-    """What dead.lua says."""
+    """What letter.lua, retry.lua and discard.lua say."""
 
     OK = 0
     CHANGED = 1
@@ -88,26 +87,27 @@ class DeadLetterBusy(ProcessorError):
 def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:
     """A group's dead letters of a stream, by partition in the order of the log; sealed reasons are opened."""
     for keys in stream.keys:
-        at = effect_keys(keys, group)
-        stored: dict[bytes, bytes] = stream.server.client.hgetall(at["dead"])  # type: ignore[assignment]
-        if not stored:
+        for letter in _letters_of(stream, keys, group):
+            yield msgspec.structs.replace(letter, reason=stream.keyring.open_text(letter.reason))
+
+
+def _letters_of(stream: Stream, keys: Keys, group: str) -> Iterator[DeadLetter]:
+    at, client = EffectKeys.of(keys, group), stream.server.client
+    stored: dict[bytes, bytes] = client.hgetall(at.dead)  # type: ignore[assignment]
+    due: set[bytes] = set(client.hkeys(at.due)) if stored else set()  # type: ignore[arg-type]
+    begun: set[str] = set()  # lines whose first letter was shown
+    for position in sorted(stored, key=Position.parse):
+        letter = letters.letter_of(stored[position])
+        place = (group, keys.stream, keys.partition, position.decode())
+        if letter is None:
+            yield DeadLetter(*place, "damaged", "", stored[position].decode(errors="replace"))
             continue
-        due: set[bytes] = set(stream.server.client.hkeys(at["due"]))  # type: ignore[arg-type]
-        seen: set[str] = set()
-        for position in sorted(stored, key=lambda item: as_pair(item.decode())):
-            letter = letters.letter_of(stored[position])
-            shown = _shown(keys, group, position.decode(), letter, stored[position], seen, due)
-            yield msgspec.structs.replace(shown, reason=stream.keyring.open_text(shown.reason))
+        state = "waiting" if letter.line in begun else "due" if letter.line.encode() in due else "parked"
+        begun.add(letter.line)
+        yield _shown(place, state, letter)
 
 
-def _shown(
-    keys: Keys, group: str, position: str, letter: Letter | None, text: bytes, seen: set[str], due: set[bytes]
-) -> DeadLetter:
-    place = (group, keys.stream, keys.partition, position)
-    if letter is None:
-        return DeadLetter(*place, "damaged", "", text.decode(errors="replace"))
-    state = "waiting" if letter.line in seen else "due" if letter.line.encode() in due else "parked"
-    seen.add(letter.line)
+def _shown(place: tuple[str, str, int, str], state: str, letter: Letter) -> DeadLetter:
     return DeadLetter(
         *place,
         state,
@@ -128,12 +128,12 @@ def retry(
 
     Raises DeadLetterUnknown, DeadLetterBehind, DeadLetterBusy.
     """
-    desk = _Desk(stream, operations, group, partition, position)
+    desk = _Desk(stream, operations, group, stream.keys[partition], position)
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
         after = msgspec.structs.replace(letter, retries=letter.retries + 1)
         event = letters.retried(group, desk.keys, position, after, operator(), why)
-        answer, first = desk.decide("retry", text, letter, after.text(), event)
+        answer, first = desk.decide(_RETRY, text, letter, event, after.text())
         if answer is DecisionAnswer.BEHIND:
             raise DeadLetterBehind(position, letter.subject, first)
         if answer is not DecisionAnswer.CHANGED:
@@ -146,43 +146,48 @@ def discard(stream: Stream, operations: Stream, group: str, partition: int, posi
 
     Raises DeadLetterUnknown, DeadLetterBusy.
     """
-    desk = _Desk(stream, operations, group, partition, position)
+    desk = _Desk(stream, operations, group, stream.keys[partition], position)
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
         event = letters.discarded(group, desk.keys, position, letter, operator(), why)
-        if desk.decide("discard", text, letter, "", event)[0] is DecisionAnswer.OK:
+        if desk.decide(_DISCARD, text, letter, event)[0] is DecisionAnswer.OK:
             return
     raise DeadLetterBusy(position)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """See letter.lua."""
+
+    position: str
+    line: str
+    event_id: str
 
 
 class _Desk:
     """Where a decision about one letter is made."""
 
-    def __init__(self, stream: Stream, operations: Stream, group: str, partition: int, position: str) -> None:
-        self.keys = stream.keys[partition]
+    def __init__(self, stream: Stream, operations: Stream, group: str, keys: Keys, position: str) -> None:
+        self.keys = keys
         self._stream, self._operations, self._group, self._position = stream, operations, group, position
-        self._at = effect_keys(self.keys, group)
+        self._at = EffectKeys.of(keys, group)
 
     def read(self) -> tuple[bytes, Letter]:
-        text: Any = self._stream.server.client.hget(self._at["dead"], self._position)
+        text: bytes | None = self._stream.server.client.hget(self._at.dead, self._position)  # type: ignore[assignment]
         letter = letters.letter_of(text) if text is not None else None
-        if letter is None:
+        if text is None or letter is None:
             raise DeadLetterUnknown(self._group, f"{self.keys.where}/{self._position}")
         return text, letter
 
     def decide(
-        self, verb: str, text: bytes, letter: Letter, after: str, event: Event
+        self, script: Script, text: bytes, letter: Letter, event: Event, after: str = ""
     ) -> tuple[DecisionAnswer, str]:
-        """The script, then its audit event into the log; should this process end in between, the host
-        appends it.
-        """
-        keys = [self._at[name] for name in ("cursor", "attempts", "dead", "line", "due", "outbox")]
-        raw = Codec(letters.AUDIT_TYPES).encode(event)
-        reply = self._stream.server.run(
-            _DEAD, keys, (verb, self._position, letter.line, text, after, event.event_id, raw)
-        )
+        """The script, then its audit event into the log; should this process end in between, the host appends it."""
+        at = self._at
+        head = msgspec.msgpack.encode(_Head(self._position, letter.line, event.event_id))
+        keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox)
+        reply = self._stream.server.run(script, keys, (head, text, _AUDIT.encode(event), after))
         answer = DecisionAnswer(reply[0])
         if answer is DecisionAnswer.OK:
             self._operations.append([event])
-            self._stream.server.client.hdel(self._at["outbox"], event.event_id)
-        return answer, reply[1].decode() if len(reply) > 1 else ""
+            self._stream.server.client.hdel(at.outbox, event.event_id)
+        return answer, reply[1].decode()

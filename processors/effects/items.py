@@ -15,22 +15,27 @@ import msgspec
 from aurastream.processors.effects.letters import line_of_position
 from aurastream.streams import (
     IDENTIFIER,
+    Ask,
+    Asking,
     Codec,
     DamagedEntry,
     Envelope,
     Event,
+    Keys,
     RawEntry,
     entry_json,
+    field_of,
+    pack_position,
     read_envelope,
+    sound,
+    unpack_position,
 )
 
 UNREAD = Event(event_id="", subject="", occurred_at=datetime.fromtimestamp(0, UTC))
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An event to handle. problem: why it cannot be, or "". letter: as stored, where it is a dead letter that
-    runs again.
-    """
+    """An event to handle. problem: why it cannot be, or "". letter: as stored, where it is a dead letter that runs again."""
 
     position: str
     line: str
@@ -73,3 +78,32 @@ def _as_far_as_known(envelope: Envelope | None) -> Event:
         "subject": subject,
     }
     return msgspec.structs.replace(UNREAD, **known)
+
+
+def doubles_of(items: list[Item], keys: Keys) -> Asking[list[str]]:
+    """Positions of entries whose event ID another entry of the log stands for: a raw XADD, an import, a mirror."""
+    items = [item for item in items if item.event.event_id]
+    if not items:
+        return []
+    fields = [field_of(item.event.event_id) for item in items]
+    rows = sound((yield [Ask(keys.log, ("HMGET", keys.ids, *fields))]))[0]
+    suspects = [
+        (item, unpack_position(row))
+        for item, row in zip(items, rows, strict=True)
+        if row and row != pack_position(item.position.encode())
+    ]
+    if not suspects:
+        return []
+    others = sound((yield [Ask(keys.log, ("XRANGE", keys.log, other, other)) for _, other in suspects]))
+    return [
+        item.position
+        for (item, _), other in zip(suspects, others, strict=True)
+        if _event_id(other) == item.event.event_id
+    ]
+
+
+def _event_id(entries: list[RawEntry]) -> str | None:
+    try:
+        return read_envelope("", entry_json("", entries[0][1])).event_id if entries else None
+    except DamagedEntry:
+        return None

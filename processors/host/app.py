@@ -23,7 +23,7 @@ import msgspec
 from faust.types import TP
 
 from aurastream.processors import Installed, NotConfigured, connected, find_plugins, library_logs
-from aurastream.processors.effects import OPERATIONS, Asker, Processor, processors_of
+from aurastream.processors.effects import ASKS_MAX, OPERATIONS, LaneOptions, Processor, processors_of
 from aurastream.processors.host.effects import HostedEffectLanes
 from aurastream.processors.host.lanes import HostedLane, HostedLanes
 from aurastream.processors.host.measures import Measures
@@ -100,13 +100,12 @@ class App(faust.App):
         found = await asyncio.to_thread(lambda: self._held.enter_context(connected()))
         await super().on_first_start()
         self.server = found.server
-        wires = AsyncWires(found.server, recover=found.recover)
+        wires = AsyncWires(found.server, ASKS_MAX, found.recover)
         self.lanes = HostedLanes(wires, self.chosen, GROUP, self.settings.batch_max)
         self.measures = Measures(found.server)
         self.lanes.on_lane = self._watch
-        self.effects = HostedEffectLanes(
-            self.processors, Asker(wires, found.recover), GROUP, worker_name(), self._opened
-        )
+        options = LaneOptions(host=worker_name(), lease=GROUP)
+        self.effects = HostedEffectLanes(wires, self.processors, self._opened, options)
         self.is_prepared = True
         await self.look()
 

@@ -25,7 +25,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from aurastream.processors.host.effects import HostedEffectLanes, HostedEffects
+from aurastream.processors.effects import LaneRunner
+from aurastream.processors.host.effects import HostedEffectLanes
 from aurastream.processors.host.lanes import HostedLane, HostedLanes
 from aurastream.projections.engine import Progress
 from aurastream.projections.engine.apply import CommitAnswer
@@ -147,8 +148,8 @@ class Measures:
         ] + effects.troubles()
         return Health(not reasons, "; ".join(reasons[:5]), shown)
 
-    def _letters(self, effects: list[HostedEffects]) -> int:
-        return sum(int(self._server.client.hlen(lane.lane.at["dead"])) for lane in effects)
+    def _letters(self, runners: list[LaneRunner]) -> int:
+        return sum(int(self._server.client.hlen(runner.lane.at.dead)) for runner in runners)
 
     def _lags(self, lanes: list[HostedLane]) -> list[Lag]:
         return [lane.lag(self._server) for lane in lanes]

@@ -7,17 +7,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aurastream.processors.effects import Attempt, EffectWorker, Processor
+from aurastream.processors.effects import (
+    ASKS_MAX,
+    Attempt,
+    EffectConsumer,
+    EffectStreams,
+    LaneOptions,
+    Processor,
+)
 from aurastream.processors.effects.items import Item
 from aurastream.streams import (
     BUILT_IN,
+    LEASE_MS,
+    AsyncWires,
     ClipViewsObserved,
     Codec,
     Event,
+    Leases,
     Server,
     Settings,
     Stream,
@@ -80,27 +91,32 @@ def failing(*event_ids: str, times: int = 10**6) -> Behave:
     return behave
 
 
+def consumer_of(
+    server: Server, processors: Iterable[Processor], streams: Any, options: LaneOptions | None = None
+) -> EffectConsumer:
+    """What `aurastream run --until-idle` runs. To be made in an event loop."""
+
+    @cache
+    def opened_by(name: str) -> Stream:
+        return open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
+
+    leases = Leases(lease_ms=SETTINGS.lease_ms or LEASE_MS)
+    return EffectConsumer(
+        AsyncWires(server, ASKS_MAX), processors, EffectStreams(streams, opened_by), leases, options
+    )
+
+
 def work(
-    server: Server,
-    *processors: Processor,
-    on_step: Any = lambda step, item: None,
-    streams: Any = None,
-    **settings: Any,
+    server: Server, *processors: Processor, on_step: Any = lambda step, item: None, streams: Any = None
 ) -> None:
     """Run processors until nothing is left."""
 
     async def run() -> None:
-        chosen = SETTINGS.model_copy(update=settings)
-        worker = EffectWorker(
-            server,
-            processors,
-            streams or (lambda: [opened(server)]),
-            codec=CODEC,
-            settings=chosen,
-            on_step=on_step,
-        )
+        options = LaneOptions(on_step=on_step)
         async with asyncio.timeout(PATIENCE_S):
-            await worker.run(until_idle=True)
+            await consumer_of(server, processors, streams or (lambda: [opened(server)]), options).run(
+                until_idle=True
+            )
 
     asyncio.run(run())
 
@@ -147,7 +163,7 @@ def state(server: Server, stream: Stream, group: str = "noting", partition: int 
 
 
 def assert_balanced(server: Server, stream: Stream, group: str = "noting") -> None:
-    """effects.lua's equation: every entry is in exactly one place."""
+    """step.lua's equation: every entry is in exactly one place."""
     for partition in range(stream.partitions):
         held = state(server, stream, group, partition)
         count = {
@@ -161,17 +177,17 @@ def assert_balanced(server: Server, stream: Stream, group: str = "noting") -> No
 
 
 def process(url: str, file: Path, crash: str = "", deadly: str = "") -> int:
-    """A worker in a process of its own, to its end; its exit code."""
+    """A consumer in a process of its own, to its end; its exit code."""
 
     def live() -> None:
         _opened.clear()  # its connections are the parent's
         _live(url, file, crash, deadly)
 
-    return forked(live, "the worker")
+    return forked(live, "the consumer")
 
 
 def _live(url: str, file: Path, crash: str, deadly: str) -> None:
-    """The worker's life. crash: "step count", where it kills itself. deadly: the event that kills it."""
+    """The consumer's life. crash: "step count", where it kills itself. deadly: the event that kills it."""
     step, count = crash.split() if crash else ("", "0")
     left = [int(count)]
 

@@ -1,7 +1,9 @@
-"""Every answer of effects.lua and dead.lua, and that nothing is written with a refusal."""
+"""Every answer of the scripts of a lane and of a person's decisions, and that nothing is written with a refusal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,26 +13,23 @@ from aurastream.processors.effects import (
     DeadLetterUnknown,
     dead,
     discard,
+    letters,
     list_letters,
+    resumption,
     retry,
 )
 from aurastream.processors.effects.items import Item
-from aurastream.processors.effects.lane import (
-    Again,
-    Ask,
-    EffectAnswer,
-    EffectLane,
-    Ended,
-    Failed,
-    Gap,
-    Handle,
-)
+from aurastream.processors.effects.lane import EffectLane, LaneStreams
+from aurastream.processors.effects.letters import Letter
+from aurastream.processors.effects.script import EffectAnswer
+from aurastream.processors.effects.steps import Again, Ended, Failed, Gap, Handle
 from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Server, Stream, open_stream
+from aurastream.streams import Keys, Server, Stream, open_stream
 from tests.facts import dump, observation
 from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_balanced, state
 
-LETTER = '{"line":"clip-1","reason":"why","attempts":3,"at":"2026-04-15T12:00:00Z"}'
+LETTER = Letter("clip-1", "why", 3, datetime(2026, 4, 15, 12, tzinfo=UTC))
+EVENT = letters.parked("noting", Keys("clips-test", 0), "1-1", LETTER, "w")
 
 
 def lane_of(server: Server, stream: Stream) -> EffectLane:
@@ -38,7 +37,7 @@ def lane_of(server: Server, stream: Stream) -> EffectLane:
         open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
         for name in ("notes", "operations")
     ]
-    return EffectLane(Noting(), stream, 0, into=streams[0], operations=streams[1], host="w")
+    return EffectLane(Noting(), LaneStreams(stream, *streams), 0)
 
 
 def drive(stream: Stream, steps: Any, outcome: Any = ()) -> Any:
@@ -51,8 +50,8 @@ def drive(stream: Stream, steps: Any, outcome: Any = ()) -> Any:
                 answer = outcome
             else:
                 wire = stream.wire(0)
-                wire.send([command for _, command in wanted.routed])
-                answer = [wire.receive() for _ in wanted.routed]
+                wire.send([command for _, command in wanted])
+                answer = [wire.receive() for _ in wanted]
     except StopIteration as finished:
         return finished.value
 
@@ -71,20 +70,33 @@ def items(stream: Stream, lane: EffectLane) -> list[Item]:
     return found
 
 
-def call(stream: Stream, lane: EffectLane, verb: str, item: Item, *more: Any) -> tuple[EffectAnswer, Any]:
-    answer: tuple[EffectAnswer, Any] = drive(stream, lane._call(verb, item, *more))
+def begin(stream: Stream, lane: EffectLane, item: Item, attempts_max: int = 3) -> tuple[EffectAnswer, int]:
+    answer: tuple[EffectAnswer, int] = drive(stream, lane.scripts.begin(item, attempts_max, LETTER))
     return answer
+
+
+def done(stream: Stream, lane: EffectLane, item: Item) -> tuple[EffectAnswer, str]:
+    answer: tuple[EffectAnswer, str] = drive(stream, lane.scripts.done(item))
+    return answer
+
+
+def park(stream: Stream, lane: EffectLane, item: Item) -> EffectAnswer:
+    answer: EffectAnswer = drive(stream, lane.scripts.park(item, LETTER, EVENT))
+    return answer
+
+
+VERBS: tuple[Callable[[Stream, EffectLane, Item], Any], ...] = (begin, done, park)
 
 
 def test_begin_counts_before_anything_happens_and_exhausts(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
-    assert [call(stream, lane, "begin", items[0], 2, LETTER) for _ in range(2)] == [
+    assert [begin(stream, lane, items[0], 2) for _ in range(2)] == [
         (EffectAnswer.OK, 1),
         (EffectAnswer.OK, 2),
     ]
     before = dump(server)
-    assert call(stream, lane, "begin", items[0], 2, LETTER) == (EffectAnswer.EXHAUSTED, 2)
+    assert begin(stream, lane, items[0], 2) == (EffectAnswer.EXHAUSTED, 2)
     assert dump(server) == before
 
 
@@ -93,12 +105,13 @@ def test_what_is_finished_is_stale(
 ) -> None:
     """A repeat after a lost reply, or somebody else was faster."""
     for item in (items[0], items[2]):  # the cursor passes the first; the last is done behind a gap
-        assert call(stream, lane, "done", item) == (EffectAnswer.OK, b"")
+        assert done(stream, lane, item) == (EffectAnswer.OK, "")
     before = dump(server)
 
     for item in (items[0], items[2]):
-        for verb, more in (("begin", (3, LETTER)), ("done", ()), ("park", (LETTER, "id", "{}"))):
-            assert call(stream, lane, verb, item, *more) == (EffectAnswer.STALE, b"")
+        assert begin(stream, lane, item)[0] is EffectAnswer.STALE
+        assert done(stream, lane, item) == (EffectAnswer.STALE, "")
+        assert park(stream, lane, item) is EffectAnswer.STALE
     assert dump(server) == before
 
 
@@ -107,7 +120,7 @@ def test_the_cursor_is_the_closed_prefix_of_what_is_done(
 ) -> None:
     positions = []
     for item in (items[2], items[1], items[0]):
-        call(stream, lane, "done", item)
+        done(stream, lane, item)
         held = state(server, stream)
         positions.append((held["cursor"].get("position"), len(held["done"])))
         assert_balanced(server, stream)
@@ -124,14 +137,14 @@ def test_an_owner_of_an_older_epoch_is_fenced_at_every_verb(
     server.client.hset(stream.keys[0].lease("noting"), mapping={"owner": "other", "epoch": 3})
     lane.epoch = 2
     before = dump(server)
-    for verb, more in (("begin", (3, LETTER)), ("done", ()), ("park", (LETTER, "id", "{}"))):
+    for verb in VERBS:
         with pytest.raises(Fenced, match="epoch 2 is older than 3"):
-            call(stream, lane, verb, items[0], *more)
+            verb(stream, lane, items[0])
     with pytest.raises(Fenced):
-        drive(stream, lane._skip("skipped", [items[0].position]))
+        drive(stream, lane.skip("skipped", [items[0].position]))
     assert dump(server) == before
     lane.epoch = 3
-    assert call(stream, lane, "begin", items[0], 3, LETTER)[0] is EffectAnswer.OK
+    assert begin(stream, lane, items[0])[0] is EffectAnswer.OK
 
 
 def test_an_entry_the_log_does_not_hold_is_a_gap(
@@ -144,37 +157,41 @@ def test_an_entry_the_log_does_not_hold_is_a_gap(
     before = dump(server)
     for ghost in (items[0], msgspec.structs.replace(items[1], crc=b"1")):
         with pytest.raises(Gap):
-            call(stream, lane, "begin", ghost, 3, LETTER)
+            begin(stream, lane, ghost)
     assert dump(server) == before
 
 
 def test_an_event_behind_a_dead_letter_of_its_line_waits(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
-    assert call(stream, lane, "park", items[0], LETTER, "id", "{}") == (EffectAnswer.OK, b"")
-    assert call(stream, lane, "begin", items[1], 3, LETTER)[0] is EffectAnswer.WAITING
+    assert park(stream, lane, items[0]) is EffectAnswer.OK
+    assert begin(stream, lane, items[1])[0] is EffectAnswer.WAITING
     held = state(server, stream)
     assert held["dead"] == [items[0].position, items[1].position]
-    assert (held["attempts"], held["outbox"], held["cursor"]["position"]) == ([], ["id"], items[1].position)
+    assert (held["attempts"], held["outbox"], held["cursor"]["position"]) == (
+        [],
+        [EVENT.event_id],
+        items[1].position,
+    )
 
 
 def test_an_event_before_the_dead_letters_of_its_line_runs(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
     """Order is by position, whatever was parked first."""
-    call(stream, lane, "park", items[1], LETTER, "id", "{}")
-    assert call(stream, lane, "begin", items[0], 3, LETTER) == (EffectAnswer.OK, 1)
+    park(stream, lane, items[1])
+    assert begin(stream, lane, items[0]) == (EffectAnswer.OK, 1)
 
 
 @pytest.mark.parametrize("part", ["cursor", "lease", "attempts", "done", "dead", "line", "due", "outbox"])
 def test_a_key_of_another_type_fails_before_anything_is_written(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item], part: str
 ) -> None:
-    server.client.delete(lane.at[part])
-    server.client.set(lane.at[part], "mine")
+    server.client.delete(getattr(lane.at, part))
+    server.client.set(getattr(lane.at, part), "mine")
     before = dump(server)
     with pytest.raises(Exception, match="WRONGTYPE"):
-        call(stream, lane, "done", items[0])
+        done(stream, lane, items[0])
     assert dump(server) == before
 
 
@@ -183,9 +200,9 @@ def test_out_of_memory_an_attempt_is_not_counted_and_nothing_is_parked(
 ) -> None:
     server.client.config_set("maxmemory", 1)
     before = dump(server)
-    for verb, more in (("begin", (3, LETTER)), ("park", (LETTER, "id", "{}"))):
+    for verb in (begin, park):
         with pytest.raises(Exception, match=r"OOM|maxmemory"):
-            call(stream, lane, verb, items[0], *more)
+            verb(stream, lane, items[0])
     server.client.config_set("maxmemory", 0)
     assert dump(server) == before
 
@@ -201,7 +218,7 @@ def test_an_attempt_ends_done_again_or_parked(
     assert drive(stream, lane.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
     assert drive(stream, lane.attempt(items[2])) == Ended("waiting")
     assert drive(stream, lane.attempt(items[0])) == Ended("stale")
-    assert lane.room == 4096
+    assert lane.window.room == 4096
     assert_balanced(server, stream)
 
 
@@ -216,26 +233,23 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
         if isinstance(wanted, Handle):
             answer = Failed("no", is_final=True)
             continue
-        if (
-            isinstance(wanted, Ask)
-            and wanted.routed[0][0] == lane.operations.keys[lane.operations.partition_of("clip-1")].log
-        ):
+        if wanted[0].key == lane.streams.operations.keys[lane.streams.operations.partition_of("clip-1")].log:
             break  # here it is killed
-        answer = stream.wire(0).ask(*[command for _, command in wanted.routed])
+        answer = stream.wire(0).ask(*[command for _, command in wanted])
     assert len(state(server, stream)["outbox"]) == 1
 
     for _ in range(2):
-        drive(stream, lane_of(server, stream).due())
+        drive(stream, resumption.due(lane_of(server, stream)))
 
     assert state(server, stream)["outbox"] == []
-    operations = lane.operations
+    operations = lane.streams.operations
     found = [
         entry.event for partition in range(operations.partitions) for entry in operations.read(partition)
     ]
     assert [(event.subject, event.reason) for event in found] == [("clip-1", "no")]
 
 
-# The answers of dead.lua.
+# The answers of retry.lua and discard.lua.
 
 
 @pytest.fixture
@@ -251,14 +265,14 @@ def test_only_the_first_letter_of_a_line_may_be_retried(
 ) -> None:
     before = dump(server)
     with pytest.raises(DeadLetterBehind, match=f"waits behind {dead_line[0]}"):
-        retry(stream, lane.operations, "noting", 0, dead_line[1])
+        retry(stream, lane.streams.operations, "noting", 0, dead_line[1])
     with pytest.raises(DeadLetterUnknown, match="no dead letter at clips-test/0/1-1"):
-        discard(stream, lane.operations, "noting", 0, "1-1", "")
+        discard(stream, lane.streams.operations, "noting", 0, "1-1", "")
     assert dump(server) == before
 
-    assert retry(stream, lane.operations, "noting", 0, dead_line[0])
+    assert retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
     assert [letter.state for letter in list_letters(stream, "noting")] == ["due", "waiting"]
-    assert not retry(stream, lane.operations, "noting", 0, dead_line[0])
+    assert not retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
 
 
 def test_a_letter_that_changed_meanwhile_is_read_again(
@@ -269,23 +283,23 @@ def test_a_letter_that_changed_meanwhile_is_read_again(
 
     def meddling(self: Any, *arguments: Any) -> Any:
         if not answers:
-            text = server.client.hget(lane.at["dead"], dead_line[0])
-            server.client.hset(lane.at["dead"], dead_line[0], text.replace(b'"no"', b'"yes"'))
+            text = server.client.hget(lane.at.dead, dead_line[0])
+            server.client.hset(lane.at.dead, dead_line[0], text.replace(b'"no"', b'"yes"'))
         answers.append(decide(self, *arguments)[0])
         return answers[-1], ""
 
     monkeypatch.setattr(dead._Desk, "decide", meddling)
-    retry(stream, lane.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
     assert answers == [dead.DecisionAnswer.CHANGED, dead.DecisionAnswer.OK]
 
 
 def test_a_letter_that_waits_may_be_discarded_alone(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
-    discard(stream, lane.operations, "noting", 0, dead_line[1], "twice")
+    discard(stream, lane.streams.operations, "noting", 0, dead_line[1], "twice")
     held = state(server, stream)
     assert (held["dead"], held["due"]) == ([dead_line[0]], [])
-    discard(stream, lane.operations, "noting", 0, dead_line[0], "too old")
+    discard(stream, lane.streams.operations, "noting", 0, dead_line[0], "too old")
     assert state(server, stream)["line"] == []
     assert_balanced(server, stream)
 
@@ -294,15 +308,13 @@ def test_a_letter_runs_only_while_it_is_due_and_as_it_was_read(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """A person may discard it while its handler runs: then what the handler says about it is stale."""
-    retry(stream, lane.operations, "noting", 0, dead_line[0])
-    letter: Item = drive(stream, lane.first_letter("clip-1"))
-    assert call(stream, lane, "begin", letter, 3, LETTER) == (EffectAnswer.OK, 1)
-    discard(stream, lane.operations, "noting", 0, dead_line[0], "too late")
+    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    letter: Item = drive(stream, resumption.first_letter(lane, "clip-1"))
+    assert begin(stream, lane, letter) == (EffectAnswer.OK, 1)
+    discard(stream, lane.streams.operations, "noting", 0, dead_line[0], "too late")
 
-    assert call(stream, lane, "done", letter) == (EffectAnswer.STALE, dead_line[1].encode()), (
-        "and it learns who is next"
-    )
-    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.STALE
+    assert done(stream, lane, letter) == (EffectAnswer.STALE, dead_line[1]), "and it learns who is next"
+    assert park(stream, lane, letter) is EffectAnswer.STALE
     assert_balanced(server, stream)
 
 
@@ -310,11 +322,11 @@ def test_a_late_repeat_of_a_parking_does_not_undo_a_retry(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """Its reply was lost, a person was faster than the repeat."""
-    retry(stream, lane.operations, "noting", 0, dead_line[0])
-    letter: Item = drive(stream, lane.first_letter("clip-1"))
-    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.OK
-    retry(stream, lane.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    letter: Item = drive(stream, resumption.first_letter(lane, "clip-1"))
+    assert park(stream, lane, letter) is EffectAnswer.OK
+    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
     before = dump(server)
 
-    assert call(stream, lane, "park", letter, LETTER, "id", "{}")[0] is EffectAnswer.STALE
+    assert park(stream, lane, letter) is EffectAnswer.STALE
     assert dump(server) == before

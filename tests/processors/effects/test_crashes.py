@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import Asker, EffectLane, EffectWorker, LaneRunner, list_letters
+from aurastream.processors.effects import (
+    EffectConsumer,
+    EffectLane,
+    Isolation,
+    LaneOptions,
+    LaneStreams,
+    list_letters,
+)
+from aurastream.processors.effects.lines import Lines
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import AsyncWires, Server, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
@@ -20,6 +28,7 @@ from tests.processors.effects.outside import (
     STREAM,
     Noting,
     assert_balanced,
+    consumer_of,
     failing,
     notes,
     operations,
@@ -107,8 +116,8 @@ def test_a_killed_workers_partitions_are_taken_over_by_the_next(
     assert max(number for _, number in noting.calls) == 2, "the attempt of the dead one counts"
 
 
-async def idle(runner: LaneRunner) -> None:
-    while not await runner.is_idle():  # noqa: ASYNC110 - only the server knows
+async def idle(lines: Lines) -> None:
+    while not await lines.is_idle():  # noqa: ASYNC110 - only the server knows
         await asyncio.sleep(0.005)
 
 
@@ -119,19 +128,19 @@ async def eventually(step: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def runner_of(server: Server, stream: Stream, processor: Noting) -> tuple[LaneRunner, AsyncWires]:
+async def lines_of(
+    server: Server, stream: Stream, processor: Noting, asks_max: int = 12
+) -> tuple[Lines, AsyncWires]:
     into, trail = (
         open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
         for name in ("notes", "operations")
     )
-    wires = AsyncWires(server)
-    lane = EffectLane(processor, stream, 0, into=into, operations=trail, host="w", lease="app")
-    return LaneRunner(lane, Asker(wires)), wires
+    wires = AsyncWires(server, asks_max)
+    lane = EffectLane(processor, LaneStreams(stream, into, trail), 0, LaneOptions(host="w", lease="app"))
+    return Lines(lane, wires, Isolation()), wires
 
 
-def test_a_runner_is_fed_by_a_transport_and_fenced_by_its_leases_epoch(
-    server: Server, stream: Stream
-) -> None:
+def test_a_lane_is_fenced_by_the_epoch_of_its_transports_lease(server: Server, stream: Stream) -> None:
     """Two owners: the old one was stopped past its lease, in the middle of a handler, and may finish nothing."""
 
     async def scenario() -> None:
@@ -144,64 +153,45 @@ def test_a_runner_is_fed_by_a_transport_and_fenced_by_its_leases_epoch(
                 return await super().handle(event, attempt)
 
         fill(stream)
-        raw = stream.read_raw(0)
-        old, old_wires = await runner_of(server, stream, Held())
+        old, old_wires = await lines_of(server, stream, Held())
         lease = stream.keys[0].lease("app")
         server.client.hset(lease, mapping={"owner": "old", "epoch": 1})
-        assert await old.take(raw[:2], 1)
+        assert await old.take(1)
         await entered.wait()
         server.client.hset(lease, mapping={"owner": "new", "epoch": 2})
 
         noting = Noting()
-        new, new_wires = await runner_of(server, stream, noting)
-        await new.take(raw, 2)
+        new, new_wires = await lines_of(server, stream, noting)
+        await new.take(2)
         await idle(new)
         before = state(server, stream)
         gate.set()
         with pytest.raises(Fenced, match="epoch 1 is older than 2"):
-            await eventually(lambda: old.take(raw, 1))
+            await eventually(lambda: old.take(1))
 
         assert state(server, stream) == before
         assert [number for _, number in noting.calls] == [2, 2, 1, 1, 1, 1]
-        for runner, wires in ((old, old_wires), (new, new_wires)):
-            await runner.stop()
+        for lines, wires in ((old, old_wires), (new, new_wires)):
+            await lines.stop()
             await wires.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
     assert len(notes(server)) == 6
 
 
-def test_what_a_transport_hands_over_is_a_hint(server: Server, stream: Stream) -> None:
-    """Old, overlapping, or with a hole before it: the runner reads the log itself."""
-
-    async def scenario() -> list[str]:
-        fill(stream)
-        raw = stream.read_raw(0)
-        noting = Noting()
-        runner, wires = await runner_of(server, stream, noting)
-        for part in (raw[4:5], raw[:3], raw[4:6], raw[:1]):
-            await runner.take(part, None)
-        await idle(runner)
-        await runner.stop()
-        await wires.close()
-        return noting.handled
-
-    assert sorted(asyncio.run(asyncio.wait_for(scenario(), 30))) == ["a0", "a1", "a2", "b0", "b1", "b2"]
-
-
-def test_two_workers_share_the_partitions_and_handle_each_event_once(server: Server, url: str) -> None:
+def test_two_consumers_share_the_partitions_and_handle_each_event_once(server: Server, url: str) -> None:
     shared = open_stream(server, "shared", codec=CODEC, settings=SETTINGS, create=True, partitions=4)
     shared.append([observation(event_id=f"e{n}", clip=f"clip-{n % 17}", minute=n) for n in range(200)])
     first, second = Noting(), Noting()
 
     async def run() -> None:
-        def worker_of(processor: Noting) -> EffectWorker:
+        def sharing(processor: Noting) -> EffectConsumer:
             own = Server(url)
             stream = open_stream(own, "shared", codec=CODEC)
-            return EffectWorker(own, [processor], lambda: [stream], codec=CODEC, settings=SETTINGS)
+            return consumer_of(own, [processor], lambda: [stream])
 
         await asyncio.wait_for(
-            asyncio.gather(*[worker_of(p).run(until_idle=True) for p in (first, second)]), 30
+            asyncio.gather(*[sharing(p).run(until_idle=True) for p in (first, second)]), 30
         )
 
     asyncio.run(run())
@@ -244,20 +234,16 @@ def test_lost_replies_cost_attempts_and_never_an_effect_or_an_order(
 def test_a_server_that_stays_away_is_an_unknown_outcome_in_bounded_time(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aurastream.processors.effects import runner as module
-
-    monkeypatch.setattr(module, "ASKS_MAX", 3)
-
     async def scenario() -> None:
         away = Server(server.url)
-        runner, wires = await runner_of(away, stream, Noting())
+        lines, wires = await lines_of(away, stream, Noting(), asks_max=3)
 
         async def refuse(key: str) -> Any:
             raise ConnectionError("away")
 
         monkeypatch.setattr(wires, "of", refuse)
         with pytest.raises(UnknownOutcome):
-            await runner.take([], None)
+            await lines.take()
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
@@ -274,10 +260,10 @@ def test_a_stop_waits_for_the_handlers_under_way_and_begins_no_other(server: Ser
 
         fill(stream)
         slow = Slow()
-        runner, wires = await runner_of(server, stream, slow)
-        await runner.take([], None)
+        lines, wires = await lines_of(server, stream, slow)
+        await lines.take()
         await entered.wait()
-        await runner.stop(patience_s=5)
+        await lines.stop(patience_s=5)
         await wires.close()
         return slow.handled, int(state(server, stream)["cursor"]["applied"])
 
@@ -292,12 +278,12 @@ def test_a_stop_does_not_wait_for_a_pause(server: Server, stream: Stream) -> Non
 
         fill(stream)
         pausing = Pausing(failing("a0"))
-        runner, wires = await runner_of(server, stream, pausing)
-        await runner.take([], None)
+        lines, wires = await lines_of(server, stream, pausing)
+        await lines.take()
         while "a0" not in pausing.handled or len(pausing.handled) < 4:  # noqa: ASYNC110 - handled is a plain list
             await asyncio.sleep(0.005)
         started = asyncio.get_running_loop().time()
-        await runner.stop(patience_s=30)
+        await lines.stop(patience_s=30)
         await wires.close()
         return asyncio.get_running_loop().time() - started
 
@@ -310,7 +296,7 @@ def test_a_window_that_is_full_lets_others_flow_up_to_its_bound(
     """The entries between the cursor and the last one read are bounded, or a subject that waits would fill
     the memory.
     """
-    from aurastream.processors.effects import lane as module
+    from aurastream.processors.effects import window as module
 
     monkeypatch.setattr(module, "AHEAD_MAX", 10)
 

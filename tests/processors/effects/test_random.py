@@ -23,12 +23,14 @@ from aurastream.processors.effects import (
     DeadLetterUnknown,
     discard,
     list_letters,
+    resumption,
     retry,
 )
 from aurastream.processors.effects.items import Item
-from aurastream.processors.effects.lane import Ask, EffectLane, Ended, Failed, Gap, Handle
+from aurastream.processors.effects.lane import EffectLane, LaneOptions, LaneStreams
+from aurastream.processors.effects.steps import Ended, Failed, Gap, Handle
 from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import Server, Stream, open_stream
+from aurastream.streams import Ask, Server, Stream, open_stream
 from tests.facts import observation
 from tests.processors.effects.outside import (
     CODEC,
@@ -50,9 +52,8 @@ class Owner:
 
     def __init__(self, world: World, epoch: int) -> None:
         self.world = world
-        self.lane = EffectLane(
-            Noting(), world.stream, 0, into=world.into, operations=world.operations, host=f"w{epoch}"
-        )
+        streams = LaneStreams(world.stream, world.into, world.operations)
+        self.lane = EffectLane(Noting(), streams, 0, LaneOptions(host=f"w{epoch}"))
         self.lane.epoch = epoch
         self.lines: dict[str, deque[Item]] = {}
         self.steps: dict[tuple[str, str], tuple[Any, Any]] = {}  # what runs, and what it is sent next
@@ -67,7 +68,7 @@ class Owner:
             for line in self.lines:
                 if ("live", line) not in self.steps:
                     self.steps["live", line] = (self.live(line), None)
-            for line in (yield from self.lane.due()):
+            for line in (yield from resumption.due(self.lane)):
                 if ("due", line) not in self.steps:
                     self.steps["due", line] = (self.due(line), None)
 
@@ -77,11 +78,15 @@ class Owner:
                 self.lines[line].popleft()
 
     def due(self, line: str) -> Any:
-        item = yield from self.lane.first_letter(line)
+        item = yield from resumption.first_letter(self.lane, line)
         while item is not None:
             ended = yield from self.lane.attempt(item)
             if isinstance(ended, Ended):
-                item = (yield from self.lane.letter(line, ended.following)) if ended.following else None
+                item = (
+                    (yield from resumption.letter(self.lane, line, ended.following))
+                    if ended.following
+                    else None
+                )
 
     def advance(self, name: tuple[str, str]) -> None:
         """One question or one handler call of one line."""
@@ -109,11 +114,11 @@ class World:
         self.is_calm = False
         self.poison = {f"e{n}" for n in range(EVENTS) if self.dice.random() < 0.1}
 
-    def asked(self, wanted: Ask) -> list[Any]:
+    def asked(self, wanted: list[Ask]) -> list[Any]:
         """The answers; now and then the first ones are lost and the question is asked again."""
         for _ in range(1 if self.is_calm else self.dice.choice((1, 1, 1, 1, 2))):
             answers = []
-            for key, command in wanted.routed:
+            for key, command in wanted:
                 assert key.startswith("aura:{")
                 wire = self.stream.wire(0)
                 wire.send([command])

@@ -13,13 +13,14 @@ import copy
 import io
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 
-from aurastream.processors.effects import Attempt, EffectWorker, Processor
+from aurastream.processors.effects import ASKS_MAX, Attempt, EffectConsumer, EffectStreams, Processor
 from aurastream.processors.history.selection import Selection, read_past
 from aurastream.processors.history.sinks import Journal, Lines, ToStream
 from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals, View
@@ -29,9 +30,11 @@ from aurastream.projections.past import AsOf, Inquiry, PastView, why
 from aurastream.projections.rebuild.rebuild import Rebuild
 from aurastream.streams import (
     OPERATIONS,
+    AsyncWires,
     Codec,
     DamagedEntry,
     Event,
+    Leases,
     Server,
     Settings,
     Stream,
@@ -324,15 +327,16 @@ class Noting(Processor):
 
 def test_a_handler_is_given_todays_form(readings: Stream) -> None:
     noting, codec = Noting(), Codec((Reading, Noted), UPCASTERS)
-    worker = EffectWorker(
-        readings.server,
-        [noting],
-        lambda: [readings],
-        codec=codec,
-        settings=readings.settings.model_copy(update={"lease_ms": 200}),
-    )
 
-    asyncio.run(asyncio.wait_for(worker.run(until_idle=True), 30))
+    async def run() -> None:
+        opened = partial(open_stream, readings.server, codec=codec, settings=readings.settings, create=True)
+        streams = EffectStreams(lambda: [readings], opened)
+        consumer = EffectConsumer(
+            AsyncWires(readings.server, ASKS_MAX), [noting], streams, Leases(lease_ms=200)
+        )
+        await asyncio.wait_for(consumer.run(until_idle=True), 30)
+
+    asyncio.run(run())
 
     assert sorted(noting.handed, key=lambda event: event.occurred_at) == EXPECTED
     notes = open_stream(readings.server, "notes", codec=codec).read(0)

@@ -1,0 +1,184 @@
+"""
+The lines of a lane in an event loop: many at a time, each in order.
+
+    take(epoch) -> read the log to its end -> every item into its line -> a task per line: attempt, pause, attempt ..
+    look()      -> lines a person let run again -> a task per line, letter after letter
+
+An event that was begun when a process died is attempted alone in this one, so that if it kills again, no bystander is counted with it.
+A slot (``parallel`` of them) is held during an attempt and not during the pause after it, so a subject that waits blocks nobody. After
+every error that the questions do not get over, all lines stop, the next call raises it, and the one after that begins anew at the cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from aurastream.processors.effects import resumption
+from aurastream.processors.effects.handler import Handler, Isolation
+from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.lane import EffectLane
+from aurastream.processors.effects.steps import Again, Ended, Gap, Handle, Steps, T
+from aurastream.streams import Ask, AsyncWires, Logger, adrive
+
+ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
+PATIENCE_S = 5.0  # how long a stop waits for the handlers that are running
+
+log = Logger("aurastream.effects")
+
+
+class Lines:
+    """Those of one lane. For one event loop. isolation: of the process."""
+
+    def __init__(self, lane: EffectLane, wires: AsyncWires, isolation: Isolation) -> None:
+        self.lane, self._wires, self._isolation = lane, wires, isolation
+        self._handler = Handler(lane.processor)
+        self._slots = asyncio.Semaphore(lane.processor.parallel)
+        self._lines: dict[str, deque[Item]] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._stopping, self._moved = asyncio.Event(), asyncio.Event()
+        self._is_settled = False
+        self._trouble: BaseException | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an item is being attempted or waits for its next attempt."""
+        return bool(self._tasks)
+
+    async def take(self, epoch: int | None = None) -> bool:
+        """Take in the log up to its end; does not wait for its handlers, but for room. Returns whether there was something new.
+
+        epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises what ended a line since the
+        last call: Fenced, when a newer owner has the partition; UnknownOutcome; UnknownEventVersion; InvariantBroken.
+        """
+        await self._settle(epoch)
+        has_news = False
+        while True:
+            await self._room()
+            items = await self._drive(self.lane.read())
+            if items is None:
+                return has_news
+            has_news = True
+            for item in items:
+                self._lines.setdefault(item.line, deque()).append(item)
+                self._start("live", item.line, self._run_line(item.line))
+
+    async def look(self) -> None:
+        """Run the dead letters a person let run again; append audit events that were left behind."""
+        self._raise_trouble()
+        for line in await self._drive(resumption.due(self.lane)):
+            self._start("due", line, self._run_letters(line))
+
+    async def is_idle(self) -> bool:
+        """Whether nothing is left to do, whoever runs the processor."""
+        self._raise_trouble()
+        return not self._tasks and await self._drive(self.lane.is_idle())
+
+    async def stop(self, patience_s: float = PATIENCE_S) -> None:
+        """End: no attempt begins any more; those under way get patience_s, then they are cut off and begun again by the next owner."""
+        self._stopping.set()
+        tasks = list(self._tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_s)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()
+        self._lines.clear()
+        self._is_settled = False
+        self._stopping.clear()
+        self._handler.close()
+
+    async def _settle(self, epoch: int | None) -> None:
+        if isinstance(self._trouble, Gap):
+            where = {"processor": self.lane.group, "where": self.lane.keys.where}
+            log.warning("effects_gap", **where, reason=str(self._trouble))
+            self._trouble = None
+            await self.stop(0)
+        self._raise_trouble()
+        if self._is_settled and epoch == self.lane.epoch:
+            return
+        await self.stop(0)
+        self.lane.epoch = epoch
+        await self._drive(self.lane.settle())
+        self._is_settled = True
+
+    def _raise_trouble(self) -> None:
+        """Once; the next call begins anew."""
+        if self._trouble is not None:
+            trouble, self._trouble, self._is_settled = self._trouble, None, False
+            raise trouble
+
+    async def _room(self) -> None:
+        """Until an entry may be read, or something went wrong."""
+        while self.lane.window.room <= 0:
+            self._raise_trouble()
+            self._moved.clear()
+            await self._moved.wait()
+        self._raise_trouble()
+
+    def _start(self, kind: str, line: str, steps: Coroutine[Any, Any, None]) -> None:
+        """A task for the line, where it has none; one that fails is the lane's trouble."""
+        name = (kind, line)
+        if name in self._tasks:
+            steps.close()
+            return
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(name) is task:
+                del self._tasks[name]
+            if not task.cancelled() and task.exception() is not None:
+                self._trouble = self._trouble or task.exception()
+            self._moved.set()
+
+        task = self._tasks[name] = asyncio.create_task(
+            steps, name=f"effects {self.lane.group} {self.lane.keys.where} {line}"
+        )
+        task.add_done_callback(ended)
+
+    async def _run_line(self, line: str) -> None:
+        """Live items, in order."""
+        items = self._lines[line]
+        while items and not self._stopping.is_set():
+            if await self._run(items[0]) is None:
+                return
+            items.popleft()
+            self._moved.set()
+        if not items:
+            del self._lines[line]
+
+    async def _run_letters(self, line: str) -> None:
+        """Dead letters of a line that may run again, the first one first, until the line is empty or one is parked again."""
+        item = await self._drive(resumption.first_letter(self.lane, line))
+        while item is not None and not self._stopping.is_set():
+            ended = await self._run(item)
+            if ended is None or not ended.following:
+                return
+            item = await self._drive(resumption.letter(self.lane, line, ended.following))
+
+    async def _run(self, item: Item) -> Ended | None:
+        """Attempts at one item with pauses between them; None when it was stopped in one."""
+        while not self._stopping.is_set():
+            outcome = await self._attempted(item)
+            if not isinstance(outcome, Again):
+                return outcome
+            try:
+                await asyncio.wait_for(self._stopping.wait(), outcome.after_s)
+            except TimeoutError:
+                continue
+        return None
+
+    async def _attempted(self, item: Item) -> Again | Ended | None:
+        async with self._slots, self._isolation.entered(item.position in self.lane.suspects):
+            return None if self._stopping.is_set() else await self._drive(self.lane.attempt(item))
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        return await adrive(steps, self._answer)
+
+    async def _answer(self, wanted: list[Ask] | Handle) -> Any:
+        if isinstance(wanted, Handle):
+            return await self._handler.call(wanted)
+        return await self._wires.answers(wanted, "a step of a processor")

@@ -1,0 +1,124 @@
+"""
+The scripts of a lane: where a processor keeps what, and one call for each step of an item.
+
+    skip, begin, done, park  ->  step.lua (fenced?) and item.lua (still ours?) before the job of each  ->  EffectAnswer
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from aurastream.processors.effects.items import Item
+from aurastream.processors.effects.letters import AUDIT_TYPES, Letter
+from aurastream.processors.effects.steps import Gap
+from aurastream.projections.engine import Fenced
+from aurastream.streams import Ask, Asking, Codec, Command, Event, Keys, Script, sound
+
+_STEP = ("lines.lua", "step.lua")
+_ITEM = (*_STEP, "item.lua")
+_SKIP = Script(__file__, *_STEP, "skip.lua")
+_ATTEMPT = Script(__file__, *_ITEM, "attempt.lua")
+_DONE = Script(__file__, *_ITEM, "done.lua")
+_PARK = Script(__file__, *_ITEM, "park.lua")
+_AUDIT = Codec(AUDIT_TYPES)
+
+
+class EffectAnswer(IntEnum):
+    """What step.lua, item.lua and those after them say."""
+
+    OK = 0
+    STALE = 1
+    FENCED = 2
+    EXHAUSTED = 3
+    WAITING = 4
+    GAP = 5
+
+
+class EffectKeys(NamedTuple):
+    """The keys of a processor in a partition, as step.lua takes them."""
+
+    cursor: str
+    log: str
+    lease: str
+    attempts: str
+    done: str
+    dead: str
+    line: str
+    due: str
+    outbox: str
+
+    @classmethod
+    def of(cls, keys: Keys, group: str, lease: str | None = None) -> EffectKeys:
+        """lease: the group whose lease has the epoch; default: the processor's."""
+        attempts, done, line, due, outbox = (
+            keys.effects(group, part) for part in ("attempts", "done", "line", "due", "outbox")
+        )
+        own = (attempts, done, keys.dead(group), line, due, outbox)
+        return cls(keys.cursor(group), keys.log, keys.lease(lease or group), *own)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """See step.lua."""
+
+    epoch: int | None
+    counter: str = ""
+    position: str = ""
+    line: str = ""
+    is_compared: bool = False
+    is_letter: bool = False
+    attempts_max: int = 0
+
+
+class LaneScripts:
+    """Their calls, for one lane. epoch: of the lease under which it goes on; None compares none."""
+
+    def __init__(self, keys: Keys, group: str, lease: str | None) -> None:
+        self.at = EffectKeys.of(keys, group, lease)
+        self.epoch: int | None = None
+        self._group, self._where = group, keys.where
+
+    def skip(self, counter: str, positions: list[str]) -> Asking[None]:
+        """Finish entries that need no handler. Raises Fenced."""
+        head = _Head(self.epoch, counter)
+        yield from self._call(positions[0], _SKIP.call(self.at, (msgspec.msgpack.encode(head), *positions)))
+
+    def begin(self, item: Item, attempts_max: int, waiting: Letter) -> Asking[tuple[EffectAnswer, int]]:
+        """Count an attempt: its number, where it has one. waiting: what it becomes where it must wait. Raises Fenced, Gap."""
+        answer, number = yield from self._of_item(_ATTEMPT, item, waiting.text(), attempts_max=attempts_max)
+        return answer, number if isinstance(number, int) else 0
+
+    def done(self, item: Item) -> Asking[tuple[EffectAnswer, str]]:
+        """Finish an item; the position of the line's next dead letter, or "". Raises Fenced, Gap."""
+        answer, following = yield from self._of_item(_DONE, item)
+        return answer, following.decode()
+
+    def park(self, item: Item, letter: Letter, event: Event) -> Asking[EffectAnswer]:
+        """Make it a dead letter, with its audit event. Raises Fenced, Gap."""
+        answer, _ = yield from self._of_item(_PARK, item, letter.text(), event.event_id, _AUDIT.encode(event))
+        return answer
+
+    def _of_item(
+        self, script: Script, item: Item, *operands: Any, attempts_max: int = 0
+    ) -> Asking[tuple[EffectAnswer, Any]]:
+        head = _Head(
+            self.epoch,
+            position=item.position,
+            line=item.line,
+            is_compared=bool(item.crc),
+            is_letter=bool(item.letter),
+            attempts_max=attempts_max,
+        )
+        args = (msgspec.msgpack.encode(head), item.crc, item.letter, *operands)
+        return (yield from self._call(item.position, script.call(self.at, args)))
+
+    def _call(self, position: str, command: Command) -> Asking[tuple[EffectAnswer, Any]]:
+        reply = sound((yield [Ask(self.at.log, command)]))[0]
+        answer, fact = EffectAnswer(reply[0]), reply[1] if len(reply) > 1 else b""
+        if answer is EffectAnswer.FENCED:
+            raise Fenced(f"{self._where} of {self._group}: epoch {self.epoch} is older than {int(fact)}")
+        if answer is EffectAnswer.GAP:
+            raise Gap(f"the log of {self._where} does not hold {position} as it was read")
+        return answer, fact

@@ -1,0 +1,53 @@
+"""
+What the steps of a lane ask for, and what they come to. Pure.
+
+The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a ``Handle`` (sent what the
+handler returned, or ``Failed``). Everything asked may be asked again after a lost connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import msgspec
+
+from aurastream.processors.effects.processor import Attempt
+from aurastream.streams import Ask, Event
+
+T = TypeVar("T")
+
+
+class Handle(msgspec.Struct, frozen=True):
+    """Call the handler."""
+
+    event: Event
+    attempt: Attempt
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The handler did not return. reason: in its own words. is_final: no further attempt can help. ours: our words before it."""
+
+    reason: str
+    is_final: bool = False
+    ours: str = ""
+
+
+class Again(msgspec.Struct, frozen=True):
+    """The item is to be attempted again, after a pause."""
+
+    after_s: float
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The item is finished here: done, parked, waiting, or stale. following: position of the dead letter that may run next, or ''."""
+
+    how: str
+    following: str = ""
+
+
+class Gap(Exception):
+    """The log no longer holds what was read (a fail-over): settle anew."""
+
+
+Steps = Generator[list[Ask] | Handle, Any, T]  # Any: what the server, or the handler, answered
