@@ -30,7 +30,7 @@ from aurastream.streams.codec import (
     read_envelopes,
 )
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, sound
+from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, relay, sound
 from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
 from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.errors import (
@@ -274,6 +274,7 @@ __all__ = [
     "read_envelope",
     "read_envelopes",
     "read_new",
+    "relay",
     "retried",
     "seek",
     "serve",

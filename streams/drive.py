@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 Command: TypeAlias = tuple[Any, ...]  # as redis takes it: text, bytes and numbers
 Reply: TypeAlias = Any  # as the server answers: bytes, numbers, None, an error as a value, and lists of these
 Q = TypeVar("Q")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -58,6 +59,21 @@ async def adrive(steps: Generator[Q, Reply, T], answer: Callable[[Q], Awaitable[
                 result: T = finished.value
                 return result
             answers = await answer(question)
+
+
+def relay(
+    steps: Generator[Q, Reply, T], answer: Callable[[Q], Generator[R, Reply, Reply]]
+) -> Generator[R, Reply, T]:
+    """The same within other steps: what these ask is answered by asking further."""
+    answers = None
+    with closing(steps):
+        while True:
+            try:
+                question = steps.send(answers)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            answers = yield from answer(question)
 
 
 def sound(answers: list[Reply]) -> list[Reply]:

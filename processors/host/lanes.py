@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import NEVER_REBUILT, Fenced, Lane, Record, Retired, field_of, is_commit
 from aurastream.streams import (
+    Asking,
     AsyncWire,
     AsyncWires,
     InvariantBroken,
@@ -51,11 +52,11 @@ log = Logger("aurastream.host")
 
 async def drive(
     wire: AsyncWire,
-    steps: Generator[list[tuple[Any, ...]], Any, T],
+    steps: Asking[T],
     on_commit: Callable[[float], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> T | None:
-    """Answer a generator's commands until it returns; its result, or None when it was stopped between two
+    """Answer a lane's questions until it returns; its result, or None when it was stopped between two
     commits.
 
     on_commit: told how many seconds a commit took.
@@ -64,13 +65,13 @@ async def drive(
     was_commit = False
     try:
         while True:
-            commands = steps.send(answers)
+            asks = steps.send(answers)
             if answers is not None and was_commit and stopping():
                 steps.close()
                 return None
             asked_at = time.perf_counter()
-            answers = await wire.exchange(*commands)
-            was_commit = is_commit(commands[0])
+            answers = await wire.exchange(*[ask.command for ask in asks])
+            was_commit = is_commit(asks[0].command)
             if was_commit:
                 on_commit(time.perf_counter() - asked_at)
     except StopIteration as finished:
@@ -203,7 +204,7 @@ class HostedLane:
                 await self._apply(self.applier.take(self._current))
             self._current = []  # only now: a log elsewhere hands it over once
 
-    async def _apply(self, steps: Generator[list[tuple[Any, ...]], Any, T]) -> T | None:
+    async def _apply(self, steps: Asking[T]) -> T | None:
         """Drive the steps to their end, or, when the lane must stop, to that of the commit under way."""
         before = self.applier.commits
         wire = await self._wires.of(self.applier.keys.log)
@@ -298,15 +299,8 @@ class HostedLanes:
     def _lane(self, name: tuple[str, Place, int]) -> HostedLane:
         projection = next(item for item in self.projections if item.name == name[0])
         stream, (_, partition), generation = self._streams[name[1][0]], name[1], name[2]
-        applier = Lane(
-            projection,
-            stream,
-            partition,
-            group=self._group,
-            generation=generation,
-            batch_max=self._batch_max,
-            is_log_here=stream.is_log_here,
-        )
+        applier = Lane(projection, stream, partition, generation=generation, batch_max=self._batch_max)
+        applier.group = self._group
         lane = HostedLane(applier, self._wires)
         self.on_lane(lane)
         return lane

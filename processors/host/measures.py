@@ -28,8 +28,7 @@ from prometheus_client import (
 from aurastream.processors.effects import LaneRunner
 from aurastream.processors.host.effects import HostedEffectLanes
 from aurastream.processors.host.lanes import HostedLane, HostedLanes
-from aurastream.projections.engine import Progress
-from aurastream.projections.engine.apply import CommitAnswer
+from aurastream.projections.engine import CommitAnswer, Progress
 from aurastream.streams import Lag, Server, generation_group, is_passing
 
 STALL_S = 15.0
@@ -96,7 +95,7 @@ class Measures:
 
     def watch(self, lane: HostedLane) -> None:
         """Count what this lane does."""
-        labels = (lane.applier.view_group, lane.applier.stream.name, str(lane.applier.partition))
+        labels = (lane.applier.view.group, lane.applier.stream.name, str(lane.applier.partition))
         applied, duplicates, dead = (
             counter.labels(*labels) for counter in (self._applied, self._duplicates, self._dead)
         )

@@ -1,4 +1,4 @@
-from aurastream.projections.engine.apply import Commands, Fenced, Lane, Progress, Retired, is_commit
+from aurastream.projections.engine.apply import Fenced, Lane, Progress, Retired
 from aurastream.projections.engine.check import (
     COUNTED,
     DIFFERENCES_MAX,
@@ -13,6 +13,7 @@ from aurastream.projections.engine.check import (
     stored_tables,
     table_names,
 )
+from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, is_commit, written
 from aurastream.projections.engine.consumer import Consumer
 from aurastream.projections.engine.errors import (
     FoldFailed,
@@ -24,7 +25,7 @@ from aurastream.projections.engine.errors import (
     ViewBroken,
 )
 from aurastream.projections.engine.evidence import AdoptingIndex, ServerIndex
-from aurastream.projections.engine.fold import EPOCH, MICROSECOND, Change, ListRow, microseconds
+from aurastream.projections.engine.fold import EPOCH, MICROSECOND, Change, ListRow, TableKind, microseconds
 from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
     Generation,
@@ -59,7 +60,8 @@ __all__ = [
     "Batch",
     "Change",
     "Checked",
-    "Commands",
+    "Commit",
+    "CommitAnswer",
     "Consumer",
     "Difference",
     "Fenced",
@@ -83,7 +85,9 @@ __all__ = [
     "Retired",
     "Rollup",
     "ServerIndex",
+    "Source",
     "State",
+    "TableKind",
     "Tables",
     "Totals",
     "View",
@@ -109,4 +113,5 @@ __all__ = [
     "stored_tables",
     "swapped",
     "table_names",
+    "written",
 ]

@@ -5,39 +5,49 @@
 -- KEYS[4] lease   hash    owner, epoch: who may commit (streams/lease.lua)
 -- KEYS[5] meta    hash    appended: how many entries append.lua made; trimmed: how many the trimmer took away
 -- KEYS[6..] tables of the view, and dead: hashes and sorted sets
--- ARGV    [1] position of the batch's last entry  [2] position it was folded from, '' at the start  [3] of its first entry
---         [4] digests of the canonical events, 8 bytes each  [5] their packed positions, 10 bytes each
---         [6] fingerprint of the projection's definition  [7] types of KEYS[6..], 'h' or 'z' each
---         [9] epoch of the caller's lease, '' to compare none  [10] where the entries come from:
+-- ARGV[1] head, a msgpack map:
+--         position     of the batch's last entry     after  position it was folded from, '' at the start     first  of its first entry
+--         fingerprint  of the projection's definition
+--         repairs      the cursor had when the states were loaded: rows were put right since, if it has more (subject.lua)
+--         source       where the entries come from:
 --             here       this log: they must be what follows the cursor in it
 --             pure       the same, and no digests are sent: append.lua must have made every entry
 --             archive    the archive: nothing is compared, and which of them are duplicates the caller knows from there
 --             elsewhere  a log that is not on this server
---         [11] last value of the batch's last entry, its checksum: that the position names the same event here
---         [12] repairs the cursor had when the states were loaded: rows were put right since, if it has more (subject.lua)
---         [8] lengths of the three sections that follow [12], "c o", and the operations, lines "key command first last\n":
---             cursor: c values field, value, ..                        written as they are
---             odd:    o values class, field, packed position, position: events whose ids row was resolved by the caller
---                     duplicate: another entry is canonical; adopted: none was, this one becomes it; canonical: by a long field
---             operands of the operations; first and last are indexes into ARGV; command HSET, HDEL, ZADD or ZREM
--- returns {0 OK}
---         {1 STALE, stored position}   someone else advanced, or repaired: drop states, read again from the cursor
---         {2 GAP, position after the cursor or ''}  the log is not what was read
---         {3 ODD, indexes (from 1) into [4] whose ids row is missing or names another entry}: resolve and call again
---         {4 BROKEN, key, type}        a key has a type it never gets from us
---         {5 REDEFINED, fingerprint}   the view was folded by another definition
---         {6 FENCED, epoch}            a newer owner holds the lease
---         {7 REWOUND, entries the log ever got, entries the view has read}  it was deleted, or restored from an older copy
---         {8 RETIRED}                  the view's generation was given up: its cursor is a tombstone
---         {9 BEHIND, entries the view has read, entries trimmed}  some that it has not read are in the archive alone
---         {10 IMPURE}                  'pure' was said and entries were added by others: call again as 'here', with digests
+--         epoch        of the caller's lease; absent to compare none
+--         kinds        of KEYS[6..], 'hash' or 'zset' each
+--         cursor, judged  how many arguments each of these sections has
+--         operations   list of {key, command, first, last}: indexes into KEYS and ARGV; HSET, HDEL, ZADD or ZREM
+-- ARGV[2] digests of the canonical events, 8 bytes each  [3] their packed positions, 10 bytes each
+-- ARGV[4] last value of the batch's last entry, its checksum: that the position names the same event here
+-- ARGV[5..] cursor: field, value, ..                        written as they are
+--         judged: verdict, field, packed position, position: events whose ids row was judged by the caller
+--             duplicate: another entry is canonical; adopted: none was, this one becomes it; canonical: by a long field
+--         operands of the operations
+-- returns {OK}
+--         {STALE, stored position}   someone else advanced, or repaired: drop states, read again from the cursor
+--         {GAP, position after the cursor or ''}  the log is not what was read
+--         {ODD, indexes (from 1) into the digests whose ids row is missing or names another entry}: judge them and call again
+--         {BROKEN, key, type}        a key has a type it never gets from us
+--         {REDEFINED, fingerprint}   the view was folded by another definition
+--         {FENCED, epoch}            a newer owner holds the lease
+--         {REWOUND, entries the log ever got, entries the view has read}  it was deleted, or restored from an older copy
+--         {RETIRED}                  the view's generation was given up: its cursor is a tombstone
+--         {BEHIND, entries the view has read, entries trimmed}  some that it has not read are in the archive alone
+--         {IMPURE}                   'pure' was said and entries were added by others: call again as 'here', with digests
 -- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
+local OK, STALE, GAP, ODD, BROKEN, REDEFINED, FENCED, REWOUND, RETIRED, BEHIND, IMPURE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local FIRST_KINDS = {'hash', 'stream', 'hash', 'hash', 'hash'}
 local CHUNK = 4000 -- unpack fails at about 8,000
+local FIXED = 4 -- arguments before the sections
+local head, digests, packed_positions, last_value = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 
-local function kind_of(key) return redis.call('TYPE', key).ok end
-local function wants(key, kind)
-  local found = kind_of(key)
-  if found ~= 'none' and found ~= kind then return {4, key, found} end
+-- The answer where a key holds what it never gets from us.
+local function broken()
+  for i = 1, #KEYS do
+    local kind = redis.call('TYPE', KEYS[i]).ok
+    if kind ~= 'none' and kind ~= (FIRST_KINDS[i] or head.kinds[i - #FIRST_KINDS]) then return {BROKEN, KEYS[i], kind} end
+  end
 end
 
 -- How many entries the log ever got, deleted and trimmed ones included; nil before 7.0.
@@ -48,77 +58,88 @@ local function entries_added()
   end
 end
 
--- Plan: everything that can fail or disagree.
-local broken = wants(KEYS[1], 'hash') or wants(KEYS[2], 'stream') or wants(KEYS[3], 'hash') or wants(KEYS[4], 'hash') or wants(KEYS[5], 'hash')
-for i = 6, #KEYS do
-  broken = broken or wants(KEYS[i], string.sub(ARGV[7], i - 5, i - 5) == 'z' and 'zset' or 'hash')
+-- The answer where the caller folded from another cursor, by another definition or without the lease.
+local function outdated(position, fingerprint, retired, repairs)
+  if retired then return {RETIRED} end
+  if head.epoch then
+    local epoch = tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0)
+    if epoch > head.epoch then return {FENCED, epoch} end
+  end
+  if position ~= head.after or repairs ~= head.repairs then return {STALE, position} end
+  if fingerprint and fingerprint ~= head.fingerprint then return {REDEFINED, fingerprint} end
 end
-if broken then return broken end
 
-local at = redis.call('HMGET', KEYS[1], 'position', 'fingerprint', 'read', 'retired', 'repairs')
-if at[4] then return {8} end
-if ARGV[9] ~= '' then
-  local epoch = tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0)
-  if epoch > tonumber(ARGV[9]) then return {6, epoch} end
-end
-if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end
-if (at[5] or '0') ~= ARGV[12] then return {1, at[1] or ''} end
-if at[2] and at[2] ~= ARGV[6] then return {5, at[2]} end
-
-local is_here, is_pure = ARGV[10] == 'here' or ARGV[10] == 'pure', false
-if is_here then
+-- Where the entries are of this log: the answer where they are not what follows the cursor in it, and whether append.lua made all.
+local function compared(read)
   local meta = redis.call('HMGET', KEYS[5], 'appended', 'trimmed')
-  if tonumber(at[3] or 0) < tonumber(meta[2] or 0) then return {9, tonumber(at[3] or 0), tonumber(meta[2])} end
-  local from = ARGV[2] == '' and '-' or '(' .. ARGV[2]
+  local appended, trimmed = tonumber(meta[1] or -1), tonumber(meta[2] or 0)
+  if read < trimmed then return {BEHIND, read, trimmed} end
+  local from = head.after == '' and '-' or '(' .. head.after
   local following = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 1)[1]
-  if not following or following[1] ~= ARGV[3] then return {2, following and following[1] or ''} end
-  local last = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
-  if not last or (last[2][#last[2]] or '') ~= ARGV[11] then return {2, ''} end
+  if not following or following[1] ~= head.first then return {GAP, following and following[1] or ''} end
+  local last = redis.call('XRANGE', KEYS[2], head.position, head.position)[1]
+  if not last or (last[2][#last[2]] or '') ~= last_value then return {GAP, ''} end
   local added = entries_added()
-  if added and added < tonumber(at[3] or 0) then return {7, added, at[3]} end
+  if added and added < read then return {REWOUND, added, read} end
   -- Where append.lua made every entry, each event ID is in the log once: no need to look at the index. Replication and AOF are
   -- prefixes, so a log that holds a batch's last entry holds the batch.
-  is_pure = added == tonumber(meta[1] or -1)
-  if ARGV[10] == 'pure' and not is_pure then return {10} end
+  local is_pure = added == appended
+  if head.source == 'pure' and not is_pure then return {IMPURE} end
+  return nil, is_pure
 end
 
-local lengths, operations = string.match(ARGV[8], '^([%d ]+)\n(.*)$')
-local c, o = string.match(lengths, '(%d+) (%d+)')
-local odd_from = 13 + c
-
--- One comparison for the whole batch; which events are strange is looked up only where there are any.
-local n = #ARGV[4] / 8
-local strange = {}
-if n > 0 and not is_pure then
-  local fields = {struct.unpack(string.rep('c8', n), ARGV[4])}
+-- Which digests the index does not name: one comparison for the whole batch, event by event only where there are any.
+local function unnamed()
+  local places, n = {}, #digests / 8
+  if n == 0 then return places end
+  local fields = {struct.unpack(string.rep('c8', n), digests)}
   fields[n + 1] = nil -- struct.unpack adds where it stopped
   local rows = redis.call('HMGET', KEYS[3], unpack(fields))
   for i = 1, n do rows[i] = rows[i] or '' end
-  if table.concat(rows) ~= ARGV[5] then
-    for i = 1, n do
-      if rows[i] ~= string.sub(ARGV[5], i * 10 - 9, i * 10) then strange[#strange + 1] = i end
+  if table.concat(rows) == packed_positions then return places end
+  for i = 1, n do
+    if rows[i] ~= string.sub(packed_positions, i * 10 - 9, i * 10) then places[#places + 1] = i end
+  end
+  return places
+end
+
+-- The ids rows to be made; nil, and the answer, where a verdict does not hold.
+local function adopted_rows(is_here)
+  local adopted, first = {}, FIXED + head.cursor + 1
+  for i = first, first + head.judged - 1, 4 do
+    local verdict, field, packed, position = unpack(ARGV, i, i + 3)
+    local row = redis.call('HGET', KEYS[3], field) or adopted[field]
+    local holds = (verdict == 'duplicate' and row and row ~= packed) or (verdict == 'canonical' and row == packed)
+    if verdict == 'adopted' and not row then
+      holds = not is_here or redis.call('XRANGE', KEYS[2], position, position)[1]
+      adopted[field] = packed
     end
+    if not holds then return nil, {GAP, position} end
   end
+  return adopted
 end
-local adopted = {}
-for i = odd_from, odd_from + o - 1, 4 do
-  local class, field, packed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local row = redis.call('HGET', KEYS[3], field) or adopted[field]
-  local fits = (class == 'duplicate' and row and row ~= packed) or (class == 'canonical' and row == packed)
-  if class == 'adopted' and not row then
-    fits = not is_here or redis.call('XRANGE', KEYS[2], ARGV[i + 3], ARGV[i + 3])[1]
-    adopted[field] = packed
-  end
-  if not fits then return {2, ARGV[i + 3]} end
-end
-if #strange > 0 then return {3, strange} end
+
+-- Plan: everything that can fail or disagree.
+local refusal = broken()
+if refusal then return refusal end
+local position, fingerprint, read, retired, repairs = unpack(redis.call('HMGET', KEYS[1], 'position', 'fingerprint', 'read', 'retired', 'repairs'))
+refusal = outdated(position or '', fingerprint, retired, tonumber(repairs or 0))
+if refusal then return refusal end
+local is_pure, adopted
+local is_here = head.source == 'here' or head.source == 'pure'
+if is_here then refusal, is_pure = compared(tonumber(read or 0)) end
+if refusal then return refusal end
+local places = is_pure and {} or unnamed()
+adopted, refusal = adopted_rows(is_here)
+if refusal then return refusal end
+if #places > 0 then return {ODD, places} end
 
 -- Commit: only what cannot fail.
 for field, packed in pairs(adopted) do redis.call('HSET', KEYS[3], field, packed) end
-for key, command, first, last in string.gmatch(operations, '(%d+) (%a+) (%d+) (%d+)\n') do
-  for i = first, last, CHUNK do
-    redis.call(command, KEYS[tonumber(key)], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
+for _, operation in ipairs(head.operations) do
+  for i = operation.first, operation.last, CHUNK do
+    redis.call(operation.command, KEYS[operation.key], unpack(ARGV, i, math.min(i + CHUNK - 1, operation.last)))
   end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 13, odd_from - 1))
-return {0}
+redis.call('HSET', KEYS[1], unpack(ARGV, FIXED + 1, FIXED + head.cursor))
+return {OK}

@@ -1,20 +1,17 @@
 """
-Consume: drive appliers over blocking connections, by consumer group.
+Consume: drive lanes over blocking connections, by consumer group.
 
-    read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works, another
-        flow folds
+    read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works, another lane folds
 
-A ``GroupLane`` is one projection's way through one partition, a generator that yields commands and is sent their
-answers. ``Consumer`` drives many flows over one connection per node. Nothing here is blocked by a slow
-partition but that partition. Whatever the group
-says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
+A ``GroupLane`` is one projection's way through one partition. ``Consumer`` drives many over one connection a node: each has its
+questions under way, and whichever is answered next folds on. Nothing here is blocked by a slow partition but that partition.
+Whatever the group says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
 
-Every generation that is this process's to keep up has flows of its own (generations.py); the records are
-looked at while waiting and every LOOK_EVERY_S, so that a new live one is taken up; a flow whose generation
-was retired ends.
+Every generation that is this process's to keep up has lanes of its own (generations.py); the records are looked at while waiting
+and every LOOK_EVERY_S, so that a new live one is taken up; a lane whose generation was retired ends.
 
-Sharing partitions between processes by leases is not here but in the worker (processors/); several Consumers
-on the same partitions race harmlessly.
+Sharing partitions between processes by leases is not here but in the host (processors/); several Consumers on the same
+partitions race harmlessly.
 """
 
 from __future__ import annotations
@@ -22,20 +19,27 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
-from aurastream.projections.engine.apply import Commands, CommitAnswer, Lane, Progress, Retired
+from aurastream.projections.engine.apply import Lane, Progress, Retired, is_without_group
+from aurastream.projections.engine.commit import CommitAnswer
 from aurastream.projections.engine.generations import NEVER_REBUILT, field_of, read_records
 from aurastream.projections.engine.projection import Projection
 from aurastream.streams import (
+    Ask,
+    Asking,
+    Backoff,
+    Command,
+    Position,
     RawEntry,
     Server,
     Stream,
     UnknownOutcome,
     Wire,
-    as_pair,
+    Wires,
     read_new,
     retried,
+    sound,
     wake_up,
 )
 
@@ -43,68 +47,65 @@ WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stre
 LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
 
-Steps = Generator[Commands | None, Any, Any]  # None: nothing to do until there is something new
+Steps = Generator[list[Ask] | None, Any, None]  # None: nothing to do until there is something new
 
 
 class GroupLane(Lane):
-    """An applier that reads by its group."""
+    """A lane that reads by its group."""
 
     def steps(self) -> Steps:
         """For ever: settle at the cursor, then batch after batch until something moved without us."""
         while True:
             yield from self.settle()
             yield from self.align()
-            raw = yield from self._look()
+            raw = yield from self._next()
             while raw is not None:
                 if raw:
-                    answer, following = yield from self.commit(raw, self._next())
+                    answer, following = yield from self.commit(raw, self._read_on())
                     raw = self._fresh(following) if answer is CommitAnswer.OK else None
                     if raw == []:
-                        raw = yield from self._look()
+                        raw = yield from self._next()
                 else:
                     yield from self.join()
                     yield None
-                    raw = yield from self._look()
+                    raw = yield from self._next()
 
-    def _look(self) -> Generator[Commands, Any, list[RawEntry] | None]:
-        """What the group has not delivered yet; None where it says nothing while the log has more: it was set
-        ahead by hand, or
-        somebody else has read (a lost reply, a thief). Asked in this order, so an entry that arrives in
-        between is in the answer."""
-        beyond, reply = yield [
-            ("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", "+", "COUNT", 1),
-            self._next(),
-        ]
-        if isinstance(beyond, Exception):
-            raise beyond
+    def _next(self) -> Asking[list[RawEntry] | None]:
+        """What the group has not delivered yet; None where it says nothing while the log has more: it was set ahead by hand, or
+        somebody else has read (a lost reply, a thief). Asked in this order, so an entry that arrives in between is in the
+        answer.
+        """
+        beyond, reply = yield self.asks(self._following("+", 1), self._read_on())
+        sound([beyond])
         raw = self._fresh(reply)
         return None if raw == [] and beyond else raw
 
-    def _next(self) -> tuple[Any, ...]:
+    def _read_on(self) -> Command:
         return read_new(self.keys, self.group, self.batch_max)
 
     def _fresh(self, reply: Any) -> list[RawEntry] | None:
-        """The entries of a group read that are after the cursor; None when the group is gone and must be
+        """The entries of a group read that are after the cursor; None when the group is gone or was set back by hand, and must be
         settled anew.
         """
-        if isinstance(reply, Exception):
-            if str(reply).startswith("NOGROUP"):
-                return None
-            raise reply
+        if is_without_group(reply):
+            return None
+        sound([reply])
         entries: list[RawEntry] = reply[0][1] if reply else []
-        if (
-            entries
-            and self.cursor.position
-            and as_pair(entries[0][0].decode()) <= as_pair(self.cursor.position)
-        ):
-            return None  # the group was set back by hand
+        if entries and Position.parse(entries[0][0]) <= Position.parse(self.cursor.position):
+            return None
         return entries
 
 
+class _Turn(NamedTuple):
+    """A lane's place among those that are driven. asked: how many answers are under way; 0 where it waits for news."""
+
+    lane: GroupLane
+    steps: Steps
+    asked: int = 0
+
+
 class Consumer:
-    """Drives flows until told to stop. Not for several threads; several processes share by partition or race
-    harmlessly.
-    """
+    """Drives lanes until told to stop. Not for several threads; several processes share by partition or race harmlessly."""
 
     def __init__(
         self,
@@ -118,143 +119,119 @@ class Consumer:
         recover: Callable[[], None] | None = None,
     ) -> None:
         """streams: the streams to consume, asked again while waiting, so that new ones are taken up.
-        recover: called before reconnecting, for instance to restart the embedded server."""
+        recover: called before reconnecting, for instance to restart the embedded server.
+        """
         self._server, self._projections, self._streams = server, projections, streams
-        self._batch_max, self._attempts_max, self._on_commit, self._recover = (
-            batch_max,
-            attempts_max,
-            on_commit,
-            recover,
-        )
-        self._wires: dict[str, Wire] = {}
-        self._flows: dict[tuple[str, str, int, int], GroupLane] = {}
+        self._batch_max, self._on_commit, self._recover = batch_max, on_commit, recover
+        self._wires = Wires(server, attempts_max)
+        self._lanes: dict[tuple[str, str, int, int], GroupLane] = {}
+        self._running: deque[_Turn] = deque()
+        self._idle: deque[_Turn] = deque()
+        self._started: set[int] = set()
         self._commits = self._commits_seen = 0
-        self._pause_s, self._look_at = POLL_FIRST_S, 0.0
+        self._poll, self._look_at = Backoff(POLL_FIRST_S, POLL_MAX_S), 0.0
 
     def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
-        """Consume. until_idle: return once every flow has read all there is. Raises UnknownOutcome when the
-        server stays away
-        for attempts_max tries without one commit, and the typed errors of flows that a person must mend."""
+        """Consume. until_idle: return once every lane has read all there is. Raises UnknownOutcome when the server stays away
+        for attempts_max tries without one commit, and the typed errors of lanes that a person must mend.
+        """
+        attempts_max = self._wires.attempts_max
         try:
             while True:
                 before = self._commits
                 try:
                     retried(
-                        "consuming",
-                        self._attempts_max,
-                        lambda: self._drive(stopping, until_idle),
-                        self._reconnect,
+                        "consuming", attempts_max, lambda: self._drive(stopping, until_idle), self._reconnect
                     )
                     return
                 except UnknownOutcome:
                     if self._commits == before:
                         raise
-                    # answers to the flows of before are still under way there, and would be taken for the new
-                    # ones'
-                    self._close()
+                    # Answers to the lanes of before are still under way there, and would be taken for the new ones'.
+                    self._wires.close()
         finally:
-            self._close()
+            self._wires.close()
 
     def _drive(self, stopping: Callable[[], bool], until_idle: bool) -> None:
-        self._adopt_streams()
-        running: deque[tuple[GroupLane, Steps, int]] = deque()
-        idle: deque[tuple[GroupLane, Steps]] = deque()
-        started: set[int] = set()
-        self._start_flows(running, started)
+        for held in (self._running, self._idle, self._started):
+            held.clear()
+        self._start_lanes()
         while not stopping():
-            if running:
-                flow, steps, count = running.popleft()
-                wire = self._wire(flow)
-                commits = self._commits
-                self._resume(flow, steps, [wire.receive() for _ in range(count)], running, idle)
-                if idle and self._commits > commits:  # look at the quiet flows in turn with the busy ones
-                    self._resume(*idle.popleft(), None, running, idle)
+            if self._running:
+                self._go_on(self._running.popleft())
                 if time.monotonic() > self._look_at:  # it may never be idle
-                    self._adopt_streams()
-                    self._start_flows(running, started)
+                    self._start_lanes()
             elif until_idle:
                 return
             else:
-                self._wait([flow for flow, _ in idle])
-                self._adopt_streams()
-                self._start_flows(running, started)
-                for _ in range(len(idle)):
-                    self._resume(*idle.popleft(), None, running, idle)
+                self._wait([turn.lane for turn in self._idle])
+                self._start_lanes()
+                for _ in range(len(self._idle)):
+                    self._resume(self._idle.popleft(), None)
 
-    def _resume(
-        self, flow: GroupLane, steps: Steps, answers: Any, running: deque[Any], idle: deque[Any]
-    ) -> None:
-        before = flow.commits
+    def _go_on(self, turn: _Turn) -> None:
+        wire, commits = self._wire(turn.lane), self._commits
+        self._resume(turn, [wire.receive() for _ in range(turn.asked)])
+        if self._idle and self._commits > commits:  # look at the quiet lanes in turn with the busy ones
+            self._resume(self._idle.popleft(), None)
+
+    def _resume(self, turn: _Turn, answers: Any) -> None:
+        lane, steps, _ = turn
+        before = lane.commits
         try:
-            commands = steps.send(answers)
+            asks = steps.send(answers)
         except Retired:
             return  # for good: its record says so by now, and it is not taken up again
-        self._commits += flow.commits - before
-        if commands is None:
-            idle.append((flow, steps))
+        self._commits += lane.commits - before
+        if asks is None:
+            self._idle.append(_Turn(lane, steps))
         else:
-            self._wire(flow).send(commands)
-            running.append((flow, steps, len(commands)))
+            self._wire(lane).send([ask.command for ask in asks])
+            self._running.append(_Turn(lane, steps, len(asks)))
 
-    def _start_flows(self, running: deque[Any], started: set[int]) -> None:
-        for flow in self._flows.values():
-            if id(flow) not in started:
-                started.add(id(flow))
-                self._resume(flow, flow.steps(), None, running, deque())
-
-    def _adopt_streams(self) -> None:
+    def _start_lanes(self) -> None:
+        """Those of new streams and new generations."""
         self._look_at = time.monotonic() + LOOK_EVERY_S
         records = read_records(self._server)
         for stream in self._streams():
             for projection in self._projections:
-                if not projection.folds(stream.name):
-                    continue
-                record = records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
-                for generation in record.followed(projection.fingerprint):
-                    for partition in range(stream.partitions):
-                        name = (projection.name, stream.name, partition, generation)
-                        if name not in self._flows:
-                            self._flows[name] = self._flow(projection, stream, partition, generation)
+                if projection.folds(stream.name):
+                    record = records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
+                    for generation in record.followed(projection.fingerprint):
+                        self._add(projection, stream, generation)
+        for lane in self._lanes.values():
+            if id(lane) not in self._started:
+                self._started.add(id(lane))
+                self._resume(_Turn(lane, lane.steps()), None)
 
-    def _flow(
-        self, projection: Projection[Any], stream: Stream, partition: int, generation: int
-    ) -> GroupLane:
-        options: dict[str, Any] = {
-            "generation": generation,
-            "batch_max": self._batch_max,
-            "on_commit": self._on_commit,
-        }
-        return GroupLane(projection, stream, partition, **options)
+    def _add(self, projection: Projection[Any], stream: Stream, generation: int) -> None:
+        for partition in range(stream.partitions):
+            name = (projection.name, stream.name, partition, generation)
+            if name not in self._lanes:
+                options = {"generation": generation, "batch_max": self._batch_max}
+                self._lanes[name] = lane = GroupLane(projection, stream, partition, **options)
+                lane.on_commit = self._on_commit
 
-    def _wait(self, flows: list[GroupLane]) -> None:
-        """Until one of the logs has something after what the slowest of its flows has read, or WAIT_MS."""
+    def _wait(self, lanes: list[GroupLane]) -> None:
+        """Until one of the logs has something after what the slowest of its lanes has read, or WAIT_MS."""
         waiting: dict[str, str] = {}
-        for flow in flows:
-            at, key = flow.cursor.position, flow.keys.log
-            waiting[key] = min(waiting.get(key, at), at, key=as_pair)
+        for lane in lanes:
+            at, key = lane.cursor.position, lane.keys.log
+            waiting[key] = min(waiting.get(key, at), at, key=Position.parse)
         if waiting and not self._server.facts.is_cluster:
-            self._wire(flows[0]).ask(wake_up(waiting, WAIT_MS))
+            self._wire(lanes[0]).ask(wake_up(waiting, WAIT_MS))
             return
         # No one command can wait for several nodes or slots: poll, slower while nothing comes.
-        self._pause_s = (
-            POLL_FIRST_S if self._commits > self._commits_seen else min(POLL_MAX_S, self._pause_s * 2)
-        )
+        if self._commits > self._commits_seen:
+            self._poll.reset()
         self._commits_seen = self._commits
-        time.sleep(self._pause_s)
+        time.sleep(self._poll.next_s())
 
-    def _wire(self, flow: GroupLane) -> Wire:
-        node = self._server.node_of(flow.keys.log)
-        if node not in self._wires:
-            self._wires[node] = self._server.wire(flow.keys.log)
-        return self._wires[node]
+    def _wire(self, lane: GroupLane) -> Wire:
+        return self._wires.of(lane.keys.log)
 
     def _reconnect(self) -> None:
-        self._close()
+        self._wires.close()
         if self._recover is not None:
             self._recover()
-        self._server.refresh()
-
-    def _close(self) -> None:
-        for wire in self._wires.values():
-            wire.close()
-        self._wires.clear()
+        self._wires.renew()

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from operator import add, attrgetter, sub
 from typing import Any
 
@@ -47,16 +48,37 @@ MICROSECOND = timedelta(microseconds=1)
 _encode = msgspec.json.Encoder().encode
 
 
+class TableKind(StrEnum):
+    """What a table is in the server, by the server's word."""
+
+    HASH = "hash"  # row -> JSON
+    SORTED = "zset"  # member -> score
+
+
 class Change(msgspec.Struct):
-    """What to write to one table: absolute values. kind "h": key -> JSON, "z": key -> score; part: of a split
-    ranking.
-    """
+    """What to write to one table: absolute values, no row both put and dropped. part: of a split ranking."""
 
     table: str
-    kind: str
+    kind: TableKind
     part: str | None = None
     put: dict[str, Any] = {}
     drop: list[str] = []
+
+    def writes(self) -> list[tuple[str, list[Any]]]:
+        """As commands and their operands.
+
+        What is put comes first: a key that loses its last row is gone, and in a slot that is being moved a cluster
+        refuses to make it again, in the middle of a script.
+        """
+        is_hash = self.kind is TableKind.HASH
+        writes: list[tuple[str, list[Any]]] = []
+        if self.put and is_hash:
+            writes.append(("HSET", [part for pair in self.put.items() for part in pair]))
+        elif self.put:
+            writes.append(("ZADD", [part for key, score in self.put.items() for part in (score, key)]))
+        if self.drop:
+            writes.append(("HDEL" if is_hash else "ZREM", self.drop))
+        return writes
 
 
 class ListRow(msgspec.Struct, frozen=True):
@@ -229,7 +251,7 @@ class Fold:
     ) -> Steps:
         """What follows from the events for every table."""
         table = self.projection.table
-        changes = [Change(table, "h", put={key: _encode(new) for key, _, new in touched})]
+        changes = [Change(table, TableKind.HASH, put={key: _encode(new) for key, _, new in touched})]
         changes += yield from self._total_changes(moves)
         for rollup, seen in zip(self.projection.rollups, rolled, strict=True):
             changes.append((yield from self._rollup_change(rollup, seen)))
@@ -335,7 +357,7 @@ class Fold:
             deltas = plan.deltas(moves)
             rows = self._rows.setdefault(plan.name, {})
             yield from self._load(plan.name, rows, deltas)
-            change = Change(plan.name, "h", put={}, drop=[])
+            change = Change(plan.name, TableKind.HASH, put={}, drop=[])
             for row, counts in deltas.items():
                 total = tuple(map(add, rows[row] or plan.zeros, counts))
                 if any(total):
@@ -357,7 +379,7 @@ class Fold:
             if new is not old:
                 rows[row] = new
                 changed.add(row)
-        return Change(spec.name, "h", put={row: _encode(rows[row]) for row in changed})
+        return Change(spec.name, TableKind.HASH, put={row: _encode(rows[row]) for row in changed})
 
     def _listing_change(self, spec: Listing, lists: Items) -> Generator[Need, Loaded, Change]:
         rows = self._rows.setdefault(spec.name, {})
@@ -371,7 +393,7 @@ class Fold:
                 tail, stored = tail[LISTING_CHUNK:], stored + 1
             rows[key] = row = ListRow(stored, tail)
             put[key] = _encode(row)
-        return Change(spec.name, "h", put=put)
+        return Change(spec.name, TableKind.HASH, put=put)
 
     def _ranking_changes(self, touched: list[Touched]) -> Generator[Need | Expired, Any, list[Change]]:
         changes: list[Change] = []
@@ -400,14 +422,14 @@ class _Scores:
 
     def __init__(self, spec: Ranking) -> None:
         self._name = spec.name
-        self._all = Change(spec.name, "z", None, {}, [])
+        self._all = Change(spec.name, TableKind.SORTED, None, {}, [])
         self._parts: dict[str | None, Change] = {}
         self._part = None if spec.by is None else _getter(spec.by)
 
     def _of(self, part: str | None) -> Change:
         change = self._parts.get(part)
         if change is None:
-            change = self._parts[part] = Change(self._name, "z", part, {}, [])
+            change = self._parts[part] = Change(self._name, TableKind.SORTED, part, {}, [])
         return change
 
     def part(self, state: Any) -> str | None:
@@ -452,7 +474,7 @@ def _expiring(spec: Ranking, touched: list[Touched], watermark: int, due: set[st
     if spec.expires_at is None:
         raise ProjectionError(f"the ranking {spec.name!r} does not expire")
     scores, score_of = _Scores(spec), _getter(spec.score)
-    expiry = Change(f"{spec.name}.expiry", "z", None, {}, [])
+    expiry = Change(f"{spec.name}.expiry", TableKind.SORTED, None, {}, [])
     for key, old, new in touched:
         score = score_of(new)
         was_in = key in due or (old is not None and score_of(old) is not None)

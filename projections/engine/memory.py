@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aurastream.projections.engine.fold import Change, Expired, Fold
+from aurastream.projections.engine.fold import Change, Expired, Fold, Need
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
-from aurastream.streams import Cursor, RawEntry
+from aurastream.streams import Cursor, RawEntry, drive
 
 Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
 
@@ -58,24 +58,16 @@ class MemoryView:
         return self._store(events)
 
     def _store(self, events: list[tuple[str, Any]]) -> list[Change]:
-        steps = self._fold.batch(events)
-        answer: Any = None
-        try:
-            while True:
-                need = steps.send(answer)
-                if isinstance(need, Expired):
-                    held = self.tables.get(f"{need.ranking}.expiry", {})
-                    answer = [member for member, end in held.items() if int(end) <= need.until]
-                else:
-                    answer = {
-                        table: [self.tables.get(table, {}).get(key) for key in keys]
-                        for table, keys in need.items()
-                    }
-        except StopIteration as finished:
-            changes: list[Change] = finished.value
-            for change in changes:
-                self._write(change)
-            return changes
+        changes = drive(self._fold.batch(events), self._loaded)
+        for change in changes:
+            self._write(change)
+        return changes
+
+    def _loaded(self, need: Need | Expired) -> Any:
+        if isinstance(need, Expired):
+            held = self.tables.get(f"{need.ranking}.expiry", {})
+            return [member for member, end in held.items() if int(end) <= need.until]
+        return {table: [self.tables.get(table, {}).get(key) for key in keys] for table, keys in need.items()}
 
     def _write(self, change: Change) -> None:
         table = self.tables.setdefault(

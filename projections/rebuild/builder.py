@@ -29,12 +29,25 @@ states, not the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.engine import Batch, Commands, Lane, Projection
-from aurastream.projections.engine.apply import CommitAnswer
-from aurastream.streams import Cursor, History, InvariantBroken, RawEntry, Span, Wire, as_pair, end_of
+from aurastream.projections.engine import Batch, Commit, CommitAnswer, Lane, Projection, Source
+from aurastream.streams import (
+    Ask,
+    Asking,
+    Command,
+    Cursor,
+    History,
+    InvariantBroken,
+    Position,
+    RawEntry,
+    Span,
+    Wire,
+    drive,
+    last_of,
+    sound,
+)
 
 SPAN = 2_000  # entries read at once
 EVENTS_MAX = 100_000  # events folded together
@@ -66,6 +79,8 @@ class BuildLane(Lane):
     the generation too, and where one does, ``build`` leaves the rest to it.
     """
 
+    states_max = STATES_MAX
+
     def __init__(
         self,
         projection: Projection[Any],
@@ -75,14 +90,7 @@ class BuildLane(Lane):
         *,
         epoch: int | None = None,
     ) -> None:
-        super().__init__(
-            projection,
-            history.stream,
-            partition,
-            generation=generation,
-            batch_max=SMALL,
-            states_max=STATES_MAX,
-        )
+        super().__init__(projection, history.stream, partition, generation=generation, batch_max=SMALL)
         self.history, self.epoch = history, epoch
         self.stopping: Callable[[], bool] = lambda: False
         self.is_shared = False
@@ -122,21 +130,15 @@ class BuildLane(Lane):
             else:
                 return self.cursor
 
-    def drive(self, steps: Generator[Commands, Any, T]) -> T:
-        """Answer a generator's commands over the connection the commits go by, so that it sees what they
-        wrote.
-        """
-        answers: Any = None
-        while True:
-            try:
-                commands = steps.send(answers)
-            except StopIteration as finished:
-                result: T = finished.value
-                return result
-            self._answered()
-            wire = self._writing()
-            wire.send(commands)
-            answers = [wire.receive() for _ in commands]
+    def drive(self, steps: Asking[T]) -> T:
+        """Drive over the connection the commits go by, so that the steps see what those wrote."""
+        return drive(steps, self._exchange)
+
+    def _exchange(self, asks: list[Ask]) -> list[Any]:
+        self._answered()
+        wire = self._writing()
+        wire.send([ask.command for ask in asks])
+        return [wire.receive() for _ in asks]
 
     def close(self) -> None:
         """Drop the connections; a commit under way is known by the cursor."""
@@ -184,17 +186,17 @@ class BuildLane(Lane):
         after, archive = self.cursor.position or "0-0", self.history.archive
         wire = self._reading()
         wire.send([("HGET", self.keys.meta, "trimmed_to")])
-        trimmed_to = as_pair((_sound(wire.receive()) or b"").decode())
-        if archive is None and trimmed_to > as_pair(after):
+        trimmed_to = Position.parse(_sound(wire.receive()) or "")
+        if archive is None and trimmed_to > Position.parse(after):
             yield from self.history.spans(
                 self.partition, after, until, SPAN
             )  # raises, and says which archive it takes
             return
-        if archive is not None and as_pair(archive.until(self.partition)) > as_pair(after):
+        if archive is not None and Position.parse(archive.until(self.partition)) > Position.parse(after):
             for span in archive.spans(self.partition, after, until, SPAN):
                 yield span
                 after = span.raw[-1][0].decode()
-        if as_pair(after) >= end_of(until):
+        if Position.parse(after) >= last_of(until):
             return
         wire.send([self._range(after, until)])
         while raw := _sound(wire.receive()):
@@ -204,7 +206,7 @@ class BuildLane(Lane):
             if len(raw) < SPAN:
                 return
 
-    def _range(self, after: str, until: str) -> tuple[Any, ...]:
+    def _range(self, after: str, until: str) -> Command:
         return ("XRANGE", self.keys.log, f"({after}", until, "COUNT", SPAN)
 
     def _bulk(self, held: list[Batch], keys: int) -> None:
@@ -217,13 +219,16 @@ class BuildLane(Lane):
         after = self.cursor
         for batch in held:
             after = batch.advance(after, self._fingerprint, self._fold.watermark)
-        dead = {position: reason for batch in held for position, reason in batch.dead.items()}
-        span = (held[-1].positions[-1], self.cursor.position, held[0].positions[0])
-        where = "archive" if held[0].is_archived else "pure"
-        command = self._command_of(
-            span, b"", b"", [], dead, held[-1].checksum_parts[-1], changes, after, where
+        commit = Commit(
+            before=self.cursor,
+            after=after,
+            first=held[0].positions[0],
+            last=held[-1].checksum_parts[-1],
+            source=Source.ARCHIVE if held[0].is_archived else Source.PURE,
+            changes=changes,
+            dead={position: reason for batch in held for position, reason in batch.dead.items()},
         )
-        self._writing().send([command])
+        self._writing().send([commit.command(self.view, self.epoch)])
         self._under_way = after
 
     def _small(self, raw: list[RawEntry]) -> None:
@@ -267,6 +272,4 @@ class BuildLane(Lane):
 
 
 def _sound(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    return sound([answer])[0]

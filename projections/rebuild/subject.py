@@ -24,6 +24,7 @@ import msgspec
 
 from aurastream.projections.built_in import known_of_subject
 from aurastream.projections.engine import (
+    CommitAnswer,
     Difference,
     ListRow,
     MemoryView,
@@ -38,7 +39,6 @@ from aurastream.projections.engine import (
     now_ms,
     table_names,
 )
-from aurastream.projections.engine.apply import CommitAnswer
 from aurastream.streams import (
     OPERATIONS,
     UNDECODABLE,

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from aurastream.projections.engine import apply
+from aurastream.projections.engine import is_commit
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Stream
 from tests.faults.harness import STREAM, Producer, Run, Skipped, consume_all, kill_server
@@ -124,18 +124,12 @@ def _end(process: subprocess.Popen[Any]) -> None:
 def last_commit(stream: Stream) -> None:
     """Apply the next batch and do nothing after it: the commit is the last thing in the AOF."""
     steps = GroupLane(Counting(), stream, 0).steps()
-    wire = stream.wire(0)
     answers: Any = None
     while True:
-        commands = steps.send(answers)
-        is_commit = commands is not None and any(
-            command[:2] == ("EVALSHA", apply._COMMIT.sha) for command in commands
-        )
-        if is_commit:
-            commands = commands[:1]
-        wire.send(commands or [])
-        answers = [wire.receive() for _ in commands or []]
-        if is_commit:
+        asks = steps.send(answers) or []
+        is_last = bool(asks) and is_commit(asks[0].command)
+        answers = stream.wires.exchange(asks[:1] if is_last else asks)
+        if is_last:
             assert answers[0][0] == 0, answers
             return
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from aurastream.projections.engine import apply
+from aurastream.projections.engine import commit
 from aurastream.streams import stream as log
 from tests.faults.harness import Run, short_answers
 from tests.faults.proxy import DOUBLE, HOLD, LOSE, PASS, Interceptor
@@ -19,7 +19,7 @@ def is_append(command: list[bytes]) -> bool:
 
 
 def is_commit(command: list[bytes]) -> bool:
-    return command[0] == b"EVALSHA" and command[1].decode() == apply._COMMIT.sha
+    return command[0] == b"EVALSHA" and command[1].decode() == commit._COMMIT.sha
 
 
 def interceptor(run: Run, url: str, decide: object) -> Interceptor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aurastream.projections.engine import apply
+from aurastream.projections.engine import CommitAnswer, is_commit
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Ack, NotReplicated, Outcome, Stream
 from tests.cluster import free_ports
@@ -108,10 +108,10 @@ def a_ghost_is_refused(run: Run) -> None:
         if run.dice.random() < 0.5:
             fill(stream, 100, 3)  # others have been appended in the meantime
 
-        answer = apply.CommitAnswer(stream.wire(0).ask(ghost)[0][0])
+        answer = CommitAnswer(stream.wire(0).ask(ghost)[0][0])
 
         run.tell(**{answer.name: 1})
-        if answer not in (apply.CommitAnswer.GAP, apply.CommitAnswer.STALE):
+        if answer not in (CommitAnswer.GAP, CommitAnswer.STALE):
             run.find(f"the ghost's commit was answered {answer.name}")
         fill(stream, 30, 10)  # the producer repeats what it does not know of
         run.judge(pair.address.url, strangers=True)
@@ -119,15 +119,12 @@ def a_ghost_is_refused(run: Run) -> None:
 
 def _next_commit(stream: Stream) -> tuple[Any, ...]:
     steps = GroupLane(Counting(), stream, 0).steps()
-    wire = stream.wire(0)
     answers: Any = None
     while True:
-        commands = steps.send(answers) or []
-        for command in commands:
-            if command[:2] == ("EVALSHA", apply._COMMIT.sha):
-                return command
-        wire.send(commands)
-        answers = [wire.receive() for _ in commands]
+        asks = steps.send(answers) or []
+        if asks and is_commit(asks[0].command):
+            return asks[0].command
+        answers = stream.wires.exchange(asks)
 
 
 @row(20, "split brain: both sides are written")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aurastream.projections import View
-from aurastream.projections.engine import apply
+from aurastream.projections.engine import commit
 from aurastream.streams import Script, Server, Stream
 from aurastream.streams import stream as log
 from tests.facts import consume, observation, raw_append
@@ -92,26 +92,20 @@ def an_event_appended_twice(server: Server, stream: Stream) -> None:
 
 
 SCENARIOS: dict[str, tuple[Callable[[Server, Stream], None], Any, str, str, str]] = {
-    "cursor compare": (
-        a_late_commit,
-        apply,
-        "_COMMIT",
-        "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end",
-        "",
-    ),
+    "cursor compare": (a_late_commit, commit, "_COMMIT", "position ~= head.after or ", ""),
     "ids check in commit": (
         a_mirrored_log,
-        apply,
+        commit,
         "_COMMIT",
-        "if #strange > 0 then return {3, strange} end",
+        "if #places > 0 then return {ODD, places} end",
         "",
     ),
     "plan before commit": (
         a_ranking_of_another_type,
-        apply,
+        commit,
         "_COMMIT",
-        "if broken then return broken end",
-        "",
+        "local refusal = broken()",
+        "local refusal",
     ),
     "ids check in append": (
         an_event_appended_twice,

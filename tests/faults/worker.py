@@ -32,9 +32,18 @@ import structlog
 from redis.exceptions import ResponseError
 
 from aurastream.projections import Consumer, Projection
-from aurastream.projections.engine import apply
-from aurastream.projections.engine.apply import Fenced, Lane
-from aurastream.streams import LOST, Server, Stream, StreamError, Wire, connection, is_passing, open_stream
+from aurastream.projections.engine import Fenced, Lane, is_commit
+from aurastream.streams import (
+    LOST,
+    Server,
+    Stream,
+    StreamError,
+    Wire,
+    connection,
+    drive,
+    is_passing,
+    open_stream,
+)
 from aurastream.streams.leases import Claim, Leases
 
 IDLE_S = 0.004  # between looks at the logs: a worker with an event loop is woken up instead
@@ -159,36 +168,25 @@ class Owner:
             return True
 
     def steps(self, applier: Lane, steps: Any) -> None:
-        answers = None
-        while True:
-            try:
-                commands = steps.send(answers)
-            except StopIteration:
-                return
-            answers = self.ask(applier.keys.log, commands)
+        """All at once: a lane's keys are of one node."""
+        drive(steps, lambda asks: self.ask(applier.keys.log, [ask.command for ask in asks]))
 
-    def routed(self, asking: Any) -> None:
-        answers = None
-        while True:
-            try:
-                routed = asking.send(answers)
-            except StopIteration:
-                return
-            answers = [answer for key, command in routed for answer in self.ask(key, [command])]
+    def routed(self, steps: Any) -> None:
+        drive(steps, lambda asks: [self.ask(key, [command])[0] for key, command in asks])
 
     def ask(self, key: str, commands: list[tuple[Any, ...]]) -> list[Any]:
-        is_commit = any(command[:2] == ("EVALSHA", apply._COMMIT.sha) for command in commands)
-        self.sent += is_commit
-        self.maybe_break(is_commit, "before")
+        has_commit = any(map(is_commit, commands))
+        self.sent += has_commit
+        self.maybe_break(has_commit, "before")
         wire = self.wire(key)
         wire.send(commands)
-        self.maybe_break(is_commit, "in")
+        self.maybe_break(has_commit, "in")
         answers = [wire.receive() for _ in commands]
-        self.maybe_break(is_commit, "after")
+        self.maybe_break(has_commit, "after")
         return answers
 
-    def maybe_break(self, is_commit: bool, where: str) -> None:
-        if is_commit and where == self.where and self.sent == self.break_at:
+    def maybe_break(self, has_commit: bool, where: str) -> None:
+        if has_commit and where == self.where and self.sent == self.break_at:
             os.kill(os.getpid(), getattr(signal, f"SIG{self.how}"))
 
     def wire(self, key: str) -> Wire:

@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 
 from aurastream.projections.engine.apply import Fenced, Lane
 from aurastream.projections.engine.consumer import GroupLane
-from aurastream.streams import LOST, Codec, Event, Script, Settings, Stream, is_passing
+from aurastream.streams import LOST, Codec, Event, Script, Settings, Stream, StreamFacts, is_passing, relay
 from aurastream.streams.groups import as_pair
 from aurastream.streams.leases import LEASE_MS_MIN, Claim, Leases
 from tests.projections.counting import Counting
@@ -33,13 +33,13 @@ STREAM = "sim"
 ATTEMPTS_MAX = 5
 POLL_MS = 25.0
 
-Steps = Generator[list[tuple[Any, ...]], Any, Any]
-
 
 def stream_of(partitions: int) -> Stream:
     """A stream that never connects: for its keys, its codec and its append command."""
     server: Any = None
-    return Stream(server, STREAM, partitions, False, Codec(), Settings(partitions=partitions, redis_url=None))
+    return Stream(
+        server, STREAM, StreamFacts(partitions), Codec(), Settings(partitions=partitions, redis_url=None)
+    )
 
 
 def greeting() -> list[tuple[Any, ...]]:
@@ -47,15 +47,13 @@ def greeting() -> list[tuple[Any, ...]]:
     return [("SCRIPT", "LOAD", script.text) for script in Script.every.values()]
 
 
-def ask(steps: Steps) -> Life:
-    """Answer a generator's commands until it ends."""
-    answers: Any = None
-    while True:
-        try:
-            commands = steps.send(answers)
-        except StopIteration:
-            return
-        answers = (yield Ask(commands)) if commands else []
+def ask(steps: Any) -> Life:
+    """Answer what the steps ask until they end: there is one node."""
+    return relay(steps, _answered)
+
+
+def _answered(asks: Any) -> Life:
+    return (yield Ask([command for _, command in asks])) if asks else []
 
 
 def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) -> Life:
@@ -67,12 +65,12 @@ def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) 
             steps = flow.steps()
             answers: Any = None
             while True:
-                commands = steps.send(answers)
-                if commands is None:
+                asks = steps.send(answers)
+                if asks is None:
                     yield Sleep(POLL_MS * dice.uniform(0.5, 1.5))
                     answers = None
                 else:
-                    answers = yield Ask(commands)
+                    answers = yield Ask([command for _, command in asks])
         except (*LOST, ResponseError) as error:
             if not is_passing(error):
                 raise
@@ -100,11 +98,11 @@ class Owner:
                 yield Ask(greeting())
                 while True:
                     if now() >= tick_at:
-                        yield from _routed(self.leases.tick(self._claims))
+                        yield from ask(self.leases.tick(self._claims))
                         tick_at = now() + self.leases.period_s * 1000
                     for claim in sorted(self.leases.held):
                         yield from self._work(claim)
-                    yield from _routed(self.leases.release(sorted(self.leases.surplus)))
+                    yield from ask(self.leases.release(sorted(self.leases.surplus)))
                     yield Sleep(POLL_MS * self._dice.uniform(0.5, 1.5))
             except (*LOST, ResponseError) as error:
                 if not is_passing(error):
@@ -142,17 +140,6 @@ class Owner:
             applier.reset()
 
 
-def _routed(asking: Any) -> Life:
-    """The same of (routing key, command) pairs: there is one node."""
-    answers: Any = None
-    while True:
-        try:
-            routed = asking.send(answers)
-        except StopIteration:
-            return
-        answers = (yield Ask([command for _, command in routed])) if routed else []
-
-
 def producer(
     stream: Stream, batches: list[list[Event]], dice: random.Random, heard: Callable[[str, str], None]
 ) -> Life:
@@ -172,7 +159,7 @@ def _append(stream: Stream, batch: list[Event], dice: random.Random) -> Generato
         try:
             if attempt or dice.random() < 0.1:
                 yield Ask(greeting())
-            yield from _routed(stream.appending(batch))
+            yield from ask(stream.appending(batch))
         except (*LOST, ResponseError) as error:
             if not is_passing(error):
                 raise

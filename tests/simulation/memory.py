@@ -19,6 +19,7 @@ from functools import lru_cache
 from hashlib import sha1
 from typing import Any
 
+import msgspec
 from lupa.lua51 import LuaRuntime, lua_type
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -366,7 +367,7 @@ COMMANDS: dict[bytes, Callable[[Memory, list[bytes]], Any]] = {
 
 
 class Lua:
-    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson. One runtime for all servers of
+    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson, cmsgpack. One runtime for all servers of
     the process.
     """
 
@@ -380,6 +381,7 @@ class Lua:
         names[b"redis"] = self._lua.table_from({b"call": self._call, b"pcall": self._pcall})
         names[b"struct"] = self._lua.table_from({b"pack": _pack, b"unpack": _unpack})
         names[b"cjson"] = self._lua.table_from({b"decode": self._decode})
+        names[b"cmsgpack"] = self._lua.table_from({b"unpack": self._unpacked})
 
     def load(self, text: bytes) -> str:
         sha = sha1(text, usedforsecurity=False).hexdigest()
@@ -415,6 +417,19 @@ class Lua:
         if isinstance(answer, list):
             return self._lua.table_from([self._to_lua(part) for part in answer])
         return answer
+
+    def _unpacked(self, packed: bytes) -> Any:
+        return self._table(msgspec.msgpack.decode(packed))
+
+    def _table(self, content: Any) -> Any:
+        """A message as Lua has it: text is bytes, lists count from 1."""
+        if isinstance(content, str):
+            return content.encode()
+        if isinstance(content, list):
+            return self._lua.table_from([self._table(part) for part in content])
+        if isinstance(content, dict):
+            return self._lua.table_from({name.encode(): self._table(part) for name, part in content.items()})
+        return content
 
     def _decode(self, text: bytes) -> Any:
         content = json.loads(text)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from aurastream.projections.engine import apply
+from aurastream.projections.engine import commit
 from aurastream.streams import Script
 from aurastream.streams import stream as log
 from tests.simulation.schedule import play
@@ -62,8 +62,8 @@ def test_seeds_that_found_bugs_stay_sound() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "guard", "without"),
     [
-        (apply, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
-        (apply, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
+        (commit, "_COMMIT", "position ~= head.after or ", ""),
+        (commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
         (log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=["cursor compare", "ids check in commit", "ids check in append"],

@@ -17,16 +17,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from redis.exceptions import TryAgainError
 
 from aurastream.projections import Consumer, FoldFailed, LogRewound, ProjectionRedefined, View, ViewBroken
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.engine import apply
-from aurastream.projections.engine.apply import CommitAnswer, Lane
+from aurastream.projections.engine import apply, commit
+from aurastream.projections.engine.apply import Lane
+from aurastream.projections.engine.commit import CommitAnswer, is_commit
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import (
+    Ask,
     InvariantBroken,
     Outcome,
     Script,
@@ -34,6 +37,7 @@ from aurastream.streams import (
     Settings,
     Stream,
     UnknownEventVersion,
+    drive,
     index,
     open_stream,
 )
@@ -51,15 +55,13 @@ def counted(stream: Stream) -> dict[str, int]:
 def commit_of(server: Server, stream: Stream, flow: GroupLane | None = None) -> tuple[Any, ...]:
     """The commit command of the next batch, as a flow makes it, not yet sent."""
     steps = (flow or GroupLane(Counting(), stream, 0)).steps()
-    wire = stream.wire(0)
     answers: Any = None
     while True:
-        commands = steps.send(answers)
-        if commands and commands[0][0] == "EVALSHA" and commands[0][1] == apply._COMMIT.sha:
+        asks = steps.send(answers)
+        if asks and is_commit(asks[0].command):
             steps.close()
-            return commands[0]
-        wire.send(commands)
-        answers = [wire.receive() for _ in commands]
+            return asks[0].command
+        answers = stream.wires.exchange(asks)
 
 
 def send(stream: Stream, command: tuple[Any, ...]) -> tuple[CommitAnswer, list[Any]]:
@@ -134,10 +136,10 @@ def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Str
 @pytest.mark.parametrize(
     ("scenario", "module", "name", "guard", "without"),
     [
-        (SCENARIOS[0], apply, "_COMMIT", "if (at[1] or '') ~= ARGV[2] then return {1, at[1] or ''} end", ""),
-        (SCENARIOS[1], apply, "_COMMIT", "if #strange > 0 then return {3, strange} end", ""),
-        (SCENARIOS[1], apply, "_COMMIT", "is_pure = added == tonumber(meta[1] or -1)", "is_pure = true"),
-        (SCENARIOS[2], apply, "_COMMIT", "if broken then return broken end", ""),
+        (SCENARIOS[0], commit, "_COMMIT", "position ~= head.after or ", ""),
+        (SCENARIOS[1], commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
+        (SCENARIOS[1], commit, "_COMMIT", "is_pure = added == appended", "is_pure = true"),
+        (SCENARIOS[2], commit, "_COMMIT", "local refusal = broken()", "local refusal"),
         (SCENARIOS[3], log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=[
@@ -272,15 +274,10 @@ def test_another_definition_of_the_view_is_refused(
 
 def commit_with(command: tuple[Any, ...], server: Server, stream: Stream) -> tuple[Any, ...]:
     """The command as if folded from today's cursor by another definition."""
-    position = View(stream, Counting()).cursors()[0].position
     first = 3 + command[2]
-    return (
-        *command[: first + 1],
-        position,
-        *command[first + 2 : first + 5],
-        "another",
-        *command[first + 6 :],
-    )
+    head = msgspec.msgpack.decode(command[first])
+    head |= {"after": View(stream, Counting()).cursors()[0].position, "fingerprint": "another"}
+    return (*command[:first], msgspec.msgpack.encode(head), *command[first + 1 :])
 
 
 def test_a_broken_key_is_named_to_the_operator(server: Server, stream: Stream) -> None:
@@ -496,15 +493,13 @@ def test_a_server_killed_in_the_middle_comes_back_with_view_and_log_in_step(valk
 
 
 def answered(steps: Any, stream: Stream, commit_answer: list[Any] | None = None) -> Any:
-    """Drive an applier's generator; a commit gets the answer given, or the server's."""
-    answers = None
-    try:
-        while True:
-            commands = steps.send(answers)
-            fake = commit_answer is not None and apply.is_commit(commands[0])
-            answers = [commit_answer] if fake else stream.wire(0).ask(*commands)
-    except StopIteration as finished:
-        return finished.value
+    """Drive a lane; a commit gets the answer given, or the server's."""
+
+    def answer(asks: list[Ask]) -> list[Any]:
+        is_given = commit_answer is not None and is_commit(asks[0].command)
+        return [commit_answer] if is_given else stream.wires.ask(asks)
+
+    return drive(steps, answer)
 
 
 def test_starting_again_is_no_refusal_however_often(server: Server, stream: Stream) -> None:

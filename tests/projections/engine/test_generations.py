@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from aurastream.projections import Consumer, LogTrimmed, ProjectionError, View, check
-from aurastream.projections.engine.apply import CommitAnswer, Lane, Retired
+from aurastream.projections.engine.apply import Lane, Retired
+from aurastream.projections.engine.commit import CommitAnswer
 from aurastream.projections.engine.errors import RecordDamaged
 from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
@@ -33,7 +34,7 @@ from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.reads import GenerationGone
 from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.rebuild.builder import BuildLane, Refused
-from aurastream.streams import OPERATIONS, Server, Settings, Stream, named_id, open_stream
+from aurastream.streams import OPERATIONS, Server, Settings, Stream, drive, named_id, open_stream
 from aurastream.streams.events import ViewSwapped
 from aurastream.streams.history import History
 from aurastream.streams.keys import VIEWS
@@ -212,16 +213,8 @@ def retired_view(server: Server, stream: Stream) -> None:
 
 
 def ask_all(stream: Stream, steps: Any) -> Any:
-    """Drive an applier's steps over the stream's connection."""
-    answers: Any = None
-    while True:
-        try:
-            commands = steps.send(answers)
-        except StopIteration as finished:
-            return finished.value
-        wire = stream.wire(0)
-        wire.send(commands)
-        answers = [wire.receive() for _ in commands]
+    """Drive a lane's steps over the stream's connections."""
+    return drive(steps, stream.wires.exchange)
 
 
 def test_a_writer_of_a_retired_generation_is_refused_by_the_script_for_ever(

@@ -13,7 +13,7 @@ import pytest
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
-from aurastream.projections.engine.apply import CommitAnswer, Lane
+from aurastream.projections.engine import CommitAnswer, Lane
 from aurastream.projections.rebuild.subject import _Repair, rebuild_subject
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
 from aurastream.streams.history import History
