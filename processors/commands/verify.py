@@ -23,19 +23,18 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
     AURASTREAM_ARCHIVE_VERIFY_KEY the newest segment must be signed by that key. Exit code 1 when anything is
     wrong.
     """
-    from aurastream.streams.archive import Verified, told_by, verify_key, verify_partition
+    from aurastream.streams.archive import Verified, audited_by, verify_key, verify_partition
 
     done: list[Verified] = []
     with session(context) as found:
         settings = found.settings
         key = verify_key(settings.archive_verify_key) if settings.archive_verify_key else None
-        told = (
-            told_by(found.history(found.open(OPERATIONS))) if OPERATIONS in list_streams(found.server) else {}
-        )
+        is_audited = OPERATIONS in list_streams(found.server)
+        audited = audited_by(found.history(found.open(OPERATIONS))) if is_audited else {}
         for stream in found.streams(stream_names):
             archive = open_archive(settings, stream)
             for partition in range(stream.partitions if stream.is_log_here else 0):
-                done.append(verify_partition(stream, partition, archive, told, key))
+                done.append(verify_partition(stream, partition, archive, audited, key))
                 remark(
                     f"{stream.name}/{partition}: {done[-1].segments} segments, {len(done[-1].findings)} "
                     "findings"

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import merge
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 import msgspec
@@ -37,6 +37,10 @@ from aurastream.streams import (
     as_pair,
     retried,
 )
+from aurastream.streams.archive import Where
+
+if TYPE_CHECKING:  # pyarrow takes its time
+    from aurastream.streams.archive import StreamArchive
 
 SPANS_MAX = 16_384  # entries held of all partitions together
 LEAST_SPAN = 64
@@ -128,16 +132,16 @@ class Selection(msgspec.Struct, frozen=True):
             last == "+" or as_pair(position) <= as_pair(last)
         )
 
-    def archived(self) -> dict[str, Any]:
-        """What the archive can be asked for by its columns; empty where it must be read through."""
-        values: dict[str, Any] = {}
-        for name, chosen in (("type", self.types), ("subject", self.subjects)):
-            if len(chosen) == 1:
-                values[name] = next(iter(chosen))
-        if self.by == "occurred":
-            values |= {"since": self.since} if self.since else {}
-            values |= {"until_time": _shifted(self.until, timedelta(microseconds=1))} if self.until else {}
-        return values
+    def archived(self) -> Where | None:
+        """What the archive can be asked for by its columns; None where it must be read through."""
+        times = (self.since, self.until) if self.by == "occurred" else (None, None)
+        where = Where(
+            type=_only(self.types),
+            subject=_only(self.subjects),
+            since=times[0],
+            until=times[1] and _shifted(times[1], timedelta(microseconds=1)),
+        )
+        return where if where != Where() else None
 
     def told(self) -> str:
         """In words, the same for the same selection."""
@@ -259,20 +263,15 @@ class Reading:
 
     def _spans(self, after: str, until: str) -> Iterator[Span]:
         """All entries, but of the archive only those row groups that can hold chosen ones."""
-        archive: Any = self._history.archive
-        values = self._selection.archived()
+        archive = cast("StreamArchive | None", self._history.archive)
+        where = self._selection.archived()
         if (
             archive is not None
-            and values
+            and where
             and as_pair(archived := archive.until(self._partition)) > as_pair(after)
         ):
-            yield from archive.scan(
-                self._partition,
-                after=after,
-                until=min(archived, until, key=as_pair),
-                count=self._count,
-                **values,
-            )
+            last = min(archived, until, key=as_pair)
+            yield from archive.scan(self._partition, where, after, last, self._count)
             after = archived
         if as_pair(after) < as_pair(until):
             yield from self._history.spans(self._partition, after, until, self._count)
@@ -357,6 +356,11 @@ def asked(stream: Stream, partition: int, command: tuple[Any, ...]) -> Any:
     return retried(
         what, stream.settings.attempts_max, lambda: stream.wire(partition).ask(command)[0], stream.reconnect
     )
+
+
+def _only(names: frozenset[str]) -> str | None:
+    """The one there is, where it is one."""
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def _shifted(moment: datetime, by: timedelta) -> datetime:

@@ -41,6 +41,7 @@ from aurastream.streams import (
     microseconds,
     occurred_at_of,
 )
+from aurastream.streams.archive import Where
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive import Manifest, StreamArchive
@@ -192,7 +193,7 @@ class PastFold:
         if not past.is_whole:
             archive = cast("StreamArchive", self._history.archive)
             until = self._as_of.at + MICROSECOND if self._as_of.us < _LATEST_US else None
-            yield from archive.scan(partition, after=after, until=last, until_time=until, count=ARCHIVE_SPAN)
+            yield from archive.scan(partition, Where(until=until), after, last, ARCHIVE_SPAN)
 
     def _segments(self, partition: int) -> list[Manifest]:
         archive = cast("StreamArchive | None", self._history.archive)

@@ -30,6 +30,7 @@ from aurastream.projections.past.steps import (
     step_of_gone,
 )
 from aurastream.streams import Event, Position, RawEntry, Span, subject_of
+from aurastream.streams.archive import Where
 
 if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
     from aurastream.streams.archive import StreamArchive
@@ -105,7 +106,7 @@ class OfSubject:
         end = Position.parse("" if archive is None else archive.until(self._partition))
         if archive is not None and end > after:
             last = str(min(end, until))
-            yield from archive.scan(self._partition, after=str(after), until=last, subject=self._key)
+            yield from archive.scan(self._partition, Where(subject=self._key), str(after), last)
             after = end
         if after < until:
             yield from self._history.spans(self._partition, str(after), str(until))

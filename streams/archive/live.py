@@ -1,9 +1,7 @@
 """
-The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold,
-counts add up.
+The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold, counts add up.
 
-Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have
-grown.
+Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have grown.
 """
 
 from __future__ import annotations
@@ -12,18 +10,18 @@ from collections.abc import Iterator
 
 from aurastream.streams import (
     READ_MAX,
+    START,
     Cursor,
     DamagedEntry,
+    Position,
     RawEntry,
     Stream,
-    as_pair,
     entry_json,
     lag_of,
-    retried,
 )
-from aurastream.streams.archive.manifest import Manifest, just_before
-from aurastream.streams.archive.reading import Slot, StreamArchive
-from aurastream.streams.archive.tampering import Finding
+from aurastream.streams.archive.finding import Finding, finding_in
+from aurastream.streams.archive.manifest import Manifest
+from aurastream.streams.archive.slot import Slot, slot_of, trimmed_to
 
 DAMAGED_MAX = 20  # named per partition; all are counted
 
@@ -31,7 +29,7 @@ DAMAGED_MAX = 20  # named per partition; all are counted
 def live_entries(stream: Stream, manifest: Manifest) -> dict[bytes, list[bytes]]:
     """The segment's entries that the live log still has, by position."""
     live: dict[bytes, list[bytes]] = {}
-    after = just_before(manifest.first)
+    after = str(manifest.range[0].before())
     while part := stream.read_raw(manifest.partition, after, manifest.last, READ_MAX):
         live |= {position: list(fields) for position, fields in part}
         after = part[-1][0].decode()
@@ -45,85 +43,71 @@ def overlap(
     archived = dict(entries)
     for position, fields in live.items():
         if position not in archived:
-            yield _finding(
-                manifest, f"the live log has an entry that segment {manifest.number} has not", position
-            )
+            problem = f"the live log has an entry that segment {manifest.number} has not"
+            yield finding_in(manifest, problem, position.decode())
         elif archived[position] != fields:
-            yield _finding(
-                manifest, f"the live log's entry is not the one in segment {manifest.number}", position
-            )
-    trimmed_to = trimmed(stream, manifest.partition)
+            problem = f"the live log's entry is not the one in segment {manifest.number}"
+            yield finding_in(manifest, problem, position.decode())
+    trimmed = trimmed_to(stream, manifest.partition)
     gone = [
-        position
+        position.decode()
         for position, _ in entries
-        if position not in live and as_pair(position.decode()) > trimmed_to
+        if position not in live and Position.parse(position) > trimmed
     ]
     if gone:
-        told = f"{len(gone)} entries are in the archive, but gone from the live log without the trimmer"
-        yield _finding(manifest, told, gone[0], gone[-1])
+        problem = f"{len(gone)} entries are in the archive, but gone from the live log without the trimmer"
+        yield finding_in(manifest, problem, gone[0], gone[-1])
 
 
-def look_at_log(stream: Stream, partition: int, slot: Slot) -> tuple[int, list[Finding]]:
-    """How many entries the log has, and what is wrong with it by itself. slot: as it was before.
+class LiveLog:
+    """One partition's log by itself. slot: as it was before the log is read. entries: how many it has, once it was checked."""
 
-    An entry that was archived already is no finding for being damaged: it was, and the archive has it as it
-    is.
-    """
-    findings: list[Finding] = []
+    def __init__(self, stream: Stream, partition: int, slot: Slot) -> None:
+        self._stream, self._partition, self._slot = stream, partition, slot
+        self.entries = 0
 
-    def find(problem: str, position: str = "", until: str = "") -> None:
-        findings.append(Finding(stream.name, partition, position, until or position, 0, problem))
+    def check(self) -> Iterator[Finding]:
+        """What is wrong with it.
 
-    entries = damaged = 0
-    after = "0-0"
-    while part := stream.read_raw(partition, after, "+", READ_MAX):
-        for position, fields in part:
-            if (reason := _damage(fields)) and as_pair(position.decode()) > as_pair(slot.position):
+        An entry that was archived already is no finding for being damaged: it was, and the archive has it as it is.
+        """
+        last = START
+        damaged = 0
+        for position, fields in self._read():
+            self.entries, last = self.entries + 1, position
+            if (reason := _damage(fields)) and position > self._slot.end:
                 damaged += 1
                 if damaged <= DAMAGED_MAX:
-                    find(f"the live log's entry is damaged: {reason}", position.decode())
-        entries += len(part)
-        after = part[-1][0].decode()
-    if damaged > DAMAGED_MAX:
-        find(
-            f"{damaged - DAMAGED_MAX} more entries of the live log are damaged", slot.position or "0-0", after
-        )
-    if missing := lag_of(stream.server, stream.keys[partition], Cursor()).missing:
-        find(f"{missing} entries of the live log are gone without the trimmer: XDEL, XTRIM or DEL by hand")
-    trimmed_to, end = trimmed(stream, partition), StreamArchive.slot_of(stream, partition).position
-    if as_pair(after) < as_pair(slot.position) and trimmed_to < as_pair(slot.position):
-        find(
-            "the archive is ahead of the live log, which was deleted or restored from an older copy",
-            slot.position,
-        )
-    if trimmed_to > as_pair(end):
-        until = f"{trimmed_to[0]}-{trimmed_to[1]}"
-        find(f"the live log was trimmed up to {until}, past the end of the archive", end or "0-0", until)
-    return entries, findings
+                    yield self._finding(f"the live log's entry is damaged: {reason}", str(position))
+        if damaged > DAMAGED_MAX:
+            problem = f"{damaged - DAMAGED_MAX} more entries of the live log are damaged"
+            yield self._finding(problem, str(self._slot.end), str(last))
+        yield from self._ends(last)
 
+    def _ends(self, last: Position) -> Iterator[Finding]:
+        """Counts, and how log, trimmer and archive meet. last: the newest entry of the log."""
+        stream, partition, before = self._stream, self._partition, self._slot.end
+        if missing := lag_of(stream.server, stream.keys[partition], Cursor()).missing:
+            yield self._finding(
+                f"{missing} entries of the live log are gone without the trimmer: XDEL, XTRIM or DEL by hand"
+            )
+        trimmed, end = trimmed_to(stream, partition), slot_of(stream, partition).end
+        if last < before and trimmed < before:
+            problem = "the archive is ahead of the live log, which was deleted or restored from an older copy"
+            yield self._finding(problem, str(before))
+        if trimmed > end:
+            problem = f"the live log was trimmed up to {trimmed}, past the end of the archive"
+            yield self._finding(problem, str(end), str(trimmed))
 
-def trimmed(stream: Stream, partition: int) -> tuple[int, int]:
-    """Up to where the log is trimmed, in a form that compares."""
+    def _read(self) -> Iterator[tuple[Position, list[bytes]]]:
+        after = "0-0"
+        while part := self._stream.read_raw(self._partition, after, "+", READ_MAX):
+            for position, fields in part:
+                yield Position.parse(position), fields
+            after = part[-1][0].decode()
 
-    def ask() -> bytes | None:  # by the wire that is open then
-        found: bytes | None = stream.wire(partition).ask(("HGET", stream.keys[partition].meta, "trimmed_to"))[
-            0
-        ]
-        return found
-
-    what = f"reading how far {stream.name}/{partition} is trimmed"
-    return as_pair((retried(what, stream.settings.attempts_max, ask, stream.reconnect) or b"").decode())
-
-
-def _finding(manifest: Manifest, problem: str, position: bytes, until: bytes = b"") -> Finding:
-    return Finding(
-        manifest.stream,
-        manifest.partition,
-        position.decode(),
-        (until or position).decode(),
-        manifest.number,
-        problem,
-    )
+    def _finding(self, problem: str, position: str = "", until: str = "") -> Finding:
+        return Finding(self._stream.name, self._partition, position, until or position, 0, problem)
 
 
 def _damage(fields: list[bytes]) -> str:

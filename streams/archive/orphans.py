@@ -1,12 +1,10 @@
 """
-Files of the archive that the slot does not lead to: what a killed archiver, or one that was too late, has
-left.
+Files of the archive that the slot does not lead to: what a killed archiver, or one that was too late, has left.
 
     numbered after the slot's segment    may be committed yet, by whoever made it: looked at, and left
     up to it                             never: the chain went on without it. Removed
 
-So whoever reads all `*.parquet` of a folder reads each entry once. What may be somebody's only copy is never
-removed.
+So whoever reads all `*.parquet` of a folder reads each entry once. What may be somebody's only copy is never removed.
 """
 
 from __future__ import annotations
@@ -26,21 +24,15 @@ OURS = re.compile(rf"\.?(\d{{8,}})-([0-9a-f]{{16}})\.(json|parquet)(\.[0-9a-f]+\
 
 
 def remove_orphans(archive: StreamArchive, partition: int) -> list[str]:
-    """Remove those that can go; returns their names. Raises ArchiveRefused where one holds entries that
-    neither archive nor log has.
-    """
+    """Remove those that can go; returns their names. Raises ArchiveRefused where one holds entries that neither archive nor log has."""
     chained = {manifest.name for manifest in archive.segments(partition)}
-    known = len(chained)
-    found = [
-        match
-        for name in archive.store.names(archive.folder(partition))
-        if (match := OURS.fullmatch(name)) is not None
-    ]
-    orphans = [match for match in found if f"{match[1]}-{match[2]}" not in chained or match[4]]
+    names = archive.store.names(archive.folder(partition))
+    ours = [match for name in names if (match := OURS.fullmatch(name)) is not None]
+    orphans = [match for match in ours if f"{match[1]}-{match[2]}" not in chained or match[4]]
     for match in orphans:
         if not match[4]:
             _refuse_only_copy(archive, partition, match[0])
-    gone = [match[0] for match in orphans if int(match[1]) <= known]
+    gone = [match[0] for match in orphans if int(match[1]) <= len(chained)]
     for name in gone:
         archive.store.delete(f"{archive.folder(partition)}/{name}")
     return gone
@@ -49,18 +41,16 @@ def remove_orphans(archive: StreamArchive, partition: int) -> list[str]:
 def _refuse_only_copy(archive: StreamArchive, partition: int, name: str) -> None:
     ends = _ends(archive, partition, name)
     try:
-        found = History(archive.stream, archive).entries(partition, ends)
+        held = History(archive.stream, archive).entries(partition, ends)
     except ArchiveNeeded:
-        found = {}
-    if not ends or len(found) < len(set(ends)):
+        held = {}
+    if not ends or len(held) < len(set(ends)):
         raise ArchiveRefused(
-            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server "
-            "knows of, and holds entries "
-            "that are not in its log: the server was restored from an older copy, or another one archives "
-            "to the same place. Nothing "
-            "was archived or removed. Give each server an AURASTREAM_ARCHIVE of its own; or restore a newer "
-            "copy of the server; or "
-            "move the file to another place once it is certain that it is not needed."
+            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server knows of, "
+            "and holds entries that are not in its log: the server was restored from an older copy, or another one "
+            "archives to the same place. Nothing was archived or removed. Give each server an AURASTREAM_ARCHIVE of "
+            "its own; or restore a newer copy of the server; or move the file to another place once it is certain "
+            "that it is not needed."
         )
 
 

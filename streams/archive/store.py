@@ -3,30 +3,29 @@ The archive's files: a directory, or any place fsspec knows.
 
     Store("/var/aurastream") | Store("s3://bucket/prefix", {"endpoint_url": ..})    paths are relative, with /
 
-Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under
-another name, synced, renamed, and the directory synced; an object store makes an object visible when it has
-all of it.
+Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under another name,
+synced, renamed, and the directory synced; an object store makes an object visible when it has all of it.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from aurastream.streams import ArchiveUnusable
+
+T = TypeVar("T")
 
 PART = ".part"  # of a file under way in a directory: what is left of one after a kill ends so
 
 
 class Store:
-    """Whole files by relative path. Raises FileNotFoundError where there is none, ArchiveUnusable for
-    anything else that fails.
-    """
+    """Whole files by relative path. Raises FileNotFoundError where there is none, ArchiveUnusable for anything else that fails."""
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, url: str, options: Mapping[str, object] | None = None) -> None:
         self._root: Path | None = None
         if "://" not in url or url.startswith("file://"):
             self._root = Path(url.removeprefix("file://")).expanduser().absolute()
@@ -34,15 +33,13 @@ class Store:
             return
         scheme, _, place = url.partition("://")
         place = place.rstrip("/")
-        self.url = (
-            f"{scheme}://{place.rpartition('@')[2]}"  # it is kept and shown: without a name and password
-        )
+        self.url = f"{scheme}://{place.rpartition('@')[2]}"  # kept and shown: without a name and password
         if not place:
             raise ArchiveUnusable(url, "it names no place")
         from fsspec.core import url_to_fs
 
         try:
-            # Listings are never remembered: what is there is asked in order to decide on it.
+            # Listings are never remembered: what is there decides what may be removed.
             self._fs, self._base = url_to_fs(
                 f"{scheme}://{place}", use_listings_cache=False, **(options or {})
             )
@@ -54,14 +51,6 @@ class Store:
         if self._root is not None:
             return bytes(self._guarded(path, (self._root / path).read_bytes))
         return bytes(self._guarded(path, self._fs.cat_file, f"{self._base}/{path}"))
-
-    def read_each(self, paths: list[str]) -> list[bytes]:
-        """Many small files, at once where the place can."""
-        if self._root is not None or not paths:
-            return [self.read(path) for path in paths]
-        full = [f"{self._base}/{path}" for path in paths]
-        found = self._guarded(paths[0], self._fs.cat, full)
-        return [bytes(found[path]) for path in full]
 
     def write(self, path: str, content: bytes) -> None:
         """Put the file there, whole; one of that name is replaced."""
@@ -87,28 +76,26 @@ class Store:
         """The names of the folder's files, sorted; none where there is no folder."""
         try:
             if self._root is not None:
-                found = [entry.name for entry in self._guarded(folder, _scan, self._root / folder)]
+                names = self._guarded(folder, _names_in, self._root / folder)
             else:
                 listed = self._guarded(folder, self._fs.ls, f"{self._base}/{folder}", True)
-                found = [item["name"].rpartition("/")[2] for item in listed if item["type"] == "file"]
+                names = [item["name"].rpartition("/")[2] for item in listed if item["type"] == "file"]
         except FileNotFoundError:
             return []
-        return sorted(name for name in found if name)
+        return sorted(name for name in names if name)
 
-    def _guarded(self, path: str, operation: Any, *arguments: Any) -> Any:
+    def _guarded(self, path: str, operation: Callable[..., T], *arguments: object) -> T:
         try:
             return operation(*arguments)
         except (FileNotFoundError, ArchiveUnusable):
             raise
-        except (
-            Exception
-        ) as error:  # each file system raises kinds of its own, and not all of them are OSErrors
+        except Exception as error:  # each file system raises kinds of its own, and not all are OSErrors
             raise ArchiveUnusable(f"{self.url}/{path}", f"{type(error).__name__}: {error}") from error
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return [entry for entry in found if entry.is_file()]
+def _names_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.is_file()]
 
 
 def _write_synced(root: Path, path: str, content: bytes) -> None:

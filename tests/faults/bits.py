@@ -27,7 +27,7 @@ from aurastream.projections import check as check_views
 from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, StreamFacts, open_stream
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
-from aurastream.streams.archive.verify import told_by, verify_partition
+from aurastream.streams.archive.verify import audited_by, verify_partition
 from aurastream.streams.keys import STREAMS
 from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.soundness import unsound
@@ -270,7 +270,7 @@ def _in_the_slot_of_the_archive(run: Run) -> None:
     list(Archiver(archive, operations).run(0))
 
     def verified() -> list[str]:
-        found = verify_partition(stream, 0, open_archive(settings, stream), told_by(History(operations)))
+        found = verify_partition(stream, 0, open_archive(settings, stream), audited_by(History(operations)))
         return [finding.problem for finding in found.findings]
 
     if (told := verified()) != []:

@@ -14,14 +14,13 @@ import pandas
 import pytest
 
 from aurastream.projections import Consumer
-from aurastream.streams import Server, Settings, StreamError, open_stream
-from aurastream.streams.archive import archiver, open_archive, reading
-from aurastream.streams.archive.archiver import Archiver, move
+from aurastream.streams import Position, Server, Settings, StreamError, open_stream
+from aurastream.streams.archive import Where, building, lease, move, open_archive, ranges
+from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.manifest import Block, Manifest
 from aurastream.streams.archive.segment import identify
 from aurastream.streams.codec import RawEntry
 from aurastream.streams.errors import ArchiveDamaged, ArchiveRefused
-from aurastream.streams.groups import as_pair
 from tests.facts import NOON, observation, raw_append
 from tests.processors.importing.imports import seed_of_this_run
 from tests.projections.counting import Counting
@@ -63,11 +62,11 @@ def test_entries_of_every_kind_come_back_byte_for_byte(server: Server, tmp_path:
     assert plain(kept.archived()) == log
     assert plain(kept.archived(count=7)) == log
     for _ in range(20):
-        low, high = sorted(dice.choices(log, k=2), key=lambda entry: as_pair(entry[0].decode()))
+        low, high = sorted(dice.choices(log, k=2), key=lambda entry: Position.parse(entry[0]))
         inside = [
             entry
             for entry in log
-            if as_pair(low[0].decode()) < as_pair(entry[0].decode()) <= as_pair(high[0].decode())
+            if Position.parse(low[0]) < Position.parse(entry[0]) <= Position.parse(high[0])
         ]
         assert plain(kept.archived(after=low[0].decode(), until=high[0].decode())) == inside
     chosen = [position.decode() for position, _ in dice.choices(log, k=40)]
@@ -117,8 +116,8 @@ def test_a_run_ends_however_fast_producers_are(kept: Kept) -> None:
 
 def test_heavy_entries_make_smaller_segments(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment is held in memory, whatever its events weigh."""
-    monkeypatch.setattr(archiver, "SEGMENT_BYTES_MAX", 100_000)
-    monkeypatch.setattr(archiver, "READ_MAX", 10)
+    monkeypatch.setattr(building, "SEGMENT_BYTES_MAX", 100_000)
+    monkeypatch.setattr(building, "READ_MAX", 10)
     for _ in range(50):
         raw_add(kept, "a", b"x" * 10_000)
 
@@ -243,12 +242,12 @@ READING = """
 import sys
 from datetime import UTC, datetime
 from aurastream.streams import Server, Settings, open_stream
-from aurastream.streams.archive import history_of
+from aurastream.streams.archive import Where, history_of
 settings = Settings(archive=sys.argv[2])
 history = history_of(open_stream(Server(sys.argv[1]), "clips-test", settings=settings), settings)
 (position, _), *_ = [entry for span in history.spans(0) for entry in span.raw]
 assert history.archive.entries(0, [position.decode()])
-assert list(history.archive.scan(0, subject="clip-3", since=datetime(2000, 1, 1, tzinfo=UTC), until_time=datetime(2100, 1, 1, tzinfo=UTC)))
+assert list(history.archive.scan(0, Where(subject="clip-3", since=datetime(2000, 1, 1, tzinfo=UTC), until=datetime(2100, 1, 1, tzinfo=UTC))))
 print("pandas" in sys.modules)
 """
 
@@ -277,14 +276,10 @@ def test_reading_the_archive_does_not_wait_for_pandas(kept: Kept) -> None:
         {"type": "clip.views_observed"},
         {"type": "none"},
         {"subject": "clip-3", "source": ""},
-        {"correlation": "story-1"},
+        {"correlation_id": "story-1"},
         {"since": NOON + timedelta(minutes=700)},
-        {"until_time": NOON + timedelta(minutes=12)},
-        {
-            "subject": "clip-1",
-            "since": NOON + timedelta(minutes=100),
-            "until_time": NOON + timedelta(minutes=900),
-        },
+        {"until": NOON + timedelta(minutes=12)},
+        {"subject": "clip-1", "since": NOON + timedelta(minutes=100), "until": NOON + timedelta(minutes=900)},
         {"since": NOON + timedelta(days=900)},
         {},
     ],
@@ -298,7 +293,7 @@ def test_a_scan_gives_what_a_look_at_every_entry_would(kept: Kept, asked: dict[s
     kept.stream.append([observation(event_id="of-a-story", correlation_id="story-1", source="poller")])
     kept.close_segments()
 
-    found = [entry for span in kept.archive().scan(0, **asked) for entry in span.raw]
+    found = [entry for span in kept.archive().scan(0, Where(**asked)) for entry in span.raw]
 
     assert plain(found) == [entry for entry in kept.log() if _fits(entry, asked)]
 
@@ -307,10 +302,10 @@ def _fits(entry: RawEntry, asked: dict[str, Any]) -> bool:
     envelope = identify([entry]).envelopes[0]
     if envelope is None or b"\xff" in b"".join(entry[1]):
         return not asked
-    names = {"subject": "subject", "type": "type", "source": "source", "correlation": "correlation_id"}
-    equal = all(getattr(envelope, names[name]) == value for name, value in asked.items() if name in names)
+    names = {"subject", "type", "source", "correlation_id"}
+    equal = all(getattr(envelope, name) == value for name, value in asked.items() if name in names)
     return equal and asked.get("since", envelope.occurred_at) <= envelope.occurred_at < asked.get(
-        "until_time", envelope.occurred_at + timedelta(1)
+        "until", envelope.occurred_at + timedelta(1)
     )
 
 
@@ -339,7 +334,7 @@ def test_a_scan_reads_only_the_row_groups_that_matter(
         )[1],
     )
 
-    spans = list(archive.scan(0, subject="rare"))
+    spans = list(archive.scan(0, Where(subject="rare")))
     entry = kept.log()[20_001]
     found = archive.entries(0, [entry[0].decode()])
 
@@ -371,8 +366,8 @@ def test_segments_and_row_groups_outside_of_a_range_are_not_read(
     )
 
     list(archive.spans(0, log[1_200][0].decode(), log[1_900][0].decode()))
-    list(archive.scan(0, until_time=NOON + timedelta(minutes=1_000)))
-    list(archive.scan(0, since=NOON + timedelta(minutes=2_000)))
+    list(archive.scan(0, Where(until=NOON + timedelta(minutes=1_000))))
+    list(archive.scan(0, Where(since=NOON + timedelta(minutes=2_000))))
 
     assert touched == [(2, 0), (1, 0), (3, 0)]
 
@@ -393,7 +388,7 @@ def test_the_row_groups_of_a_range_are_known_from_the_manifest(
         **names, **counts, entries=25_000, min_occurred_at=None, max_occurred_at=None, blocks=blocks
     )  # type: ignore[arg-type]
 
-    assert list(reading._groups(manifest, (1, low), (1, high))) == groups
+    assert list(ranges.groups_between(manifest, Position(1, low), Position(1, high))) == groups
 
 
 def test_files_beside_the_segments_are_no_segments(kept: Kept) -> None:
@@ -524,7 +519,7 @@ def test_two_archivers_that_made_the_same_segment_made_it_once(kept: Kept) -> No
 
 
 def test_the_second_of_two_archivers_is_told(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archiver, "WAIT_MAX_S", 0.05)
+    monkeypatch.setattr(lease, "WAIT_MAX_S", 0.05)
     append(kept, 5)
     seen: list[str] = []
 
@@ -601,7 +596,7 @@ def test_a_flipped_byte_is_an_error_and_never_another_entry(kept: Kept) -> None:
         archive = kept.archive()
         for read in (
             lambda a: list(a.spans(0)),
-            lambda a: list(a.scan(0, subject="clip-1")),
+            lambda a: list(a.scan(0, Where(subject="clip-1"))),
             lambda a: a.entries(0, [position]),
         ):
             with pytest.raises(ArchiveDamaged, match="its SHA-256 is"):

@@ -10,7 +10,7 @@ import pytest
 from aurastream.streams import OPERATIONS, Server, Settings, open_stream
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
-from aurastream.streams.archive.verify import told_by, verify_partition
+from aurastream.streams.archive.verify import audited_by, verify_partition
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.cluster import Cluster
 from tests.facts import observation
@@ -50,7 +50,7 @@ def test_a_clusters_stream_is_archived_trimmed_read_and_verified(cluster: Cluste
     assert [
         plain(entry for span in history.spans(keys.partition) for entry in span.raw) for keys in stream.keys
     ] == before
-    told = told_by(history_of(operations))
-    assert [verify_partition(stream, keys.partition, archive, told).findings for keys in stream.keys] == [
+    audited = audited_by(history_of(operations))
+    assert [verify_partition(stream, keys.partition, archive, audited).findings for keys in stream.keys] == [
         []
     ] * 6

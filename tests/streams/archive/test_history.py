@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aurastream.streams import History, Server, Settings
+from aurastream.streams import History, Position, Server, Settings
 from aurastream.streams.archive import history_of
 from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
-from aurastream.streams.groups import as_pair
 from tests.processors.importing.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain
 
@@ -45,7 +44,7 @@ def test_any_range_is_that_of_the_log_as_it_was(kept: Kept, attempt: int) -> Non
     append(kept, 200, start=1_100)
     log = kept.log()
     kept.trim(log[dice.randrange(1_000)][0].decode())
-    pairs = [as_pair(position.decode()) for position, _ in log]
+    pairs = [Position.parse(position) for position, _ in log]
 
     for _ in range(60):
         low, high = sorted(dice.choices(pairs, k=2))
@@ -93,8 +92,8 @@ def test_a_reader_beside_archiver_and_trimmer_sees_every_entry_once(kept: Kept, 
                     own.close_segments()
                 if number % 4 == 1:
                     held = own.log()
-                    archived = as_pair(own.archive().until(0))
-                    until = [p for p, _ in held if as_pair(p.decode()) <= archived]
+                    archived = Position.parse(own.archive().until(0))
+                    until = [p for p, _ in held if Position.parse(p) <= archived]
                     if until:
                         own.trim(until[-1].decode())
         except BaseException as error:

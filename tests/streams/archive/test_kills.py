@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from aurastream.streams import Server
-from aurastream.streams.archive import archiver, store
+from aurastream.streams.archive import lease, store
 from aurastream.streams.archive.archiver import STEPS
 from tests.servers import forked
 from tests.streams.archive.kept import Kept, append, plain, raw_add
@@ -21,7 +21,7 @@ KILLED = -signal.SIGKILL
 
 @pytest.fixture
 def kept(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(archiver, "LEASE_MS", 300)  # a killed archiver's lease is waited for
+    monkeypatch.setattr(lease, "LEASE_MS", 300)  # a killed archiver's lease is waited for
     return Kept(server, tmp_path / "archive", segment_events=400)
 
 

@@ -17,13 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from aurastream.streams import Server, StreamError
-from aurastream.streams.archive import history_of
+from aurastream.streams import Position, Server, StreamError
+from aurastream.streams.archive import history_of, signing
 from aurastream.streams.archive import manifest as manifests
+from aurastream.streams.archive.entries import entries_of
 from aurastream.streams.archive.manifest import Manifest
-from aurastream.streams.archive.segment import SCHEMA, entries_of, identify, table_of, to_parquet
-from aurastream.streams.archive.verify import Verified, told_by, verify_partition
-from aurastream.streams.groups import as_pair
+from aurastream.streams.archive.segment import SCHEMA, identify, table_of, to_parquet
+from aurastream.streams.archive.verify import Verified, audited_by, verify_partition
 from tests.processors.importing.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 from tests.streams.archive.places import Place, bucket, directory, s3_server
@@ -65,7 +65,7 @@ def local(server: Server, tmp_path: Path) -> Kept:
 
 
 def verified(kept: Kept, key: Any = None) -> Verified:
-    return verify_partition(kept.stream, 0, kept.archive(), told_by(history_of(kept.operations)), key)
+    return verify_partition(kept.stream, 0, kept.archive(), audited_by(history_of(kept.operations)), key)
 
 
 def problems(kept: Kept, key: Any = None) -> list[tuple[str, str, str]]:
@@ -152,7 +152,7 @@ def test_no_flipped_byte_goes_unnoticed(local: Kept) -> None:
     dice = random.Random(seed_of_this_run())
     log, store = local.log(), local.archive().store
     paths = [path_of(local, 2, ending) for ending in ("parquet", "json")]
-    positions = [as_pair(position.decode()) for position, _ in log[600:1_200]]
+    positions = [Position.parse(position) for position, _ in log[600:1_200]]
 
     for path in paths:
         content = store.read(path)
@@ -163,7 +163,7 @@ def test_no_flipped_byte_goes_unnoticed(local: Kept) -> None:
             found = problems(local)
             assert found, at
             assert all(
-                positions[0] <= as_pair(position) <= as_pair(until) <= positions[-1]
+                positions[0] <= Position.parse(position) <= Position.parse(until) <= positions[-1]
                 for position, until, _ in found
             ), (at, found)
         store.write(path, content)
@@ -444,7 +444,7 @@ def key(tmp_path: Path) -> tuple[Path, Any]:
     (tmp_path / "public.pem").write_bytes(
         private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
-    return path, manifests.verify_key(str(tmp_path / "public.pem"))
+    return path, signing.verify_key(str(tmp_path / "public.pem"))
 
 
 def test_a_signed_head_vouches_for_the_chain(server: Server, place: Place, key: tuple[Path, Any]) -> None:
@@ -485,9 +485,9 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no key")
 
     with pytest.raises(StreamError, match="openssl genpkey"):
-        manifests.signing_key(str(tmp_path / "none.pem"))
+        signing.signing_key(str(tmp_path / "none.pem"))
     with pytest.raises(StreamError, match="AURASTREAM_ARCHIVE_VERIFY_KEY"):
-        manifests.verify_key(str(tmp_path / "absent.pem"))
+        signing.verify_key(str(tmp_path / "absent.pem"))
 
 
 def test_an_entry_deleted_by_hand_is_named_while_the_archive_has_it(local: Kept) -> None:
@@ -535,7 +535,7 @@ def test_the_audit_trails_own_archive_may_be_damaged(local: Kept) -> None:
     made = list(Archiver(archive, None).run(0))
     archive.store.delete(f"{archive.folder(0)}/{made[0].name}.parquet")
 
-    assert sorted(told_by(history_of(local.operations))["clips-test", 0]) == [1, 2, 3]
+    assert sorted(audited_by(history_of(local.operations))["clips-test", 0]) == [1, 2, 3]
 
 
 def test_entries_come_back_from_s3(kept: Kept) -> None:
