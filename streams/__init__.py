@@ -13,6 +13,8 @@ Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0
 checksum, as every language has it.
 """
 
+from aurastream.streams.admission import AHEAD_MAX
+from aurastream.streams.appending import BATCH_MAX, Appended, Outcome
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.cloudevents import PLACE, from_cloudevent, is_cloudevent, to_cloudevent
@@ -118,7 +120,7 @@ from aurastream.streams.script import Script
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
-from aurastream.streams.stream import AHEAD_MAX, BATCH_MAX, READ_MAX, Appended, Entry, Outcome, Stream
+from aurastream.streams.stream import READ_MAX, Entry, Stream
 from aurastream.streams.system import IMPORTS, OPERATIONS, REPLAY_PREFIX, is_audit, is_system, operator
 from aurastream.streams.wire import Wire
 from aurastream.streams.wires import Wires

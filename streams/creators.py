@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking, T, drive, sound
 from aurastream.streams.errors import KeysLocked, NotReplicated, StreamError
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS
@@ -56,13 +55,10 @@ NOBODY = Known("", None, 0.0)  # no pseudonym, and none was to be made
 
 
 class Creators:
-    """The creators as one process knows them, with a connection of its own. forgotten: called when a key is
-    gone.
-    """
+    """The creators as one process knows them. forgotten: called when a key is gone."""
 
-    def __init__(self, server: Server, settings: Settings, forgotten: Callable[[], None]) -> None:
-        self._server, self._settings, self._forgotten = server, settings, forgotten
-        self._wires = Wires(server, settings.attempts_max)
+    def __init__(self, wires: Wires, settings: Settings, forgotten: Callable[[], None]) -> None:
+        self._wires, self._settings, self._forgotten = wires, settings, forgotten
         self._named: dict[str, Known] = {}  # by creator
         self._keyed: dict[str, Known] = {}  # by pseudonym
 
@@ -112,10 +108,6 @@ class Creators:
     def answered(self, asking: Asking[T]) -> T:
         """Ask the server until the generator ends; its result."""
         return drive(asking, partial(self._wires.ask, what="asking for creators' keys"))
-
-    def close(self) -> None:
-        """Close the connection; the next use makes one."""
-        self._wires.close()
 
     def _young(self, kept: dict[str, Known], names: set[str]) -> dict[str, Known]:
         now = time.monotonic()

@@ -75,24 +75,17 @@ class BacklogFull(StreamError):
     """
 
     def __init__(
-        self,
-        stream: str,
-        partition: int,
-        group: str,
-        backlog: tuple[int, int],
-        budget: tuple[int, int],
-        refused: int,
+        self, where: str, group: str, backlog: tuple[int, int], budget: tuple[int, int], refused: int
     ) -> None:
-        """backlog and budget: events, bytes. refused: how many of the call's events are not in the log."""
+        """where: stream/partition. backlog and budget: events, bytes. refused: how many of the call are not in the log."""
+        self.stream, _, partition = where.rpartition("/")
         super().__init__(
-            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events "
-            f"({backlog[1]:,} bytes) behind in "
-            f"{stream}/{partition}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its "
-            "consumer and append the same "
-            f"events again (they count once). If it is gone for good: `aurastream groups forget {group} "
-            f"--stream {stream}`."
+            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events ({backlog[1]:,} bytes) "
+            f"behind in {where}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its consumer and append "
+            f"the same events again (they count once). If it is gone for good: `aurastream groups forget {group} "
+            f"--stream {self.stream}`."
         )
-        self.stream, self.partition, self.group, self.refused = stream, partition, group, refused
+        self.partition, self.group, self.refused = int(partition), group, refused
         self.events, self.bytes = backlog
         self.budget_events, self.budget_bytes = budget
 

@@ -50,13 +50,13 @@ from typing import Any, cast
 
 import msgspec
 
-from aurastream.streams.connection import Server
 from aurastream.streams.creators import KEY_AGE_S, Creators, Known, shrink
 from aurastream.streams.drive import Asking
 from aurastream.streams.errors import InvalidEvent
 from aurastream.streams.events import TEXT_MAX, Event
 from aurastream.streams.sealing import TOKEN, Cipher, is_reserved
 from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.wires import Wires
 
 __all__ = ["KEY_AGE_S", "Keyring"]
 
@@ -69,14 +69,14 @@ _NOTHING: tuple[None, None] = (None, None)
 class Keyring:
     """Seals and opens personal fields. One per stream object. Not for several threads."""
 
-    def __init__(self, server: Server, settings: Settings) -> None:
+    def __init__(self, wires: Wires, settings: Settings) -> None:
         self._settings = settings
         self._getters: dict[type[Event], Callable[[Event], tuple[str, ...]]] = {}
         self._memo: dict[
             tuple[type[Event], tuple[str, ...]], tuple[Cipher | None, dict[str, str] | None]
         ] = {}
         self._texts: dict[tuple[Cipher, bytes], bytes] = {}
-        self._creators = Creators(server, settings, self._forget)
+        self._creators = Creators(wires, settings, self._forget)
 
     def _forget(self) -> None:
         self._memo.clear()
@@ -231,10 +231,6 @@ class Keyring:
         known = (yield from self._creators.looked({pseudonym}))[pseudonym]
         text = reason.encode("utf-8", "backslashreplace")[:REASON_BYTES_MAX].decode("utf-8", "ignore")
         return known.cipher.seal(text) if known.cipher is not None else ""
-
-    def close(self) -> None:
-        """Close the connection; the next use makes one."""
-        self._creators.close()
 
 
 def is_name(creator: str) -> bool:

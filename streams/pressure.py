@@ -1,43 +1,40 @@
 """
 Back-pressure: how far a partition's log may be ahead of the slowest group.
 
-    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts at
-        that moment
+    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts then
     append.lua, in its plan:  log - max(read, joined) + new > budget  -> FULL, nothing written
-    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names the group
-        and the remedy
+    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names group and remedy
 
-Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the
-log before a group joined holds nobody back, so that a new projection on an old log does not stop the
-producers. Exact: the script verifies that the producer knows all groups, and counts by the log itself, raw
-XADDs included (their bytes are not).
+Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the log
+before a group joined holds nobody back, so that a new projection on an old log does not stop the producers. Exact:
+the script verifies that the producer knows all groups, and counts by the log itself, raw XADDs included (their
+bytes are not).
 
-Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on
-Valkey 9.1 and as 100 to
-154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every second, which is late by
-up to a second. Who has
-room asks nobody: meta.clear says how far the log may grow, so that a budget costs less than can be measured.
-Derived events and the audit trail are not held back (``Stream.appending``): a processor must not wait for a
-place that only it can free.
+Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on Valkey
+9.1 and as 100 to 154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every second, which
+is late by up to a second. Who has room asks nobody: meta.clear says how far the log may grow, so that a budget
+costs less than can be measured.
+Derived events and the audit trail are not held back (``Stream.appending``): a processor must not wait for a place
+that only it can free.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from aurastream.streams.connection import Server
+from aurastream.streams.drive import Command
 from aurastream.streams.errors import BacklogFull
 from aurastream.streams.groups import cursor_of, flat
 from aurastream.streams.keys import Keys
+from aurastream.streams.passing import Backoff
 from aurastream.streams.script import Script
 from aurastream.streams.settings import Pressure, Settings
 
-OVERHEAD_BYTES = 128  # append.lua holds the same number
+OVERHEAD_BYTES = 128  # append/budget.lua holds the same number
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.005, 0.25  # between two looks of a producer that waits
 
 _JOIN = Script(__file__, "join.lua")
@@ -52,7 +49,7 @@ class Backlog(msgspec.Struct, frozen=True):
     joined_ms: int
 
 
-def join(keys: Keys, group: str) -> tuple[Any, ...]:
+def join(keys: Keys, group: str) -> Command:
     """The command by which a group joins a partition; repeating it changes nothing."""
     return _JOIN.call((keys.groups, keys.log, keys.meta), (group,))
 
@@ -90,37 +87,32 @@ def forget(server: Server, partitions: Iterable[Keys], group: str) -> int:
     return sum(int(server.client.hdel(keys.groups, group)) for keys in partitions)
 
 
-class Gate:
-    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked
-    for them.
-    """
+class Budget(msgspec.Struct, frozen=True):
+    """How far a partition's log may be ahead of its slowest group; 0: no bound."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.budget = (settings.budget_events, settings.budget_bytes)
+    events: int
+    bytes: int
+
+
+class Gate:
+    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked for them."""
+
+    def __init__(self, events: int, size: int) -> None:
+        """The budget; 0: no bound."""
+        self.limits = (events, size)
+        self._budget = Budget(events, size) if events or size else None
         self._known: dict[int, list[str]] = {}
 
-    def question(self, keys: Keys, after: bytes) -> tuple[tuple[str, ...], tuple[str | bytes, ...]]:
-        """What append.lua gets besides: keys and arguments. after: digest of an event that must be in before,
-        or b"".
-        """
-        if self.budget == (0, 0):
-            return (), ("", "", "")
-        known = self._known.get(keys.partition, [])
-        names = "".join([f"{group}\n" for group in known])
-        return (keys.groups, *[keys.cursor(group) for group in known]), (
-            f"{self.budget[0]} {self.budget[1]}",
-            names,
-            after,
-        )
+    def question(self, partition: int) -> tuple[Budget | None, list[str]]:
+        """What append.lua is told besides: the budget, None where nobody is asked, and the groups we know."""
+        return self._budget, self._known.get(partition, []) if self._budget is not None else []
 
     def learn(self, partition: int, groups: list[bytes]) -> None:
         """The script named all groups: ask again with their cursors."""
         self._known[partition] = [group.decode() for group in groups]
 
     def passed(self, partition: int) -> None:
-        """It fitted. The script remembers how far it may go without asking anyone, so the groups are named
-        again when it says so.
-        """
+        """It fitted. The script remembers how far it may go without asking anyone, and says so when it must ask again."""
         self._known.pop(partition, None)
 
 
@@ -130,12 +122,11 @@ class Patience:
     def __init__(self, settings: Settings) -> None:
         wait_s = settings.pressure_wait_s if settings.pressure is Pressure.WAIT else 0.0
         self._ends = time.monotonic() + wait_s
-        self._pause_s = PAUSE_FIRST_S
+        self._backoff = Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
 
     def wait(self, why: BacklogFull) -> None:
         """Pause before asking again; raises `why` when it has waited long enough."""
         left_s = self._ends - time.monotonic()
         if left_s <= 0:
             raise why
-        time.sleep(min(left_s, self._pause_s * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter, so that producers do not return in step
-        self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2)
+        time.sleep(min(left_s, self._backoff.next_s()))

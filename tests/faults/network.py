@@ -8,14 +8,14 @@ import threading
 import time
 
 from aurastream.projections.engine import commit
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from tests.faults.harness import Run, short_answers
 from tests.faults.proxy import DOUBLE, HOLD, LOSE, PASS, Interceptor
 from tests.faults.rows import row
 
 
 def is_append(command: list[bytes]) -> bool:
-    return command[0] == b"EVALSHA" and command[1].decode() == log._APPEND.sha
+    return command[0] == b"EVALSHA" and command[1].decode() == log.APPEND.sha
 
 
 def is_commit(command: list[bytes]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from aurastream.projections import View
 from aurastream.projections.engine import commit
 from aurastream.streams import Script, Server, Stream
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from tests.facts import consume, observation, raw_append
 from tests.faults.disk import last_commit
 from tests.invariants import (
@@ -110,7 +110,7 @@ SCENARIOS: dict[str, tuple[Callable[[Server, Stream], None], Any, str, str, str]
     "ids check in append": (
         an_event_appended_twice,
         log,
-        "_APPEND",
+        "APPEND",
         "local known = held[i] and unpacked(held[i])",
         "local known = nil",
     ),

@@ -12,7 +12,7 @@ import structlog
 
 from aurastream.projections.engine import commit
 from aurastream.streams import Script
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from tests.simulation.schedule import play
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -64,7 +64,7 @@ def test_seeds_that_found_bugs_stay_sound() -> None:
     [
         (commit, "_COMMIT", "position ~= head.after or ", ""),
         (commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
-        (log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
+        (log, "APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=["cursor compare", "ids check in commit", "ids check in append"],
 )

@@ -25,7 +25,7 @@ from aurastream.streams import (
     VersionConflict,
     open_stream,
 )
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from tests.facts import NOON, dump, observation
 from tests.servers import CuttingProxy, ServerProcess
 

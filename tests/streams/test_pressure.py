@@ -12,12 +12,11 @@ import pytest
 
 from aurastream.projections import View
 from aurastream.streams import BacklogFull, Outcome, Pressure, Server, Settings, Stream, open_stream
+from aurastream.streams.appending import AppendAnswer
 from aurastream.streams.pressure import OVERHEAD_BYTES, backlogs, forget, join
 from tests.facts import consume, dump, findings, observation, raw_append
 from tests.projections.counting import Counting
 from tests.servers import until
-
-FULL, REGROUP, EARLY = 3, 4, 5
 
 
 def producer(stream: Stream, **settings: Any) -> Stream:
@@ -51,9 +50,9 @@ def fill(ahead: Stream) -> tuple[int, BacklogFull]:
 
 def command(stream: Stream, events: list[Any], after: bytes = b"") -> tuple[Any, ...]:
     """The call of append.lua as this producer makes it now."""
-    (chunk,) = stream._chunks(events, stream._encode(events), {})
-    chunk.after = after
-    return stream._command(chunk, stream._gate)
+    (request,) = stream._requests(events, None)
+    request.after = after
+    return request.command(stream._gate)
 
 
 def test_a_producer_a_budget_ahead_of_a_stopped_group_is_told_and_nothing_is_written(
@@ -113,7 +112,7 @@ def test_a_producer_that_does_not_know_all_groups_writes_nothing_and_learns_them
     stream.wire(0).ask(join(stream.keys[0], "late"))
     before = dump(server)
 
-    assert stream.wire(0).ask(stale)[0] == [REGROUP, b"late"]
+    assert stream.wire(0).ask(stale)[0] == [AppendAnswer.REGROUP, b"late"]
     assert dump(server) == before
     ahead.append(facts(2, 4))
     with pytest.raises(BacklogFull, match="'late'"):
@@ -126,7 +125,7 @@ def test_a_chunk_whose_predecessor_was_refused_is_early(server: Server, stream: 
     ahead = producer(stream, budget_events=2)
     before = dump(server)
 
-    assert stream.wire(0).ask(command(ahead, facts(0, 1), after=b"12345678"))[0] == [EARLY]
+    assert stream.wire(0).ask(command(ahead, facts(0, 1), after=b"12345678"))[0] == [AppendAnswer.EARLY]
     assert dump(server) == before
 
 

@@ -41,7 +41,7 @@ from aurastream.streams import (
     index,
     open_stream,
 )
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from aurastream.streams.groups import CONSUMER
 from tests.facts import consume, dump, findings, observation, raw_append
 from tests.projections.counting import Count, Counting
@@ -140,7 +140,7 @@ def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Str
         (SCENARIOS[1], commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
         (SCENARIOS[1], commit, "_COMMIT", "is_pure = added == appended", "is_pure = true"),
         (SCENARIOS[2], commit, "_COMMIT", "local refusal = broken()", "local refusal"),
-        (SCENARIOS[3], log, "_APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
+        (SCENARIOS[3], log, "APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=[
         "cursor compare",

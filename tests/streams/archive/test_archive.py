@@ -180,7 +180,7 @@ def test_live_views_and_the_archive_agree_which_entry_counts(
 def test_two_ids_with_one_digest_are_no_duplicates(
     kept: Kept, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aurastream.streams import stream as log
+    from aurastream.streams import appending as log
     from aurastream.streams.archive import duplicates as deciding
 
     for module in (log, deciding):

@@ -28,7 +28,7 @@ from aurastream.streams import (
     StreamError,
     open_stream,
 )
-from aurastream.streams import stream as log
+from aurastream.streams import appending as log
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.groups import cursor_of, lag_of

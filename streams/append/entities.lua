@@ -1,0 +1,36 @@
+-- entities: where the events of each subject are, in rows of CHUNK places (entities.py).
+-- Needs names, places. Reads ENTITIES; writes ENTITIES, VERSIONS, which have been seen to be hashes.  cost O(new events)
+local CHUNK, NOWHERE = 16, string.rep('\0', PLACE_BYTES) -- NOWHERE: a place whose position is longer than packed ones are
+
+-- Give the new events' places to their subjects, whose next events they are.
+-- touched: of versions.lua. places: number of an event -> its packed position.
+-- All rows are read by one command and written by one: each costs more than what is in it.
+local function index_entities(touched, places)
+  local fields, counts, rows = {}, {}, {}
+  for i = 1, #touched do
+    local slot = touched[i].version % CHUNK
+    fields[i] = string.format('%s|%.0f', touched[i].subject, (touched[i].version - slot) / CHUNK)
+  end
+  local held = redis.call('HMGET', ENTITIES, unpack(fields))
+  for i = 1, #touched do
+    local subject, number, field = touched[i].subject, touched[i].version, fields[i]
+    local row = string.sub(held[i] or '', 1, number % CHUNK * PLACE_BYTES)
+    row = row .. string.rep(NOWHERE, number % CHUNK - #row / PLACE_BYTES) -- events from before there was an index
+    for _, event in ipairs(touched[i].events) do
+      local slot, place = number % CHUNK, places[event]
+      if slot == 0 and row ~= '' then
+        rows[#rows + 1], rows[#rows + 2] = field, row
+        row, field = '', string.format('%s|%.0f', subject, number / CHUNK)
+      end
+      if #place ~= PLACE_BYTES then
+        rows[#rows + 1], rows[#rows + 2] = string.format('%s|%.0f', field, slot), place
+      end
+      row, number = row .. (#place == PLACE_BYTES and place or NOWHERE), number + 1
+    end
+    rows[#rows + 1], rows[#rows + 2] = field, row
+    counts[2 * i - 1], counts[2 * i] = subject, string.format('%.0f', number)
+  end
+  redis.call('HSET', VERSIONS, unpack(counts))
+  redis.call('HSET', ENTITIES, unpack(rows))
+end
+
