@@ -16,6 +16,13 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test on a server is one on every kind of server, as scripts and replies may differ."""
+    if "running" in metafunc.fixturenames:
+        is_any = metafunc.definition.get_closest_marker("any_server") is not None
+        metafunc.parametrize("running", EVERY_SERVER[:1] if is_any else EVERY_SERVER, indirect=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules with slow tests first, so that no long one is left over for a single worker at the end; otherwise
     the order of the printed seed. Module by module, as their fixtures are made once.
@@ -45,10 +52,11 @@ def servers() -> Iterator[dict[str, ServerProcess]]:
         process.stop()
 
 
-@pytest.fixture(params=EVERY_SERVER)
+@pytest.fixture
 def running(request: pytest.FixtureRequest, servers: dict[str, ServerProcess]) -> ServerProcess:
-    """Each kind of server in turn. Not of the session's scope: pytest would run all tests of one kind first,
-    and the modules' fixtures twice."""
+    """Each kind of server in turn, or the one that ships with the product where the test is marked any_server. Not of the
+    session's scope: pytest would run all tests of one kind first, and make the modules' fixtures twice.
+    """
     return servers[request.param]
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.commands import Done, Home, Nursery
 from tests.wheels import install
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 TIPS = '''
 """Tips to streamers: an event, a projection, and what became of version 1."""

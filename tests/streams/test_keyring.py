@@ -176,6 +176,7 @@ def test_processes_that_meet_a_new_creator_at_once_agree_on_its_key(server: Serv
     assert {stream.keyring.open_event(event).title for event in found} == {f"by {n}" for n in range(20)}
 
 
+@pytest.mark.slow
 def test_more_creators_and_texts_than_a_process_remembers(stream: Stream) -> None:
     """What it forgets it asks for again; a batch larger than the cache is sealed whole."""
     count = KEPT_MAX + 500
@@ -415,6 +416,8 @@ while told != "":
 
 
 @pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.any_server
 def test_other_processes_forget_an_erased_key_within_its_age(server: Server, stream: Stream) -> None:
     """It is the promise of `aurastream erase`."""
     stream.append([observation(creator="ada", title="hers")])
@@ -432,6 +435,7 @@ def test_other_processes_forget_an_erased_key_within_its_age(server: Server, str
 
 
 @pytest.mark.slow
+@pytest.mark.any_server
 def test_a_producer_that_has_not_noticed_seals_with_the_erased_key(server: Server, stream: Stream) -> None:
     """So what it appends is erased too; after the key's age it gets another one."""
     stream.append([observation(creator="ada", title="one")])

@@ -18,7 +18,7 @@ from tests.commands import Done, Nursery
 from tests.processors.importing.imports import SLICE_FILE, SLICE_ROWS, Shell
 from tests.streams.archive.places import bucket, s3_server
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 PARTITIONS = 2
 

@@ -27,7 +27,7 @@ from tests.processors.effects.outside import CODEC, Noting, failing, opened, wor
 from tests.servers import until
 from tests.streams.archive.kept import Kept
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 EVIL = "\x1b[2J\u202e\x07"
 

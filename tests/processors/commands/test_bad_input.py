@@ -33,7 +33,7 @@ from tests.facts import dump, observation
 from tests.processors.importing.imports import CHZZK, YOUTUBE, Shell, assert_answers, parsed, slice_answers
 from tests.processors.importing.imports import SLICE_FILE as SLICE
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 GOOD = b"2026-04-15T00:00:00Z,1,5,talk\n"
 

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from tests.commands import ROOT, Done, Environ, Home, Nursery, environment
 from tests.servers import ServerProcess, binaries, until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 VERBS = {
     "append",

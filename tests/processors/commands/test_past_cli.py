@@ -33,7 +33,7 @@ from tests.processors.importing.imports import (
 )
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 
 @pytest.fixture

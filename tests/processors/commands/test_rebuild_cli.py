@@ -14,7 +14,7 @@ from tests.commands import ROOT, Home, Nursery
 from tests.processors.commands.test_cli import line_of, refused
 from tests.servers import until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 SLICE = ROOT / "processors" / "commands" / "slice" / "chzzk_vod_views.csv.gz"
 APP = """

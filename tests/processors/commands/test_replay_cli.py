@@ -24,7 +24,7 @@ from tests.facts import NOON
 from tests.processors.history.test_replay import lines_of
 from tests.servers import until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 PLUGIN = """
 from datetime import UTC, datetime

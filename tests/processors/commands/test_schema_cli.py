@@ -15,7 +15,7 @@ from aurastream.streams.schema.json_schema import as_bytes, json_schema
 from tests.commands import Done, Home
 from tests.facts import observation, raw_append
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 GOLDEN = Path(__file__).parents[2] / "streams" / "golden" / "schema.json"
 

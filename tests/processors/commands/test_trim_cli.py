@@ -14,7 +14,7 @@ from aurastream.streams.archive.archiver import Archiver
 from tests.commands import Home
 from tests.facts import observation
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ def test_what_the_framework_says_stays_legible(server: Server, stream: Stream) -
     assert {fact.reason for fact in operations(server)} == {"it did not return within timeout_s = 0.001 s"}
 
 
+@pytest.mark.slow
 def test_an_event_whose_creator_is_erased_between_two_attempts_is_handled_without_its_texts(
     server: Server, stream: Stream
 ) -> None:

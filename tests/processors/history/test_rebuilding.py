@@ -27,6 +27,8 @@ from tests.processors.history.crew import Halting, Stumbling
 from tests.projections.rebuild.test_rebuild import DAY_MS, crowd
 from tests.servers import until
 
+pytestmark = [pytest.mark.process, pytest.mark.any_server]
+
 ROOT = Path(__file__).parents[3]
 APPS = ("tests.processors.history.crew",)
 

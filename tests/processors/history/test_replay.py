@@ -494,6 +494,7 @@ def title_shown(stream: Stream) -> str:
     return str(title)
 
 
+@pytest.mark.cluster
 def test_a_cluster_is_read_and_written_like_one_server() -> None:
     """Partitions lie on several nodes; their entries are merged all the same, and stories are found across
     them.

@@ -20,7 +20,7 @@ from tests.processors.host.test_host import Host, Start, append, start
 from tests.projections.engine.test_generations import states
 from tests.servers import until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 __all__ = ["start"]
 DAY_MS = 86_400_000

@@ -27,7 +27,7 @@ from tests.cluster import free_ports
 from tests.facts import findings, observation
 from tests.servers import ServerProcess, until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 LEASE_MS = 600
 PROGRAMS = Path(sys.executable).parent

@@ -14,7 +14,7 @@ from tests.facts import observation
 from tests.processors.host.test_host import Start, live, start  # noqa: F401 - fixtures
 from tests.servers import until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 PLUGIN = """
 from aurastream.processors.effects import Processor

@@ -19,7 +19,7 @@ from tests.invariants import every_partition
 from tests.processors.host.test_host import Start, start  # noqa: F401 - fixture
 from tests.servers import until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 STREAM, PARTITIONS = "clips", 4
 

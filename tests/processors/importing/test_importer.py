@@ -134,6 +134,7 @@ def test_a_file_s_name_in_event_ids_is_legal_and_readable(name: str, expected: s
         max_size=6,
     )
 )
+@pytest.mark.slow
 def test_names_that_differ_have_ids_that_differ(names: list[str]) -> None:
     """Two files of one ID would be one another's duplicates: rows lost without a word."""
     paths = [
@@ -277,6 +278,7 @@ def test_progress_is_told_after_every_batch(server: Server, tmp_path: Path) -> N
     assert told == [4, 8, 10]
 
 
+@pytest.mark.slow
 def test_gzip_is_read_as_a_stream(tmp_path: Path) -> None:
     """7 MiB of rows in little memory."""
     path = tmp_path / "f.csv.gz"

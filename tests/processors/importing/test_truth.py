@@ -327,7 +327,7 @@ def test_batches_of_any_size_give_the_same_report(server: Server, part: Path, ba
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 7, 1_000])
+@pytest.mark.parametrize("batch", [7, 1_000])
 def test_the_whole_slice_in_batches_of_any_size_gives_its_answers(server: Server, batch: int) -> None:
     import_here(server, SLICE_FILE, "chzzk", batch=batch)
 

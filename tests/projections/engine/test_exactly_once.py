@@ -395,6 +395,7 @@ def test_an_entry_another_client_reads_in_our_name_is_read_again(server: Server,
     assert counted(stream) == {"clip-1": 2}
 
 
+@pytest.mark.process
 def test_two_consumers_on_the_same_partitions_count_each_event_once(url: str, server: Server) -> None:
     stream = open_stream(server, "clips-two", create=True, settings=Settings(partitions=2))
     fill(stream)
@@ -411,6 +412,8 @@ def test_two_consumers_on_the_same_partitions_count_each_event_once(url: str, se
     assert_all_counted(stream)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_consumer_killed_at_any_moment_loses_and_doubles_nothing(url: str, server: Server) -> None:
     """kill -9, twelve times; the seed is printed and AURASTREAM_TEST_SEED takes it back."""
     seed = int(os.environ.get("AURASTREAM_TEST_SEED", random.randrange(10**6)))
@@ -472,6 +475,7 @@ def test_answers_under_way_at_a_passing_fault_are_nobodys(server: Server) -> Non
     assert_all_counted(stream)
 
 
+@pytest.mark.process
 def test_a_server_killed_in_the_middle_comes_back_with_view_and_log_in_step(valkey: str) -> None:
     process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
     try:

@@ -239,6 +239,7 @@ cuts_anywhere = st.lists(st.integers(0, 1_000), max_size=6)
 
 @thorough
 @given(events=looks(), cuts=cuts_anywhere)
+@pytest.mark.slow
 def test_the_clip_view_does_not_depend_on_batches_nor_on_the_cache(
     events: list[ClipViewsObserved], cuts: list[int]
 ) -> None:
@@ -714,6 +715,7 @@ def visits(max_size: int = 40) -> st.SearchStrategy[list[ClipViewsObserved]]:
 @pytest.mark.parametrize("projection", [Visits, Sessions])
 @thorough
 @given(events=visits(), cuts=cuts_anywhere)
+@pytest.mark.slow
 def test_everything_declared_does_not_depend_on_batches(
     projection: type[Visits], events: list[ClipViewsObserved], cuts: list[int]
 ) -> None:

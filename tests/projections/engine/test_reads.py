@@ -134,6 +134,7 @@ class Reader:
 CHECKS = (Reader.totals_agree, Reader.ranks_agree, Reader.parts_agree)
 
 
+@pytest.mark.process
 def test_readers_at_full_speed_never_see_a_total_that_differs_from_its_parts(written: str) -> None:
     """A leaderboard with its states, a total with its parts: one snapshot, with the position it reflects."""
     readers = [Reader(written), Reader(written)]
@@ -284,6 +285,7 @@ def boards(draw: st.DrawFn) -> tuple[list[tuple[int, str, Scored]], dict[int, in
     top=st.sampled_from([-1, 0, 1, 2, 5, 9, 20, 100]),
     part=st.sampled_from([None, "", "x", "y:z|%", "none"]),
 )
+@pytest.mark.slow
 def test_a_ranking_over_partitions_is_the_head_of_the_sorted_whole(
     one_server: ServerProcess,
     board: tuple[list[tuple[int, str, Scored]], dict[int, int]],

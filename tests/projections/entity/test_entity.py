@@ -122,6 +122,7 @@ def folded(stream: Stream, projection: Projection[Any], subject: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.any_server
 def test_deciding_on_a_long_entity_reads_fewer_than_200_events(jobs: Stream) -> None:
     """100,000 events; the first look reads them all, and leaves snapshots on its way."""
     append(jobs, 0, 100_000)
@@ -267,6 +268,7 @@ def test_a_snapshot_with_a_flipped_bit_is_read_over(server: Server, jobs: Stream
         assert deciding.load("job-1").state == whole.state
 
 
+@pytest.mark.process
 def test_a_long_first_read_that_is_killed_goes_on_where_it_left_a_snapshot(jobs: Stream) -> None:
     append(jobs, 0, 12_000)
 

@@ -153,6 +153,7 @@ def test_late_events_are_in_their_own_time_by_event_time_and_not_before_they_cam
 @pytest.mark.parametrize("is_archived", [False, True], ids=["log", "archive"])
 @pytest.mark.parametrize("by", ["occurred", "appended"])
 @pytest.mark.parametrize("projection", [Clips(), Counting(), Trail()], ids=lambda item: item.name)
+@pytest.mark.any_server
 def test_any_past_of_any_log_is_what_the_plain_rule_gives(
     server: Server,
     parted: Stream,

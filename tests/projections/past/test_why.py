@@ -392,6 +392,7 @@ def test_a_key_nothing_is_behind_and_a_table_there_is_not(server: Server, stream
 
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.any_server
 def test_only_the_key_s_own_entries_are_read_however_long_the_log(
     server: Server, stream: Stream, count: int
 ) -> None:

@@ -26,7 +26,7 @@ from tests.projections.rebuild.rebuild_child import BEFORE_SWAP, STEPS
 from tests.projections.rebuild.test_rebuild import DAY_MS, Second, crowd, rebuild, rebuilt, tables
 from tests.servers import until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
 ROOT = Path(__file__).parents[3]
 LEASE_MS = 400

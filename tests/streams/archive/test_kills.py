@@ -15,7 +15,7 @@ from aurastream.streams.archive.archiver import STEPS
 from tests.servers import forked
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 KILLED = -signal.SIGKILL
 
 

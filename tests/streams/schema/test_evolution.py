@@ -68,6 +68,7 @@ SEARCH = settings(deadline=None, max_examples=400, suppress_health_check=list(He
 
 @SEARCH
 @given(st.data(), shapes)
+@pytest.mark.slow
 def test_what_is_called_compatible_decodes_with_equal_values(data: st.DataObject, shape: Shape) -> None:
     """Any two types of one name: no breaking change means that every old entry reads as it was."""
     old = event_type(shape)
@@ -86,6 +87,7 @@ def test_what_is_called_compatible_decodes_with_equal_values(data: st.DataObject
 
 @SEARCH
 @given(shapes)
+@pytest.mark.slow
 def test_a_type_is_compatible_with_itself(shape: Shape) -> None:
     """The other way round: what does not change is never called breaking."""
     assert compare(baseline(event_type(shape)), [event_type(dict(reversed(shape.items())))], []) == []

@@ -95,6 +95,7 @@ def test_what_is_encoded_is_valid_and_what_is_valid_decodes(data: st.DataObject,
         assert decodes(kind, json.dumps(changed).encode()), (changed, schema["properties"][name])
 
 
+@pytest.mark.slow
 def test_the_meta_schema_agrees() -> None:
     """The standard's own validator, where it is installed."""
     library = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
