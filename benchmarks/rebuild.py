@@ -23,7 +23,7 @@ from typing import Any
 
 from aurastream.projections import Projection, View
 from aurastream.projections.built_in.clips import Clips
-from aurastream.projections.rebuild.rebuild import Rebuild, abandon
+from aurastream.projections.rebuild import Decision, Rebuild, abandon
 from aurastream.streams import InvariantBroken, Server, Stream
 from aurastream.streams.archive import history_of
 from benchmarks import peers
@@ -102,7 +102,7 @@ def swap(url: str, plan: Plan) -> Report:
         consume(server, stream, Pulse())
         rows = len(View(stream, Pulse()).states().rows)
         for _ in range(plan.swaps):
-            with Rebuild(history_of(stream), Pulse(), by=BY) as job:
+            with Rebuild(history_of(stream), Pulse(), Decision(BY)) as job:
                 job.begin()
                 job.build()
                 job.compare()
@@ -150,12 +150,12 @@ def _built(server: Server, stream: Stream, projection: Projection[Any], plan: Pl
         with _collector_off(), meter:
             _build(stream, projection)
         rows.append(meter.row(NAME, f"aurastream: {projection.name} from {source}", EXACT, plan.rebuild))
-        abandon(stream, projection, by=BY)
+        abandon(stream, projection, Decision(BY))
     return median_row(rows)
 
 
 def _build(stream: Stream, projection: Projection[Any]) -> None:
-    with Rebuild(history_of(stream), projection, by=BY) as job:
+    with Rebuild(history_of(stream), projection, Decision(BY)) as job:
         job.begin()
         job.build()
         read = sum(cursor.applied for cursor in job.cursors().values())

@@ -118,9 +118,9 @@ def folded_stream(found: Session, projection: Projection[Any], name: str | None)
 
 
 def _abandon(stream: Stream, projection: Projection[Any], why: str, as_json: bool) -> int:
-    from aurastream.projections.rebuild import abandon
+    from aurastream.projections.rebuild import Decision, abandon
 
-    number = abandon(stream, projection, by=operator(), why=why)
+    number = abandon(stream, projection, Decision(operator(), why))
     if as_json:
         print_json({"abandoned": number})
     else:
@@ -137,9 +137,11 @@ def _subject(
     why: str,
     as_json: bool,
 ) -> int:
-    from aurastream.projections.rebuild import rebuild_subject
+    from aurastream.projections.rebuild import Decision, rebuild_subject
 
-    done = rebuild_subject(found.history(stream), projection, subject, accept=accept, by=operator(), why=why)
+    done = rebuild_subject(
+        found.history(stream), projection, subject, Decision(operator(), why), accept=accept
+    )
     if as_json:
         print_json(msgspec.to_builtins(done))
     else:
@@ -179,7 +181,7 @@ def _rebuild(
 ) -> int:
     from aurastream.processors.history import Team
     from aurastream.processors.host import tune_collector
-    from aurastream.projections.rebuild import Rebuild
+    from aurastream.projections.rebuild import Decision, Rebuild
 
     tune_collector()
     history, began = found.history(stream), time.perf_counter()
@@ -189,16 +191,9 @@ def _rebuild(
         Team(history, projection, apps) as team,
     ):
         lease_ms = found.settings.lease_ms
-        work = Rebuild(
-            history,
-            projection,
-            by=operator(),
-            why=why,
-            lease_ms=lease_ms,
-            stopping=stopping,
-            on_progress=lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {projection.name}"),
-        )
-        work.crew = team
+        work = Rebuild(history, projection, Decision(operator(), why), lease_ms=lease_ms)
+        work.crew, work.stopping = team, stopping
+        work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {projection.name}")
         with work:
             work.begin()
             began_at = sum(cursor.read for cursor in work.cursors().values())

@@ -45,13 +45,14 @@ def rollback(
     It was kept up to date, so readers miss nothing; where it lags it is caught up first. A second rollback
     goes forward again.
     """
+    from aurastream.projections.rebuild import Decision
     from aurastream.projections.rebuild import rollback as roll_back
 
     with session(context) as found:
         chosen = found.installed.projection(projection)
         stream = folded_stream(found, chosen, stream_name)
         done = roll_back(
-            found.history(stream), chosen, by=operator(), keep_ms=keep_ms, why=why, accept_lag=accept_lag
+            found.history(stream), chosen, Decision(operator(), why), keep_ms=keep_ms, accept_lag=accept_lag
         )
     if as_json:
         print_json({"projection": projection, "stream": stream.name, **msgspec.to_builtins(done)})

@@ -26,7 +26,7 @@ from aurastream.projections.engine import (
     table_names,
 )
 from aurastream.projections.rebuild.builder import BuildLane
-from aurastream.streams import Cursor, InvariantBroken, Stream, as_pair
+from aurastream.streams import Cursor, InvariantBroken, Position, Stream
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 def compare_partition(builder: BuildLane, projection: Projection[Any], live: int) -> Compared | None:
-    """Bring the builder's generation to where the live one is, and compare. None when it was told to stop.
+    """Bring the builder's generation to where the live one is, and compare. None when it was stopped.
 
     Raises InvariantBroken when it is ahead of the live one, which it never is before it was compared.
     """
@@ -78,14 +78,13 @@ def _counts(old: Cursor, new: Cursor) -> list[Difference]:
 
 
 def _apart(stream: Stream, partition: int, builder: BuildLane, live: Cursor, new: Cursor) -> str:
-    is_ahead = as_pair(new.position) > as_pair(live.position)
+    is_ahead = Position.parse(new.position) > Position.parse(live.position)
     where = stream.keys[partition].where
-    told = "ahead of" if is_ahead else "not able to reach"
+    relation = "ahead of" if is_ahead else "not able to reach"
+    ours, theirs = new.position or "the start", live.position or "the start"
     return (
-        f"generation {builder.generation} of {builder.projection.name} at {where} is {told} the live one: "
-        "it is at "
-        f"{new.position or 'the start'}, that at {live.position or 'the start'}. The live view or its log "
-        "was changed by hand, or "
-        "restored: run `aurastream check`, or give the new generation up "
+        f"generation {builder.generation} of {builder.projection.name} at {where} is {relation} the live "
+        f"one: it is at {ours}, that at {theirs}. The live view or its log was changed by hand, or restored: "
+        "run `aurastream check`, or give the new generation up "
         f"(`aurastream rebuild {builder.projection.name} --abandon`) and build it anew."
     )

@@ -2,6 +2,8 @@
 One rebuild at a time: a lease on every partition of the generation being built, renewed while the process
 lives.
 
+    claim every partition -> a thread renews them -> release          who is dead of this host is waited out
+
 Two processes that both believe to build are kept apart by the epoch in every commit (commit.lua), not by
 their clocks: who was stopped past its lease is refused when it wakes. What a rebuild commits, and where it
 goes on, is the cursor's to say.
@@ -9,13 +11,15 @@ goes on, is the cursor's to say.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 from aurastream.projections.engine import Fenced
-from aurastream.streams import LEASE_MS, Stream, ask_lease, generation_group, is_passing, retried
+from aurastream.streams import LEASE_MS, Stream, ask_lease, generation_group, is_passing, retried, worker_name
 
 STOP_S = 5.0
+ATTEMPTS_MAX = 3  # times a lease is asked for; the thread then asks again with the next period
 
 
 class Held(Exception):
@@ -27,11 +31,11 @@ class Held(Exception):
 
 
 class RebuildLease:
-    """The leases of one generation, all partitions. ``claim``, then ``release``; in between a thread renews
+    """The leases of one generation, all partitions. ``own``, then ``release``; in between a thread renews
     them.
 
     epochs: partition -> epoch to commit under. is_lost: somebody else claimed one, so that nothing we commit
-        is accepted any more.
+    is accepted any more.
     """
 
     def __init__(
@@ -43,6 +47,16 @@ class RebuildLease:
         self._stream, self._group = stream, generation_group(projection, generation)
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {self._group}", daemon=True)
+
+    def own(self) -> None:
+        """Claim, and wait for the lease of a process of this host that is dead to lapse. Raises Held."""
+        try:
+            self.claim()
+        except Held as held:
+            if not is_dead(held.owner):
+                raise
+            time.sleep(held.left_ms / 1000 + 0.05)
+            self.claim()  # one that somebody renewed meanwhile is held still: then the process lives
 
     def claim(self) -> None:
         """Own every partition. Raises Held where somebody does, and gives back what was claimed by then."""
@@ -78,32 +92,29 @@ class RebuildLease:
                     if self._ask(partition, "keep")[0] != epoch:
                         self.is_lost = True
                         return
-            except (
-                Exception
-            ) as error:  # a server that is away: it keeps the lease as it was, and the epoch decides
+            except Exception as error:
                 if not is_passing(error):
                     self.is_lost = True
                     raise
+                # a server that is away keeps the lease as it was, and the epoch decides
 
     def _ask(self, partition: int, verb: str) -> tuple[int, int, str]:
-        """Over the client, which may be used by several threads."""
+        """Over the client, which may be used by several threads, as the stream's own connections may not."""
         server, keys = self._stream.server, self._stream.keys[partition]
-
-        def ask() -> tuple[int, int, str]:
-            return ask_lease(server, keys, self._group, self.worker, self.lease_ms, verb)
-
-        return retried(f"lease of {self._group}", 3, ask, server.refresh)
+        what = f"lease of {self._group}"
+        lease = (self._group, self.worker, self.lease_ms, verb)
+        return retried(what, ATTEMPTS_MAX, lambda: ask_lease(server, keys, *lease), server.refresh)
 
 
-def lapsed(lease: RebuildLease, held: Held) -> bool:
-    """Wait for the lease of a process that is dead to lapse, which it does in left_ms, and claim. Returns
-    whether we own it now.
-
-    A lease that somebody renews meanwhile is never ours: then the process lives.
-    """
-    time.sleep(held.left_ms / 1000 + 0.05)
-    try:
-        lease.claim()
-    except Held:
+def is_dead(worker: str) -> bool:
+    """Whether the process a worker is named for (host-pid-random) was one of this host and is no more."""
+    host, _, pid = worker.rpartition("-")[0].rpartition("-")
+    if host != worker_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
         return False
-    return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # somebody else's, and alive
+    return False

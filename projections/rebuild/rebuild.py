@@ -7,11 +7,9 @@ Rebuild a view beside the live one, compare the two, and swap.
             kill goes on from there
     compare every partition at equal positions; differences are named, and nobody swaps without --accept
     swap    build to the end of the log, then one compare-and-set of the record: all partitions at once
-    follow  keep the new one up until a worker has taken over, or until nothing more comes
+    follow  keep the new one up until a host has taken over, or until nothing more comes
 
-Always true: the live view is not written to by a rebuild, ever; the swap is all or nothing; what a person
-decided is in the record and in the audit trail, by events whose IDs are derived from it, so that a repeat
-after a kill appends nothing new.
+Always true: the live view is not written to by a rebuild, ever; the swap is all or nothing.
 
 Decision (2026-11): the comparison builds the new generation to the live one's cursor, not the other way
 round: a live view that cannot move (nobody consumes it, its code is gone) is compared like any other. Only
@@ -26,7 +24,6 @@ again or given up; `aurastream status` shows it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -41,64 +38,36 @@ from aurastream.projections.engine import (
     Projection,
     ProjectionError,
     Record,
-    State,
     View,
-    announce,
-    announcing,
-    begun,
-    change,
-    compared,
-    now_ms,
-    read_record,
     retire,
     retire_due,
-    swapped,
 )
-from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.projections.rebuild.compare import Compared
-from aurastream.projections.rebuild.lease import Held, RebuildLease, lapsed
+from aurastream.projections.rebuild.lease import Held, RebuildLease
+from aurastream.projections.rebuild.near import NearLanes
+from aurastream.projections.rebuild.record import Decision, ViewRecord
 from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
-from aurastream.streams import (
-    LEASE_MS,
-    Cursor,
-    History,
-    RebuildCompared,
-    RebuildStarted,
-    Stream,
-    ViewSwapped,
-    forget,
-    generation_group,
-    join,
-    named_id,
-    worker_name,
-)
+from aurastream.streams import LEASE_MS, Cursor, History, Stream, forget, generation_group, join, worker_name
 
 CATCH_UPS_MAX = 20  # passes over the log before a comparison or a swap, while producers go on
-NEAR = 5_000  # events that a pass may find before the next step
-CLOSE, CLOSE_PASSES_MAX = (
-    100,
-    200,
-)  # the same right before the swap: what the new one lacks then, readers see it lack for a moment
-FOLLOW_S = 5.0  # how long the new generation is kept up after the swap, unless somebody takes over before
+NEAR = 5_000  # events that a pass may read before the next step
+TICK_S = 0.2  # between two words on how far it is
 
 
 class RebuildRunning(ProjectionError):
     """Another process rebuilds the view."""
 
-    def __init__(
-        self, projection: str, stream: str, item: Generation, owner: str, read: int, total: int
-    ) -> None:
+    def __init__(self, projection: str, stream: str, item: Generation, owner: str, read: str) -> None:
         since = datetime.fromtimestamp(item.since_ms / 1000, UTC).isoformat(timespec="seconds")
         super().__init__(
             f"{projection!r} of {stream!r} is being rebuilt already: generation {item.number}, begun by "
-            f"{item.by}, by process "
-            f"{owner or item.builder} since {since}, {read:,} of {total:,} events read. Wait for it, or end "
-            "that process and try again."
+            f"{item.by}, by process {owner or item.builder} since {since}, {read} events read. Wait for it, "
+            "or end that process and try again."
         )
-        self.item, self.owner, self.read, self.total = item, owner, read, total
+        self.item, self.owner = item, owner
 
 
-class Progress(msgspec.Struct, frozen=True):
+class RebuildProgress(msgspec.Struct, frozen=True):
     """How far a rebuild is. read, total: entries of all partitions, archived and trimmed ones included."""
 
     step: str
@@ -109,262 +78,147 @@ class Progress(msgspec.Struct, frozen=True):
 class Rebuild(AbstractContextManager["Rebuild"]):
     """One rebuild of one view. Use as a context: leaving it gives the leases back.
 
-    by, why: for the audit trail. stopping: asked all the time; True pauses after the commit under way. crew:
-    who builds and compares.
-    swap_ms: what the swap itself took, the compare-and-set.
+    stopping: called all the time; True pauses after the commit under way. crew: who builds and compares.
+    generation: that is built. has_resumed: another process began it. swap_ms: of the compare-and-set alone.
     """
 
     def __init__(
-        self,
-        history: History,
-        projection: Projection[Any],
-        *,
-        by: str,
-        why: str = "",
-        lease_ms: int = LEASE_MS,
-        stopping: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        self, history: History, projection: Projection[Any], decision: Decision, *, lease_ms: int = LEASE_MS
     ) -> None:
         self.history, self.stream, self.projection = history, history.stream, projection
-        self.by, self.why, self.worker = by, why, worker_name()
+        self.decision, self.worker = decision, worker_name()
         self.crew: Crew = Alone(history, projection)
-        self.record = Record()
-        self.generation, self.swap_ms = 0, 0.0
-        self.has_resumed = self.is_paused = False
-        self._lease_ms, self._on_progress, self._is_told = lease_ms, on_progress, stopping
+        self.stopping: Callable[[], bool] = lambda: False
+        self.on_progress: Callable[[RebuildProgress], None] = lambda progress: None
+        self.generation, self.swap_ms, self.has_resumed = 0, 0.0, False
+        self._record, self._lease_ms = ViewRecord(self.stream, projection, decision), lease_ms
         self._lease: RebuildLease | None = None
-        self._near: list[BuildLane] = []
+        self._near: NearLanes | None = None
         self._step, self._total, self._ticked = "begin", 0, 0.0
 
     # Begin.
 
     def begin(self) -> None:
         """Own a generation to build. Raises RebuildRunning where somebody else does."""
-        retire_due(self.stream, self.projection.name, self.by)
-        item = self._change(self._begun).building
+        name = self.projection.name
+        retire_due(self.stream, name, self.decision.by)
+        item = self._record.begin(self.worker, self._fingerprint_of).building
         if item is not None and item.fingerprint != self.projection.fingerprint:
-            self._own(item)  # of another definition than ours: nobody will ever finish it
+            self.own(item)  # of another definition than ours: nobody will ever finish it
             self._let_go()
-            retire(self.stream, self.projection.name, item.number, self.by, "its definition has changed")
-            item = self._change(self._begun).building
+            retire(self.stream, name, item.number, self.decision.by, "its definition has changed")
+            item = self._record.begin(self.worker, self._fingerprint_of).building
         if item is None:
             raise ProjectionError(
-                f"what was being built of {self.projection.name!r} was swapped in or given up this instant. "
-                "Begin again."
+                f"what was being built of {name!r} was swapped in or given up this instant. Begin again."
             )
-        self._own(item)
-        self.generation = item.number
-        self.has_resumed = item.builder != self.worker
-        self._change(lambda record: self._taken(record, item.number))
-        announce(self.stream, self.projection.name)
+        self.own(item)
+        self.generation, self.has_resumed = item.number, item.builder != self.worker
+        self._record.take_over(item.number, self.worker)
+        self._record.announce()
         for keys in self.stream.keys:
-            self.stream.wire(keys.partition).ask(join(keys, self.group))
+            self.stream.ask(keys.partition, join(keys, self.group), what=f"joining of {self.group}")
 
-    def _begun(self, record: Record) -> Record:
-        if record.building is not None:
-            return record
-        at_ms, held = (
-            self._now(),
-            next((c.fingerprint for c in self._cursors(record.live).values() if c.fingerprint), ""),
-        )
-        after = begun(record, held, self.projection.fingerprint, self.by, self.worker, at_ms)
-        event = RebuildStarted(
-            event_id=named_id("rebuild", self.stream.name, self.projection.name, after.last, "started"),
-            subject=self.projection.name,
-            source=self.by,
-            occurred_at=_instant(at_ms),
-            stream=self.stream.name,
-            generation=after.last,
-            why=self.why,
-        )
-        return announcing(after, event)
-
-    def _taken(self, record: Record, number: int) -> Record:
-        item = record.find(number)
-        if item is None or item.state is not State.BUILDING:
-            raise ProjectionError(
-                f"generation {number} is not being built any more. Look at `aurastream status`, and begin "
-                "again."
-            )
-        return (
-            record
-            if item.builder == self.worker
-            else begun(record, "", "", self.by, self.worker, self._now())
-        )
-
-    def _own(self, item: Generation) -> None:
+    def own(self, item: Generation) -> None:
+        """Hold the leases of a generation. Raises RebuildRunning where another process lives that does."""
         lease = RebuildLease(self.stream, self.projection.name, item.number, self.worker, self._lease_ms)
         try:
-            lease.claim()
+            lease.own()
         except Held as held:
-            if not (_is_dead(held.owner) and lapsed(lease, held)):
-                read, total = (
-                    sum(cursor.read for cursor in self._cursors(item.number).values()),
-                    self._entries(),
-                )
-                raise RebuildRunning(
-                    self.projection.name, self.stream.name, item, held.owner, read, total
-                ) from held
+            read = f"{_events_of(self._cursors(item.number)):,} of {self._entries():,}"
+            raise RebuildRunning(self.projection.name, self.stream.name, item, held.owner, read) from held
         self._lease = lease
+
+    def _fingerprint_of(self, number: int) -> str:
+        cursors = self._cursors(number).values()
+        return next((cursor.fingerprint for cursor in cursors if cursor.fingerprint), "")
 
     # Build and compare.
 
     def build(self) -> bool:
-        """Build every partition to where the live view is now, as near as it stays. Returns False when it was
-        told to stop.
+        """Build every partition to where the live view is now, as near as it stays. False when it was
+        stopped.
         """
         self._step, self._total = "build", self._entries()
-        for _ in range(CATCH_UPS_MAX):
-            before = self._read()
-            if not all(
-                done.is_whole
-                for done in self._do([self._task(p, until=goal) for p, goal in self._goals().items()])
-            ):
-                return self._pause()
-            if self._read() - before < NEAR:
-                break
-        return True
+        return self._passes(self._goals)
 
     def compare(self, *, accept: bool = False) -> list[Compared] | None:
-        """Every partition beside the live view's, noted in the record and the audit trail. [] where there is
-        no live view, and where
-        a rebuild that was stopped later had done it, with a result that allows the swap. None when it was
-        told to stop."""
-        self._step, record = "compare", self._record()
+        """Every partition beside the live view's, noted in the record and the audit trail. None when it was
+        stopped.
+
+        [] where there is no live view, and where a rebuild that was stopped later had done it, with a result
+        that allows the swap.
+        """
+        self._step, record = "compare", self._record.read()
         if record.may_swap(self.generation):
             return []
-        found: list[Compared] = []
+        parts: list[Compared] = []
         if self.has_live():
-            for done in self._do(
-                [self._task(p, until="", compare_with=record.live) for p in self._partitions()]
-            ):
-                if done.compared is None:
-                    self._pause()
-                    return None
-                found.append(done.compared)
-        found.sort(key=lambda one: one.partition)
-        differing, at_ms = sum(one.differing for one in found), self._now()
-        event = RebuildCompared(
-            event_id=named_id(
-                "rebuild",
-                self.stream.name,
-                self.projection.name,
-                self.generation,
-                "compared",
-                *[f"{one.events}-{one.differing}" for one in found],
-            ),
-            subject=self.projection.name,
-            source=self.by,
-            occurred_at=_instant(at_ms),
-            stream=self.stream.name,
-            generation=self.generation,
-            events=sum(one.events for one in found),
-            differing=differing,
-        )
-        self._change(lambda held: announcing(self._noted(held, record.live, differing, accept), event))
-        announce(self.stream, self.projection.name)
-        return found
-
-    def _noted(self, record: Record, live: int, differing: int, accept: bool) -> Record:
-        self._expect_live(record, live)
-        return compared(record, self.generation, differing, accept and differing > 0)
+            tasks = [
+                msgspec.structs.replace(self._task(number), until="", compare_with=record.live)
+                for number in self._partitions()
+            ]
+            results = [done.compared for done in self._do(tasks)]
+            parts = [part for part in results if part is not None]
+            if len(parts) < len(results):
+                self._pause()
+                return None
+        parts.sort(key=lambda part: part.partition)
+        self._record.note(self.generation, record.live, parts, accept=accept)
+        self._record.announce()
+        return parts
 
     def has_live(self) -> bool:
         """Whether there is a live view to compare with."""
-        return any(cursor.position for cursor in self._cursors(self._record().live).values())
+        return any(cursor.position for cursor in self._cursors(self._record.read().live).values())
 
     # Swap.
 
     def swap(self, keep_ms: int) -> Record | None:
-        """Build to the end of the log, then make the generation live. None when it was told to stop before.
+        """Build to the end of the log, then make the generation live. None when it was stopped before.
 
         Raises ProjectionError where it differs and nobody accepted that, and where another generation has
         become live meanwhile.
         """
-        self._step, before = "swap", self._record()
-        item = before.find(self.generation)
-        if item is None or not before.may_swap(self.generation):
+        self._step, before = "swap", self._record.read()
+        if not before.may_swap(self.generation):
             raise ProjectionError(
                 f"generation {self.generation} was not found equal to the live view, and nobody accepted it."
             )
-        for _ in range(CATCH_UPS_MAX):
-            read = self._read()
-            if not all(done.is_whole for done in self._do([self._task(p) for p in self._partitions()])):
-                self._pause()
-                return None
-            if self._read() - read < NEAR:
-                break
-        self._come_close()
+        if not self._passes(lambda: dict.fromkeys(self._partitions(), "+")):
+            return None
+        self._near_lanes().come_close()
         is_kept = self.has_live() and not self._is_behind(before.live)
         self._check_lease()
-        at_ms = self._now()
-        event = ViewSwapped(
-            event_id=named_id("rebuild", self.stream.name, self.projection.name, self.generation, "swapped"),
-            subject=self.projection.name,
-            source=self.by,
-            occurred_at=_instant(at_ms),
-            stream=self.stream.name,
-            generation=self.generation,
-            previous=before.live,
-            differing=item.differing,
-            why=self.why,
-        )
-
-        def flipped(record: Record) -> Record:
-            if record.live == self.generation:
-                return record
-            self._expect_live(record, before.live)
-            return announcing(swapped(record, self.generation, at_ms, keep_ms if is_kept else 0), event)
-
-        began = time.perf_counter()
-        after = self._change(flipped)
+        at_ms, began = self._record.now_ms(), time.perf_counter()
+        after = self._record.swap(self.generation, before.live, keep_ms if is_kept else 0, at_ms)
         self.swap_ms = round((time.perf_counter() - began) * 1000, 2)
-        announce(self.stream, self.projection.name)
-        leave_alone(self.stream, self.projection, after, before.live)
+        self._record.announce()
+        self._record.leave_alone(after, before.live)
         return after
 
     def follow(self) -> None:
-        """After the swap: keep the new generation up until a worker moves it, until nothing more comes, or
-        for FOLLOW_S. Then retire
-        what is not to be kept."""
-        self._step, ends = "follow", time.monotonic() + FOLLOW_S
-        while time.monotonic() < ends and not self._is_told():
-            before = self.cursors()
-            for builder in self._builders():
-                builder.is_shared = True
-            after = {builder.partition: builder.build() for builder in self._builders()}
-            if after == before or self.cursors() != after:  # nothing came; or somebody else has moved it
-                break
-        retire_due(self.stream, self.projection.name, self.by)
-
-    def _come_close(self) -> None:
-        """Pass after pass by builders that stay, until one finds next to nothing: a pass takes some
-        milliseconds.
+        """After the swap: keep the new generation up until a host moves it, then retire what is not to be
+        kept.
         """
-        for _ in range(CLOSE_PASSES_MAX):
-            before = sum(builder.cursor.read for builder in self._builders())
-            if sum(builder.build().read for builder in self._builders()) - before < CLOSE:
-                return
+        self._step = "follow"
+        self._near_lanes().follow(self.cursors, self.stopping)
+        retire_due(self.stream, self.projection.name, self.decision.by)
 
-    def _builders(self) -> list[BuildLane]:
-        """One for each partition, kept for what is left to do."""
-        if not self._near:
-            for partition in self._partitions():
-                epoch = self._task(partition).epoch
-                self._near.append(
-                    BuildLane(self.projection, self.history, partition, self.generation, epoch=epoch)
-                )
+    def _near_lanes(self) -> NearLanes:
+        """Lanes kept for what is left to do."""
+        if self._near is None:
+            epochs = self._lease.epochs if self._lease is not None else {}
+            self._near = NearLanes(self.history, self.projection, self.generation, epochs)
         return self._near
 
     def _is_behind(self, number: int) -> bool:
         """Whether the generation lacks entries that were trimmed, so that it can never go on."""
         trimmed = [
-            self.stream.wire(keys.partition).ask(("HGET", keys.meta, "trimmed"))[0]
+            int(self.stream.ask(keys.partition, ("HGET", keys.meta, "trimmed"))[0] or 0)
             for keys in self.stream.keys
         ]
-        return any(
-            cursor.read < int(trimmed[partition] or 0) for partition, cursor in self._cursors(number).items()
-        )
+        return any(cursor.read < trimmed[partition] for partition, cursor in self._cursors(number).items())
 
     # What the steps share.
 
@@ -377,48 +231,55 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         """Where the generation being built is."""
         return self._cursors(self.generation)
 
-    def _read(self) -> int:
-        return sum(cursor.read for cursor in self.cursors().values())
-
     def _cursors(self, number: int) -> dict[int, Cursor]:
         return View(self.stream, self.projection, generation=number).cursors()
 
     def _partitions(self) -> range:
         return range(self.stream.partitions)
 
+    def _passes(self, goals: Callable[[], dict[int, str]]) -> bool:
+        """Build to the goals (partition -> position), pass after pass, until one reads next to nothing. False
+        when it was stopped.
+        """
+        for _ in range(CATCH_UPS_MAX):
+            before = _events_of(self.cursors())
+            tasks = [self._task(partition, until) for partition, until in goals().items()]
+            if not all(done.is_whole for done in self._do(tasks)):
+                self._pause()
+                return False
+            if _events_of(self.cursors()) - before < NEAR:
+                break
+        return True
+
     def _goals(self) -> dict[int, str]:
         """Where to build each partition to: the live view's cursor, or the end of the log where nothing is
         left to be compared.
         """
-        record = self._record()
+        record = self._record.read()
         live = self._cursors(record.live)
         if record.may_swap(self.generation) or not any(cursor.position for cursor in live.values()):
             return dict.fromkeys(self._partitions(), "+")
         return {partition: cursor.position or "0-0" for partition, cursor in live.items()}
 
-    def _task(self, partition: int, until: str = "+", compare_with: int = 0) -> Task:
+    def _task(self, partition: int, until: str = "+") -> Task:
         epoch = None if self._lease is None else self._lease.epochs[partition]
-        return Task(
-            self.stream.name, self.projection.name, partition, self.generation, epoch, until, compare_with
-        )
+        return Task(self.stream.name, self.projection.name, partition, self.generation, epoch, until)
 
     def _do(self, tasks: list[Task]) -> list[Done]:
-        done = self.crew.do(tasks, self._tick, self._stopping)
+        done = self.crew.do(tasks, self._tick, self._is_stopping)
         self._ticked = 0.0  # the last word is what was reached
         self._tick()
         return done
 
-    def _stopping(self) -> bool:
-        return self._is_told() or (self._lease is not None and self._lease.is_lost)
+    def _is_stopping(self) -> bool:
+        return self.stopping() or (self._lease is not None and self._lease.is_lost)
 
-    def _pause(self) -> bool:
-        """Told to stop: nobody waits for what does not move. It joins again when it goes on. Raises Fenced
-        when somebody took over.
+    def _pause(self) -> None:
+        """Nobody waits for what does not move; it joins again when it goes on. Raises Fenced when somebody
+        took over.
         """
         self._check_lease()
-        self.is_paused = True
         forget(self.stream.server, self.stream.keys, self.group)
-        return False
 
     def _check_lease(self) -> None:
         if self._lease is not None:
@@ -426,9 +287,10 @@ class Rebuild(AbstractContextManager["Rebuild"]):
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now - self._ticked >= 0.2:
+        if now - self._ticked >= TICK_S:
             self._ticked = now
-            self._on_progress(Progress(self._step, self._read(), self._total or self._entries()))
+            read, total = _events_of(self.cursors()), self._total or self._entries()
+            self.on_progress(RebuildProgress(self._step, read, total))
 
     def _entries(self) -> int:
         """How many entries there ever were, in archive and log."""
@@ -437,28 +299,10 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             total += int(client.xlen(keys.log)) + int(client.hget(keys.meta, "trimmed") or 0)
         return total
 
-    def _record(self) -> Record:
-        return read_record(self.stream.server, self.stream.name, self.projection.name)
-
-    def _change(self, transition: Callable[[Record], Record]) -> Record:
-        self.record = change(self.stream.server, self.stream.name, self.projection.name, transition)
-        return self.record
-
-    def _expect_live(self, record: Record, live: int) -> None:
-        if record.live != live:
-            raise ProjectionError(
-                f"generation {record.live} of {self.projection.name} became the live one meanwhile, in the "
-                f"place of {live}: ours is to "
-                "be compared with that. Rebuild again; what was built is kept."
-            )
-
-    def _now(self) -> int:
-        return now_ms(self.stream.server)
-
     def _let_go(self) -> None:
-        for builder in self._near:
-            builder.close()
-        self._near = []
+        if self._near is not None:
+            self._near.close()
+            self._near = None
         if self._lease is not None:
             self._lease.release()
             self._lease = None
@@ -469,45 +313,22 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         self._let_go()
 
 
-def leave_alone(stream: Stream, projection: Projection[Any], record: Record, number: int) -> None:
-    """Producers and the trimmer do not wait for a kept generation of another definition: nobody may be there
-    who keeps it up.
-    """
-    item = record.find(number)
-    if item is not None and item.state is State.KEPT and item.fingerprint not in ("", projection.fingerprint):
-        forget(stream.server, stream.keys, generation_group(projection.name, number))
-
-
-def abandon(stream: Stream, projection: Projection[Any], *, by: str, why: str = "") -> int:
+def abandon(stream: Stream, projection: Projection[Any], decision: Decision) -> int:
     """Give up what is being built. Returns its number.
 
     Raises ProjectionError where nothing is, RebuildRunning while somebody builds.
     """
-    with Rebuild(History(stream), projection, by=by, why=why) as rebuild:
-        item = read_record(stream.server, stream.name, projection.name).building
+    with Rebuild(History(stream), projection, decision) as rebuild:
+        item = ViewRecord(stream, projection, decision).read().building
         if item is None:
             raise ProjectionError(
-                f"nothing is being built of {projection.name!r} of {stream.name!r}: there is nothing to "
-                "give up."
+                f"nothing is being built of {projection.name!r} of {stream.name!r}: there is nothing to give "
+                "up."
             )
-        rebuild._own(item)
-        retire(stream, projection.name, item.number, by, why)
+        rebuild.own(item)
+        retire(stream, projection.name, item.number, decision.by, decision.why)
         return item.number
 
 
-def _instant(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def _is_dead(worker: str) -> bool:
-    """Whether the process that a worker is named for (host-pid-random) was one of this host and is no more."""
-    host, _, pid = worker.rpartition("-")[0].rpartition("-")
-    if host != worker_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False  # somebody else's, and alive
-    return False
+def _events_of(cursors: dict[int, Cursor]) -> int:
+    return sum(cursor.read for cursor in cursors.values())

@@ -8,29 +8,23 @@ to go back to older numbers.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from aurastream.projections.engine import (
+    Generation,
     Projection,
     ProjectionError,
     Record,
     Retired,
     State,
     View,
-    announce,
-    announcing,
-    change,
-    now_ms,
-    read_record,
     retire_due,
-    swapped,
 )
-from aurastream.projections.rebuild.rebuild import leave_alone
+from aurastream.projections.rebuild.record import Decision, ViewRecord
 from aurastream.projections.rebuild.tasks import Task, perform
-from aurastream.streams import History, ViewRolledBack, generation_group, join, named_id
+from aurastream.streams import History, generation_group, join
 
 
 class RolledBack(msgspec.Struct, frozen=True):
@@ -44,74 +38,61 @@ class RolledBack(msgspec.Struct, frozen=True):
 def rollback(
     history: History,
     projection: Projection[Any],
+    decision: Decision,
     *,
-    by: str,
     keep_ms: int,
-    why: str = "",
     accept_lag: bool = False,
 ) -> RolledBack:
     """Make the newest kept generation live; the live one is kept for keep_ms.
 
     Raises ProjectionError where none is kept, or it lags by another definition and accept_lag is not given.
     """
-    stream = history.stream
-    retire_due(stream, projection.name, by)
-    record = read_record(stream.server, stream.name, projection.name)
-    item = next(iter(record.of(State.KEPT)), None)
-    if item is None:
+    stream, name = history.stream, projection.name
+    record = ViewRecord(stream, projection, decision)
+    retire_due(stream, name, decision.by)
+    before = record.read()
+    kept = _newest_kept(history, projection, before)
+    is_own = kept.fingerprint in ("", projection.fingerprint)
+    if is_own:
+        _catch_up(history, projection, kept.number)
+    lag = _lag(history, projection, kept.number, before.live)
+    if lag and not is_own and not accept_lag:
         raise ProjectionError(
-            f"no generation of {projection.name!r} of {stream.name!r} is kept: there is nothing to go back "
-            "to. "
-            f"`aurastream rebuild {projection.name}` makes a new one."
+            f"generation {kept.number} of {name!r} lacks {lag} events that the live one has, and was "
+            "folded by another definition than this process has. Run that one's worker to catch it up, or "
+            "accept the older numbers with --accept-lag."
         )
-    is_own = item.fingerprint in ("", projection.fingerprint)
-    for partition in range(stream.partitions if is_own else 0):
-        task = Task(stream.name, projection.name, partition, item.number, None, is_shared=True)
+    for keys in stream.keys:
+        group = generation_group(name, kept.number)
+        stream.ask(keys.partition, join(keys, group), what=f"joining of {group}")
+    after = record.roll_back(kept.number, before.live, keep_ms)
+    record.announce()
+    record.leave_alone(after, before.live)
+    retire_due(stream, name, decision.by)
+    return RolledBack(kept.number, before.live, lag)
+
+
+def _newest_kept(history: History, projection: Projection[Any], record: Record) -> Generation:
+    kept = next(iter(record.of(State.KEPT)), None)
+    if kept is None:
+        raise ProjectionError(
+            f"no generation of {projection.name!r} of {history.stream.name!r} is kept: there is nothing to "
+            f"go back to. `aurastream rebuild {projection.name}` makes a new one."
+        )
+    return kept
+
+
+def _catch_up(history: History, projection: Projection[Any], number: int) -> None:
+    """Build the generation to the end of the log, beside whoever else does."""
+    stream = history.stream
+    for partition in range(stream.partitions):
+        task = Task(stream.name, projection.name, partition, number, None, is_shared=True)
         try:
             perform(history, projection, task, lambda: False)
         except Retired as error:
             raise ProjectionError(
-                f"generation {item.number} of {projection.name!r} was retired this instant."
+                f"generation {number} of {projection.name!r} was retired this instant."
             ) from error
-    lag = _lag(history, projection, item.number, record.live)
-    if lag and not is_own and not accept_lag:
-        raise ProjectionError(
-            f"generation {item.number} of {projection.name!r} lacks {lag} events that the live one has, and "
-            "was folded by another "
-            "definition than this process has. Run that one's worker to catch it up, or accept the older "
-            "numbers with --accept-lag."
-        )
-    at_ms = now_ms(stream.server)
-
-    def flipped(held: Record) -> Record:
-        if held.live == item.number:
-            return held
-        if held.live != record.live:
-            raise ProjectionError(
-                f"generation {held.live} of {projection.name!r} became the live one meanwhile. Look, and "
-                "try again."
-            )
-        event = ViewRolledBack(
-            event_id=named_id(
-                "rebuild", stream.name, projection.name, item.number, "rolled_back", held.changes
-            ),
-            subject=projection.name,
-            source=by,
-            occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC),
-            stream=stream.name,
-            generation=item.number,
-            previous=held.live,
-            why=why,
-        )
-        return announcing(swapped(held, item.number, at_ms, keep_ms), event)
-
-    for keys in stream.keys:
-        stream.wire(keys.partition).ask(join(keys, generation_group(projection.name, item.number)))
-    after = change(stream.server, stream.name, projection.name, flipped)
-    announce(stream, projection.name)
-    leave_alone(stream, projection, after, record.live)
-    retire_due(stream, projection.name, by)
-    return RolledBack(item.number, record.live, lag)
 
 
 def _lag(history: History, projection: Projection[Any], number: int, live: int) -> int:

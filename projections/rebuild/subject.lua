@@ -1,24 +1,36 @@
 -- subject: put the rows of one key of a partition's view right, if the view is where they were folded to.
 -- KEYS[1] cursor  hash    position, repairs, retired                            all share one {partition} hash tag
 -- KEYS[2..] tables of the view: hashes and sorted sets
--- ARGV    [1] position  [2] types of KEYS[2..], 'h' or 'z' each
---         [3] operations, lines "key command first last\n", as in commit.lua: absolute values
--- returns {0 OK}, {1 STALE, position} the view has moved on: fold on and call again, {4 BROKEN, key, type}, {8 RETIRED}
+-- ARGV[1] head    msgpack map
+--           position  the rows were folded to, '' at the start
+--           types     of KEYS[2..], 'hash' or 'zset' each
+--           writes    {key, command, first, last} each: key into KEYS, first and last into ARGV; command HSET, HDEL, ZADD, ZREM
+-- ARGV[2..] operands of the writes: absolute values
+-- returns {ANSWER}, and behind STALE the stored position, behind BROKEN the key and its type
 -- Whoever keeps states of this view in memory is refused once (repairs in commit.lua) and reads them anew.
 -- Nothing is written unless OK.  cost O(operands)
-for i = 1, #KEYS do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  local kind = (i > 1 and string.sub(ARGV[2], i - 1, i - 1) == 'z') and 'zset' or 'hash'
-  if found ~= 'none' and found ~= kind then return {4, KEYS[i], found} end
-end
-local at = redis.call('HMGET', KEYS[1], 'position', 'retired')
-if at[2] then return {8} end
-if (at[1] or '') ~= ARGV[1] then return {1, at[1] or ''} end
+local ANSWER = {
+  OK = 0,
+  STALE = 1,    -- the view has moved on: fold on and call again
+  BROKEN = 2,   -- a key has a type it never gets from us
+  RETIRED = 3,  -- another generation is live by now
+}
+local CHUNK = 4000 -- unpack fails at about 8,000
+local head = cmsgpack.unpack(ARGV[1])
 
-for key, command, first, last in string.gmatch(ARGV[3], '(%d+) (%a+) (%d+) (%d+)\n') do
-  for i = first, last, 4000 do
-    redis.call(command, KEYS[tonumber(key)], unpack(ARGV, i, math.min(i + 3999, last)))
+for i, key in ipairs(KEYS) do
+  local type, wanted = redis.call('TYPE', key).ok, i == 1 and 'hash' or head.types[i - 1]
+  if type ~= 'none' and type ~= wanted then return {ANSWER.BROKEN, key, type} end
+end
+local cursor = redis.call('HMGET', KEYS[1], 'position', 'retired')
+if cursor[2] then return {ANSWER.RETIRED} end
+if (cursor[1] or '') ~= head.position then return {ANSWER.STALE, cursor[1] or ''} end
+
+for _, write in ipairs(head.writes) do
+  local key, command, first, last = unpack(write)
+  for i = first, last, CHUNK do
+    redis.call(command, KEYS[key], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
 redis.call('HINCRBY', KEYS[1], 'repairs', 1)
-return {0}
+return {ANSWER.OK}

@@ -1,11 +1,11 @@
 """
 What a rebuild does partition by partition, and who does it.
 
-    Task -> perform: a builder to a position, or a comparison -> Done          Alone does them here, one after
-        the other
+    Task -> perform: a build lane to a position, or a comparison -> Done
+    Alone does them here, one after the other
 
-A task is plain data, so that it can be sent to another process (processors/rebuilding.py). A passing fault
-costs a pause: the cursor says where to go on.
+A task is plain data, so that it can be sent to another process (processors/history/rebuilding.py). A passing
+fault costs a pause: the cursor says where to go on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Task(msgspec.Struct, frozen=True):
     """What one process does at a time. until: build up to there. compare_with: then compare with that
     generation; 0 does not.
 
-    is_shared: workers may write the generation too; the rest is theirs where one does.
+    is_shared: hosts may write the generation too; the rest is theirs where one does.
     """
 
     stream: str
@@ -44,7 +44,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What came of it. is_whole: False when it was told to stop before."""
+    """What came of it. is_whole: False when it was stopped before."""
 
     partition: int
     cursor: Cursor
@@ -53,7 +53,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Crew(Protocol):
-    """Who does the tasks: this process (``Alone``), or several (processors/rebuilding.py)."""
+    """Who does the tasks: this process (``Alone``), or several (processors/history)."""
 
     def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
         """All tasks, in any order. tick: called often meanwhile. Raises what a task raises."""
@@ -63,28 +63,24 @@ class Crew(Protocol):
 def perform(history: History, projection: Projection[Any], task: Task, stopping: Callable[[], bool]) -> Done:
     """One task. A passing fault costs a pause; the cursor says where to go on."""
     stream = history.stream
-    builder = BuildLane(projection, history, task.partition, task.generation, epoch=task.epoch)
-    builder.stopping, builder.is_shared = stopping, task.is_shared
+    lane = BuildLane(projection, history, task.partition, task.generation, epoch=task.epoch)
+    lane.stopping, lane.is_shared = stopping, task.is_shared
+    what = f"rebuild of {task.projection} at {lane.keys.where}"
 
     def once() -> Done:
         if task.compare_with:
-            found = compare_partition(builder, projection, task.compare_with)
-            return Done(task.partition, builder.cursor, found is not None, found)
-        return Done(task.partition, builder.build(task.until), not stopping())
+            compared = compare_partition(lane, projection, task.compare_with)
+            return Done(task.partition, lane.cursor, compared is not None, compared)
+        return Done(task.partition, lane.build(task.until), not stopping())
 
     def recover() -> None:
-        builder.close()
+        lane.close()
         stream.reconnect()
 
     try:
-        return retried(
-            f"rebuild of {task.projection} at {builder.keys.where}",
-            stream.settings.attempts_max,
-            once,
-            recover,
-        )
+        return retried(what, stream.settings.attempts_max, once, recover)
     finally:
-        builder.close()
+        lane.close()
 
 
 class Alone:
@@ -96,8 +92,8 @@ class Alone:
     def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
         """In the order given."""
 
-        def looked() -> bool:
+        def is_stopping() -> bool:
             tick()
             return stopping()
 
-        return [perform(self._history, self._projection, task, looked) for task in tasks]
+        return [perform(self._history, self._projection, task, is_stopping) for task in tasks]

@@ -9,8 +9,7 @@ import sys
 
 from aurastream.projections import check as check_views
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.rebuild.rebuild import Rebuild
-from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.rebuild import Decision, Rebuild, rollback
 from aurastream.streams import Stream
 from aurastream.streams.history import History
 from aurastream.streams.keys import generation_group
@@ -59,7 +58,7 @@ def a_rebuild_that_is_killed_leaves_the_live_view_alone_and_a_swap_is_whole(run:
                 f"{before}"
             )
         run.found += [f"{step}: {finding}" for finding in _findings(stream)]
-    with Rebuild(History(stream), Counting(), by="chaos", lease_ms=LEASE_MS) as work:
+    with Rebuild(History(stream), Counting(), Decision("chaos"), lease_ms=LEASE_MS) as work:
         work.begin()
         work.build()
         differing = [one.differing for one in work.compare() or []]
@@ -67,7 +66,7 @@ def a_rebuild_that_is_killed_leaves_the_live_view_alone_and_a_swap_is_whole(run:
             run.found.append(f"the last rebuild differs: {differing}")
         work.swap(DAY_MS)
         work.follow()
-    rollback(History(stream), Counting(), by="chaos", keep_ms=DAY_MS)
+    rollback(History(stream), Counting(), Decision("chaos"), keep_ms=DAY_MS)
     run.stop_producers()
     run.end_workers()
     consume_all(url)

@@ -13,8 +13,7 @@ from typing import Any
 
 from aurastream.processors.history import rebuilding
 from aurastream.processors.history.rebuilding import Team
-from aurastream.projections.rebuild import builder
-from aurastream.projections.rebuild.rebuild import Rebuild
+from aurastream.projections.rebuild import Decision, Rebuild, builder
 from aurastream.streams import Server, open_stream
 from aurastream.streams.history import History
 from tests.projections.counting import Count, Counting
@@ -54,7 +53,7 @@ def main(url: str, name: str) -> None:
     history = History(open_stream(Server(url), name))
     with (
         Team(history, Halting(), ("tests.processors.history.crew",), processes=2) as team,
-        Rebuild(history, Halting(), by="ada@host") as work,
+        Rebuild(history, Halting(), Decision("ada@host")) as work,
     ):
         work.crew = team
         work.begin()

@@ -19,7 +19,7 @@ from aurastream.processors.history.rebuilding import RebuildFailed, Team
 from aurastream.projections import View
 from aurastream.projections.engine.apply import Fenced
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.rebuild.rebuild import Progress, Rebuild
+from aurastream.projections.rebuild import Decision, Rebuild, RebuildProgress
 from aurastream.streams import Server, Settings, Stream, open_stream
 from aurastream.streams.history import History
 from tests.facts import consume, findings
@@ -46,13 +46,13 @@ def test_several_processes_build_what_one_would_and_tell_how_far_they_are(
     server: Server, parted: Stream
 ) -> None:
     consume(server, parted, Halting())
-    seen: list[Progress] = []
+    seen: list[RebuildProgress] = []
 
     with (
         Team(History(parted), Halting(), APPS, processes=2) as team,
-        Rebuild(History(parted), Halting(), by="ada@host", on_progress=seen.append) as work,
+        Rebuild(History(parted), Halting(), Decision("ada@host")) as work,
     ):
-        work.crew = team
+        work.crew, work.on_progress = team, seen.append
         work.begin()
         work.build()
         found = work.compare()
@@ -70,7 +70,7 @@ def test_what_goes_wrong_in_a_process_is_said_here_with_partition_and_event(
 ) -> None:
     with (
         Team(History(parted), Stumbling(), APPS, processes=2) as team,
-        Rebuild(History(parted), Stumbling(), by="ada@host") as work,
+        Rebuild(History(parted), Stumbling(), Decision("ada@host")) as work,
     ):
         work.crew = team
         work.begin()
@@ -83,7 +83,7 @@ def test_what_goes_wrong_in_a_process_is_said_here_with_partition_and_event(
 def test_a_crew_whose_rebuild_was_taken_over_is_fenced(server: Server, parted: Stream) -> None:
     with (
         Team(History(parted), Halting(), APPS, processes=2) as team,
-        Rebuild(History(parted), Halting(), by="ada@host") as work,
+        Rebuild(History(parted), Halting(), Decision("ada@host")) as work,
     ):
         work.crew = team
         work.begin()

@@ -12,7 +12,7 @@ import pytest
 from aurastream.projections import View
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine.generations import change, read_record, swapped
-from aurastream.projections.rebuild.rebuild import Rebuild
+from aurastream.projections.rebuild import Decision, Rebuild
 from aurastream.streams import Server, Settings, Stream, open_stream
 from aurastream.streams.history import History
 from tests.facts import findings, observation
@@ -57,7 +57,7 @@ def test_a_host_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_it_
     append(live, 0, 400)
     host = start()
     until(lambda: read(live, 1) == 400, "the first events")
-    with Rebuild(History(live), Trail(), by="ada@host") as work:
+    with Rebuild(History(live), Trail(), Decision("ada@host")) as work:
         work.begin()
         work.build()
         assert [one.differing for one in work.compare() or []] == [0, 0]

@@ -27,7 +27,7 @@ from aurastream.projections import Listing, MemoryView, Projection, Ranking, Tot
 from aurastream.projections.engine.check import check
 from aurastream.projections.entity import Entities
 from aurastream.projections.past import AsOf, Inquiry, PastView, why
-from aurastream.projections.rebuild.rebuild import Rebuild
+from aurastream.projections.rebuild import Decision, Rebuild
 from aurastream.streams import (
     OPERATIONS,
     AsyncWires,
@@ -255,7 +255,7 @@ def test_check_and_a_rebuild_from_the_archive_give_the_same_view(readings: Strea
     archive_all(readings, keep=10)
     assert told(readings) == []
 
-    with Rebuild(history_of(readings), Sums(), by="ada@host") as work:
+    with Rebuild(history_of(readings), Sums(), Decision("ada@host")) as work:
         work.begin()
         assert work.build()
         compared = work.compare()

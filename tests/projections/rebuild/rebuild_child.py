@@ -12,8 +12,7 @@ from typing import Any
 
 from aurastream.projections.engine import retirement
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.rebuild import builder
-from aurastream.projections.rebuild import rebuild as engine
+from aurastream.projections.rebuild import Decision, Rebuild, builder, record
 from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.streams import (
     Event,
@@ -49,7 +48,7 @@ def die(*_: Any, **__: Any) -> Any:
 def arm(step: str, entries: int) -> None:
     """Let the process die at the step."""
     calls: list[int] = []
-    announce, forget, clear, build = engine.announce, retirement.forget, retirement._clear, BuildLane._bulk
+    announce, forget, clear, build = record.announce, retirement.forget, retirement._clear, BuildLane._bulk
 
     def announcing(kind: type[Event]) -> Any:
         """Which event waits decides, not how often it was announced: who goes on with another's rebuild skips
@@ -78,13 +77,13 @@ def arm(step: str, entries: int) -> None:
         die()
 
     replaced: dict[str, tuple[Any, str, Any]] = {
-        "begun and not announced": (engine, "announce", announcing(RebuildStarted)),
+        "begun and not announced": (record, "announce", announcing(RebuildStarted)),
         "in the middle": (BuildLane, "_bulk", bulk),
-        "before the comparison": (engine.Rebuild, "compare", die),
-        "compared and not announced": (engine, "announce", announcing(RebuildCompared)),
-        "before the swap": (engine.Rebuild, "swap", die),
-        "swapped and not announced": (engine, "announce", announcing(ViewSwapped)),
-        "after the swap": (engine.Rebuild, "follow", die),
+        "before the comparison": (Rebuild, "compare", die),
+        "compared and not announced": (record, "announce", announcing(RebuildCompared)),
+        "before the swap": (Rebuild, "swap", die),
+        "swapped and not announced": (record, "announce", announcing(ViewSwapped)),
+        "after the swap": (Rebuild, "follow", die),
         "tombstones set": (retirement, "forget", after_forget),
         "in the middle of the tables": (retirement, "_clear", second_partition),
         "cleared and not announced": (retirement, "announce", die),
@@ -97,7 +96,7 @@ def main(url: str, name: str, step: str, lease_ms: str) -> None:
     stream = open_stream(Server(url), name)
     entries = max(stream.server.client.xlen(keys.log) for keys in stream.keys)
     arm(step, entries)
-    with engine.Rebuild(History(stream), Counting(), by="ada@host", lease_ms=int(lease_ms)) as work:
+    with Rebuild(History(stream), Counting(), Decision("ada@host"), lease_ms=int(lease_ms)) as work:
         work.begin()
         work.build()
         work.compare()

@@ -18,9 +18,7 @@ from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine.check import stored_tables, table_names
 from aurastream.projections.engine.generations import read_record
 from aurastream.projections.engine.retirement import retire_due
-from aurastream.projections.rebuild.compare import Compared
-from aurastream.projections.rebuild.rebuild import Rebuild, RebuildRunning, abandon
-from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.rebuild import Compared, Decision, Rebuild, RebuildRunning, abandon, rollback
 from aurastream.streams import ImportRowRejected, Server, Settings, Stream, open_stream
 from aurastream.streams.errors import ArchiveNeeded
 from aurastream.streams.history import History
@@ -50,7 +48,7 @@ class Second(Counting):
 
 
 def rebuild(stream: Stream, projection: Projection[Any], **options: Any) -> Rebuild:
-    return Rebuild(History(stream), projection, by="ada@host", **options)
+    return Rebuild(History(stream), projection, Decision("ada@host"), **options)
 
 
 def rebuilt(
@@ -266,7 +264,7 @@ def test_a_second_rebuild_is_told_of_the_first(server: Server, stream: Stream) -
         with rebuild(stream, Counting()) as second, pytest.raises(RebuildRunning) as told:
             second.begin()
         with pytest.raises(RebuildRunning):
-            abandon(stream, Counting(), by="bob@host")
+            abandon(stream, Counting(), Decision("bob@host"))
 
     assert f"generation 2, begun by ada@host, by process {first.worker} since" in str(told.value)
     assert "1 of 1 events read" in str(told.value)
@@ -283,14 +281,14 @@ def test_what_is_given_up_is_gone_and_the_live_view_as_it_was(server: Server, st
         work.begin()
         work.build()
 
-    assert abandon(stream, Counting(), by="ada@host", why="enough") == 2
+    assert abandon(stream, Counting(), Decision("ada@host", "enough")) == 2
 
     assert states(read_record(server, stream.name, "counting")) == {1: "live"}
     assert tables(stream, Counting(), 1) == before
     assert server.client.keys("aura:{clips-test.0}:view:counting:2:*") == []
     assert operations(server) == [("GenerationRetired", 2), ("RebuildStarted", 2)]
     with pytest.raises(ProjectionError, match="nothing is being built"):
-        abandon(stream, Counting(), by="ada@host")
+        abandon(stream, Counting(), Decision("ada@host"))
 
 
 def test_what_was_begun_by_another_definition_is_given_up_and_begun_anew(
@@ -332,13 +330,13 @@ def test_a_rollback_makes_the_one_before_live_again_and_tells_its_lag(server: Se
     rebuilt(stream, Counting())
     stream.append([observation(2, minute=1)])
 
-    done = rollback(History(stream), Counting(), by="ada@host", keep_ms=DAY_MS)
+    done = rollback(History(stream), Counting(), Decision("ada@host"), keep_ms=DAY_MS)
 
     assert (done.generation, done.previous, done.lag_events) == (1, 2, 0)
     assert View(stream, Counting()).state("clip-1") == Count(2, 3, "")
     assert states(read_record(server, stream.name, "counting")) == {1: "live", 2: "kept"}
     assert ("ViewRolledBack", 1) in operations(server)
-    assert rollback(History(stream), Counting(), by="ada@host", keep_ms=DAY_MS).generation == 2
+    assert rollback(History(stream), Counting(), Decision("ada@host"), keep_ms=DAY_MS).generation == 2
     assert findings(stream, Counting()) == []
 
 
@@ -352,8 +350,8 @@ def test_a_rollback_to_another_definition_that_lags_is_refused_unless_that_is_ac
     consume(server, stream, Second())
 
     with pytest.raises(ProjectionError, match="lacks 1 events that the live one has"):
-        rollback(History(stream), Second(), by="ada@host", keep_ms=DAY_MS)
-    done = rollback(History(stream), Second(), by="ada@host", keep_ms=DAY_MS, accept_lag=True)
+        rollback(History(stream), Second(), Decision("ada@host"), keep_ms=DAY_MS)
+    done = rollback(History(stream), Second(), Decision("ada@host"), keep_ms=DAY_MS, accept_lag=True)
 
     assert (done.generation, done.lag_events) == (1, 1)
 
@@ -363,7 +361,7 @@ def test_a_rollback_has_nowhere_to_go_without_a_kept_generation(server: Server, 
     consume(server, stream, Counting())
 
     with pytest.raises(ProjectionError, match="no generation of 'counting' of 'clips-test' is kept"):
-        rollback(History(stream), Counting(), by="ada@host", keep_ms=DAY_MS)
+        rollback(History(stream), Counting(), Decision("ada@host"), keep_ms=DAY_MS)
 
 
 def test_a_rollback_in_the_middle_of_a_rebuild_is_noticed_by_its_swap(server: Server, stream: Stream) -> None:
@@ -377,7 +375,7 @@ def test_a_rollback_in_the_middle_of_a_rebuild_is_noticed_by_its_swap(server: Se
         whole: Callable[[int], bool] = work._is_behind
 
         def meanwhile(number: int) -> bool:
-            rollback(History(stream), Counting(), by="bob@host", keep_ms=DAY_MS)
+            rollback(History(stream), Counting(), Decision("bob@host"), keep_ms=DAY_MS)
             return whole(number)
 
         work._is_behind = meanwhile  # type: ignore[method-assign] # between the look at the record and the swap

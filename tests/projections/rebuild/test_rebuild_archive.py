@@ -14,9 +14,7 @@ from aurastream.projections import View, check
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.rebuild.compare import Compared
-from aurastream.projections.rebuild.rebuild import Rebuild
-from aurastream.projections.rebuild.subject import rebuild_subject
+from aurastream.projections.rebuild import Compared, Decision, Rebuild, rebuild_subject
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, open_stream
 from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
@@ -62,7 +60,7 @@ def fill(server: Server, stream: Stream) -> None:
 
 
 def rebuilt(stream: Stream, projection: Any) -> list[Compared]:
-    with Rebuild(history_of(stream), projection, by="ada@host") as work:
+    with Rebuild(history_of(stream), projection, Decision("ada@host")) as work:
         work.begin()
         assert work.build()
         found = work.compare()
@@ -150,7 +148,8 @@ def test_a_rebuild_that_was_paused_reads_on_in_the_archive_what_was_trimmed_mean
         stops.append(1)
         return len(stops) > 1
 
-    with Rebuild(history_of(stream), Counting(), by="ada@host", stopping=stopping) as first:
+    with Rebuild(history_of(stream), Counting(), Decision("ada@host")) as first:
+        first.stopping = stopping
         first.begin()
         assert first.build() is False
     assert archive_and_trim(stream) > 900
@@ -162,7 +161,7 @@ def test_the_trimmer_passes_no_rebuild_that_is_under_way(server: Server, stream:
     fill(server, stream)
     consume(server, stream, Counting())
 
-    with Rebuild(history_of(stream), Counting(), by="ada@host") as work:
+    with Rebuild(history_of(stream), Counting(), Decision("ada@host")) as work:
         work.begin()
         assert archive_and_trim(stream) == 0
         work.build()
@@ -184,5 +183,7 @@ def test_one_key_is_folded_anew_over_the_archive(server: Server, stream: Stream)
     archive_and_trim(stream, keep=100)
 
     for number in range(0, 40, 7):
-        done = rebuild_subject(history_of(stream), Counting(), f"clip-{number}", accept=False, by="ada@host")
+        done = rebuild_subject(
+            history_of(stream), Counting(), f"clip-{number}", Decision("ada@host"), accept=False
+        )
         assert (done.differences, done.rows > 0) == ([], True)

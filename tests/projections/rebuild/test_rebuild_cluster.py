@@ -9,7 +9,7 @@ import pytest
 from aurastream.projections import View
 from aurastream.projections.engine.generations import change, read_record, swapped
 from aurastream.projections.engine.retirement import retire_due
-from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.rebuild import Decision, rollback
 from aurastream.streams import Server, open_stream
 from aurastream.streams.history import History
 from tests.cluster import Cluster
@@ -46,7 +46,7 @@ def test_a_swap_on_a_cluster_is_seen_whole_and_rolled_back_whole(cluster: Cluste
         until(lambda: watcher.reads > 20, "a reader")
         work.swap(DAY_MS)
     for _ in range(4):
-        rollback(History(stream), Second(), by="ada@host", keep_ms=DAY_MS)
+        rollback(History(stream), Second(), Decision("ada@host"), keep_ms=DAY_MS)
         seen = watcher.reads
         until(lambda seen=seen: watcher.reads > seen + 10, "reads between two swaps")
     watcher.ends.set()

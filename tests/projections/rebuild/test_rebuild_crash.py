@@ -16,7 +16,7 @@ import pytest
 
 from aurastream.projections import Consumer, View
 from aurastream.projections.engine.generations import read_record
-from aurastream.projections.rebuild.rollback import rollback
+from aurastream.projections.rebuild import Decision, rollback
 from aurastream.streams import Server, Settings, Stream, open_stream
 from aurastream.streams.history import History
 from tests.facts import consume, findings
@@ -159,7 +159,7 @@ def test_readers_see_the_old_view_or_the_new_one_whole_through_swaps_and_rollbac
         work.swap(DAY_MS)
         swap_ms = (time.perf_counter() - began) * 1000
     for _ in range(10):
-        rollback(History(parted), Second(), by="ada@host", keep_ms=DAY_MS)
+        rollback(History(parted), Second(), Decision("ada@host"), keep_ms=DAY_MS)
         seen = [watcher.reads for watcher in watchers]
         until(
             lambda seen=seen: all(w.reads > n + 20 for w, n in zip(watchers, seen, strict=True)),

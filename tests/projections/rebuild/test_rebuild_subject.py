@@ -14,7 +14,8 @@ from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import CommitAnswer, Lane
-from aurastream.projections.rebuild.subject import _Repair, rebuild_subject
+from aurastream.projections.rebuild import Decision, rebuild_subject
+from aurastream.projections.rebuild.subject_rows import SubjectRows
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
 from aurastream.streams.history import History
 from tests.facts import consume, findings, observation, raw_append
@@ -23,8 +24,10 @@ from tests.projections.engine.test_generations import ask_all
 from tests.projections.rebuild.test_rebuild import crowd, rebuilt, tables
 
 
-def anew(stream: Stream, projection: Projection[Any], key: str, **options: Any) -> Any:
-    return rebuild_subject(History(stream), projection, key, **{"accept": False, "by": "ada@host", **options})
+def anew(
+    stream: Stream, projection: Projection[Any], key: str, why: str = "", *, accept: bool = False
+) -> Any:
+    return rebuild_subject(History(stream), projection, key, Decision("ada@host", why), accept=accept)
 
 
 @pytest.mark.parametrize("projection", [Counting, Clips, Trail])
@@ -130,16 +133,16 @@ def test_a_view_that_moves_on_before_the_writing_is_folded_on(
     server.client.hset(
         View(stream, Counting()).key(0, "states"), "clip-1", msgspec.json.encode(Count(50, 50, ""))
     )
-    write, writes = _Repair.write, []
+    write, writes = SubjectRows.write, []
 
-    def later(repair: _Repair, *given: Any) -> bool:
+    def later(repair: SubjectRows, *given: Any) -> bool:
         if not writes:
             stream.append([observation(2, minute=1)])
             consume(server, stream, Counting())
         writes.append(write(repair, *given))
         return writes[-1]
 
-    monkeypatch.setattr(_Repair, "write", later)
+    monkeypatch.setattr(SubjectRows, "write", later)
 
     done = anew(stream, Counting(), "clip-1", accept=True)
 

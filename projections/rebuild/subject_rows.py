@@ -1,0 +1,130 @@
+"""
+One key's rows in the live view: read at one instant, and written if the view is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from aurastream.projections.engine import ListRow, Projection, ProjectionError, View, ViewBroken, table_names
+from aurastream.projections.rebuild.subject_fold import Rows
+from aurastream.projections.rebuild.subject_tables import SubjectTables
+from aurastream.streams import Cursor, Script, Stream, cursor_of, generation_group
+
+ROWS_MORE = 64  # full rows of a listing that may come between two looks
+
+_REPAIR = Script(__file__, "subject.lua")
+
+
+class RepairAnswer(IntEnum):
+    """What subject.lua answers."""
+
+    OK = 0
+    STALE = 1
+    BROKEN = 2
+    RETIRED = 3
+
+
+class _Head(msgspec.Struct):
+    """What subject.lua takes first. types: of the tables; writes: key, command, first and last operand."""
+
+    position: str
+    types: list[str] = []
+    writes: list[tuple[int, str, int, int]] = []
+
+
+class SubjectRows:
+    """One key's rows in the live generation of a view."""
+
+    def __init__(self, stream: Stream, projection: Projection[Any], subject: str) -> None:
+        self.stream, self.projection, self.subject = stream, projection, subject
+        self.partition = stream.partition_of(subject)
+        self.keys = stream.keys[self.partition]
+        self._view, self._tables = View(stream, projection), SubjectTables(projection, subject)
+
+    def read(self) -> tuple[Cursor, Rows]:
+        """The live cursor and the key's rows, at one instant. Raises ProjectionError for a view of another
+        definition.
+        """
+        self._view.cursor(self.partition)  # follows the live generation
+        names = sorted(filter(self._tables.may_have_rows, table_names(self._view, self.partition)))
+        rows = {name: self._row_names(name) for name in names}
+        with self.stream.server.client.pipeline(transaction=True) as pipeline:
+            pipeline.execute_command("HGETALL", self.keys.cursor(self._group))
+            for name in names:
+                read = "ZMSCORE" if self._tables.is_ranking(name) else "HMGET"
+                pipeline.execute_command(read, self._view.key(self.partition, name), *rows[name])
+            reply, *answers = pipeline.execute()
+        cursor = self._own(cursor_of(_flat(reply)))
+        stored = Rows()
+        for name, values in zip(names, answers, strict=True):
+            pairs = zip(rows[name], values, strict=True)
+            if held := {row: _text(value) for row, value in pairs if value is not None}:
+                stored[name] = held
+        return cursor, stored
+
+    def write(self, cursor: Cursor, stored: Rows, folded: Rows) -> bool:
+        """Make the stored rows the folded ones. False when the view has moved on, or another generation is
+        live by now: look again. Raises ViewBroken.
+        """
+        names, head, operands = [self.keys.cursor(self._group)], _Head(cursor.position), list[str]()
+        for name in sorted(stored.keys() | folded.keys()):
+            is_ranking = self._tables.is_ranking(name)
+            names.append(self._view.key(self.partition, "") + name)
+            head.types.append("zset" if is_ranking else "hash")
+            put = folded.get(name, {})
+            drop = [row for row in stored.get(name, {}) if row not in put]
+            pairs = [(value, row) if is_ranking else (row, value) for row, value in put.items()]
+            for command, parts in (
+                ("ZADD" if is_ranking else "HSET", [part for pair in pairs for part in pair]),
+                ("ZREM" if is_ranking else "HDEL", drop),
+            ):
+                if parts:
+                    first = 2 + len(operands)
+                    head.writes.append((len(names), command, first, first + len(parts) - 1))
+                    operands += parts
+        reply = self.stream.ask(
+            self.partition, _REPAIR.call(names, (msgspec.msgpack.encode(head), *operands))
+        )[0]
+        answer = RepairAnswer(reply[0])
+        if answer is RepairAnswer.BROKEN:
+            raise ViewBroken(self.projection.name, reply[1].decode(), reply[2].decode())
+        return answer is RepairAnswer.OK
+
+    @property
+    def _group(self) -> str:
+        return generation_group(self.projection.name, self._view.generation)
+
+    def _own(self, cursor: Cursor) -> Cursor:
+        if cursor.fingerprint not in ("", self.projection.fingerprint):
+            raise ProjectionError(
+                f"the live view {self.projection.name!r} of {self.keys.where} was folded by another "
+                "definition than this process has: one key of it cannot be put right by ours. `aurastream "
+                f"rebuild {self.projection.name}` folds it anew."
+            )
+        return cursor
+
+    def _row_names(self, table: str) -> Sequence[str]:
+        """The key's rows in a table: one, or of a listing its open end and the full rows, with room for what
+        comes meanwhile.
+        """
+        if table == self.projection.table or self._tables.is_ranking(table):
+            return [self.subject]
+        raw = self.stream.ask(self.partition, ("HGET", self._view.key(self.partition, table), self.subject))[
+            0
+        ]
+        stored = 0 if raw is None else msgspec.json.decode(raw, type=ListRow).stored
+        return [self.subject, *(f"{self.subject}|{number}" for number in range(stored + ROWS_MORE))]
+
+
+def _flat(reply: Any) -> list[bytes]:
+    """HGETALL as the server answers it, whether or not redis-py made a dict of it."""
+    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
