@@ -48,6 +48,7 @@ def fill(stream: Stream, first: int = 0, count: int = 12) -> None:
 
 
 def test_the_checker_shares_no_code_with_the_projections() -> None:
+    """A fault in shared code would be invisible to both."""
     text = (Path(__file__).parent.parent / "invariants.py").read_text()
     assert "aurastream" not in text
 
@@ -126,6 +127,7 @@ def judged(server: Server, stream: Stream, scenario: Callable[[Server, Stream], 
 
 @pytest.mark.parametrize("gate", SCENARIOS)
 def test_with_all_gates_the_checker_is_green(server: Server, stream: Stream, gate: str) -> None:
+    """The other half of the next test: the scenario alone is no fault."""
     assert judged(server, stream, SCENARIOS[gate][0]) == []
 
 
@@ -133,6 +135,7 @@ def test_with_all_gates_the_checker_is_green(server: Server, stream: Stream, gat
 def test_without_a_gate_the_checker_is_red(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch, gate: str
 ) -> None:
+    """A checker that cannot fail proves nothing, and a gate nobody misses is dead code."""
     scenario, module, name, guard, without = SCENARIOS[gate]
     whole = getattr(module, name)
     assert whole.text.count(guard) == 1
@@ -248,6 +251,7 @@ def a_ghost(naive: Naive) -> None:
 def test_consumers_with_another_gate_turn_the_checker_red(
     server: Server, stream: Stream, gate: str, hazard: Callable[[Naive], None], is_sound: bool
 ) -> None:
+    """The common ways to be exactly once, each with the hazard it does not survive."""
     stream.append(
         [observation(views=n, minute=n, clip=f"clip-{n % 4}", category=f"c{n % 2}") for n in range(12)]
     )
@@ -289,6 +293,7 @@ def test_consumers_with_another_gate_turn_the_checker_red(
 def test_the_checker_names_what_was_tampered_with(
     server: Server, stream: Stream, tamper: Callable[..., Any], said: str
 ) -> None:
+    """Whoever reads a red run has to know where to look."""
     fill(stream)
     consume(server, stream, Counting())
     assert check(held(server, stream)) == []
@@ -302,6 +307,7 @@ def test_the_checker_names_what_was_tampered_with(
 
 
 def test_a_state_in_between_is_judged_by_its_prefix(server: Server, stream: Stream) -> None:
+    """Chaos runs look in the middle of the work, where the log is ahead of the view."""
     fill(stream)
     consume(server, stream, Counting())
     fill(stream, 12)
@@ -314,6 +320,7 @@ def test_a_state_in_between_is_judged_by_its_prefix(server: Server, stream: Stre
 def test_acknowledged_events_are_there_once_and_nothing_else_is(
     server: Server, stream: Stream, tmp_path: Path
 ) -> None:
+    """A producer's promise is checked by what it wrote down, not by what the log says of itself."""
     fill(stream, count=2)
     server.client.copy(stream.keys[0].log, "other")
     names = ["clip-0:0:0", "clip-1:1:1"]
@@ -337,6 +344,7 @@ def test_acknowledged_events_are_there_once_and_nothing_else_is(
 
 
 def test_a_rebuilt_view_has_the_same_bytes(server: Server, stream: Stream) -> None:
+    """Equal by value is not enough: a spelling that changes is a fold that changed."""
     fill(stream)
     last_commit(stream)
     before = held(server, stream)

@@ -144,6 +144,9 @@ def test_deciding_on_a_long_entity_reads_fewer_than_200_events(jobs: Stream) -> 
 
 
 def test_an_entity_that_grows_by_decisions_never_needs_a_long_read(jobs: Stream) -> None:
+    """A decision must cost the same on the thousandth event as on the first, or jobs slow down with their
+    history.
+    """
     deciding, dice, read, made = Entities(jobs, Jobs()), random.Random(7), [], 0
     for _ in range(300):
         count = dice.choice([1, 1, 1, 2, 5, 90])
@@ -170,6 +173,7 @@ def test_what_a_consumer_has_folded_is_not_read_again(server: Server, jobs: Stre
 
 
 def test_whichever_is_further_of_row_and_snapshot_is_taken(server: Server, jobs: Stream) -> None:
+    """Consumers and deciders take turns in being ahead; reading from the nearer one would be wasted work."""
     append(jobs, 0, 300)
     consume(server, jobs, Jobs())
     append(jobs, 300, 300)
@@ -185,6 +189,7 @@ def test_whichever_is_further_of_row_and_snapshot_is_taken(server: Server, jobs:
 
 
 def test_a_long_walk_back_through_the_index_finds_where_the_view_is(server: Server, jobs: Stream) -> None:
+    """The cursor is a position, the index knows versions: where they meet may be many pages back."""
     append(jobs, 0, 40)
     consume(server, jobs, Jobs())
     append(jobs, 40, 5_000)
@@ -195,6 +200,7 @@ def test_a_long_walk_back_through_the_index_finds_where_the_view_is(server: Serv
 
 
 def test_what_another_definition_folded_is_not_looked_at(server: Server, jobs: Stream) -> None:
+    """Its states may mean something else: a mended fold must never begin on what the faulty one left."""
     append(jobs, 0, 250)
     Entities(jobs, Jobs()).load("job-1")
     consume(server, jobs, Jobs())
@@ -206,6 +212,7 @@ def test_what_another_definition_folded_is_not_looked_at(server: Server, jobs: S
 
 
 def test_a_dropped_snapshot_changes_nothing_but_what_is_read(server: Server, jobs: Stream) -> None:
+    """Snapshots are a cache, so an operator may drop them at any time."""
     append(jobs, 0, 250)
     deciding = Entities(jobs, Jobs())
     first = deciding.load("job-1")
@@ -270,6 +277,7 @@ def test_a_snapshot_with_a_flipped_bit_is_read_over(server: Server, jobs: Stream
 
 @pytest.mark.process
 def test_a_long_first_read_that_is_killed_goes_on_where_it_left_a_snapshot(jobs: Stream) -> None:
+    """Else a process that is killed every minute would never get through a long history."""
     append(jobs, 0, 12_000)
 
     def end(step: str) -> None:
@@ -284,6 +292,7 @@ def test_a_long_first_read_that_is_killed_goes_on_where_it_left_a_snapshot(jobs:
 
 
 def test_the_row_is_that_of_the_live_generation(server: Server, jobs: Stream) -> None:
+    """After a swap the old generation's row still exists, and is not kept up for ever."""
     append(jobs, 0, 30)
     consume(server, jobs, Jobs())
     record = Record(
@@ -337,6 +346,7 @@ def test_of_two_deciders_one_wins_and_the_other_decides_again_on_the_new_state(
 
 
 def test_who_is_forestalled_each_time_is_told_in_the_end(jobs: Stream) -> None:
+    """A loop without a bound would spin for ever against a busy rival, and say nothing."""
     deciding, count = Entities(jobs, Jobs(), attempts_max=3), iter(range(100))
 
     def forestalled(loaded: Loaded[Job]) -> list[Event]:
@@ -349,6 +359,7 @@ def test_who_is_forestalled_each_time_is_told_in_the_end(jobs: Stream) -> None:
 
 
 def test_no_decision_appends_nothing(jobs: Stream) -> None:
+    """Deciding to do nothing is a decision: it must leave no event and no version."""
     append(jobs, 0, 3)
 
     decided = Entities(jobs, Jobs()).decide("job-1", lambda loaded: [])
@@ -361,6 +372,7 @@ def test_no_decision_appends_nothing(jobs: Stream) -> None:
 
 
 def test_an_append_at_a_version_that_is_over_is_refused(jobs: Stream) -> None:
+    """This is what makes a decision safe: it was taken on a state that is no more."""
     deciding = Entities(jobs, Jobs())
     old = deciding.load("job-1")
     deciding.append("job-1", facts(0, 1))
@@ -373,6 +385,8 @@ def test_an_append_at_a_version_that_is_over_is_refused(jobs: Stream) -> None:
 
 
 def test_what_cannot_be_decided_on_is_refused_in_a_sentence(server: Server, jobs: Stream) -> None:
+    """Each of these would let a decision pass that no version vouches for."""
+
     class ByCategory(Jobs):
         def key(self, event: Any) -> str | None:
             return str(event.category)
@@ -391,6 +405,7 @@ def test_what_cannot_be_decided_on_is_refused_in_a_sentence(server: Server, jobs
 
 
 def test_an_unversioned_stream_has_no_index(server: Server, stream: Stream) -> None:
+    """Streams that nobody decides on must not pay for the index."""
     stream.append(facts(0, 10))
 
     assert server.client.exists(stream.keys[0].entities, stream.keys[0].versions) == 0
@@ -421,6 +436,7 @@ def test_the_index_has_every_event_at_the_place_of_its_version(server: Server, j
 def test_what_is_no_version_and_no_index_fails_before_anything_is_written(
     server: Server, jobs: Stream, which: str
 ) -> None:
+    """A key of another type in the middle of the script would leave half an append."""
     append(jobs, 0, 3)
     if which == "versions":
         server.client.hset(jobs.keys[0].versions, "job-1", "three")
@@ -456,6 +472,7 @@ def test_places_that_do_not_pack_are_kept_as_text(server: Server, jobs: Stream) 
 
 
 def test_events_from_before_there_was_an_index_are_found_all_the_same(server: Server, jobs: Stream) -> None:
+    """Streams of older builds have no index for their first events, and are not migrated."""
     append(jobs, 0, 45)
     append(jobs, 0, 10, "job-2")
     server.client.delete(jobs.keys[0].entities)
@@ -471,6 +488,7 @@ def test_events_from_before_there_was_an_index_are_found_all_the_same(server: Se
 
 
 def test_what_was_trimmed_comes_from_the_archive(server: Server, jobs: Stream) -> None:
+    """An entity's history is longer than the log that is kept in memory."""
     append(jobs, 0, 2_500)
     archive_and_trim(jobs, keep=100)
     append(jobs, 2_500, 30)
@@ -484,6 +502,7 @@ def test_what_was_trimmed_comes_from_the_archive(server: Server, jobs: Stream) -
 
 
 def test_an_event_deleted_by_hand_is_named(server: Server, jobs: Stream) -> None:
+    """A state without it would be a lie; a person has to restore the log."""
     append(jobs, 0, 30)
     position = jobs.read(0)[7].position
     server.client.xdel(jobs.keys[0].log, position)
@@ -511,6 +530,7 @@ Entities(stream, Jobs(), on_step=on_step).decide("job-1", lambda loaded: facts(l
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["appended", "looked", "read", "folded", "kept"])
 def test_killed_between_append_and_snapshot_nothing_is_lost(server: Server, jobs: Stream, step: str) -> None:
+    """A snapshot comes after the append and never instead of it."""
     append(jobs, 0, 50)
 
     killed = subprocess.run(
@@ -525,6 +545,7 @@ def test_killed_between_append_and_snapshot_nothing_is_lost(server: Server, jobs
 
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 def test_a_lost_reply_decides_once(running: ServerProcess, server: Server, jobs: Stream, cuts: int) -> None:
+    """Whoever repeats a decision after a lost answer must find it made, not make it again."""
     append(jobs, 0, 50)
     proxy = CuttingProxy(running.url)
     through = open_stream(Server(proxy.url), "jobs")
@@ -650,6 +671,7 @@ def test_the_state_is_what_the_views_row_is_whatever_happens(
 
 
 def test_the_bare_fold_leaves_what_is_declared_over_states_to_the_view(server: Server, jobs: Stream) -> None:
+    """One entity's fold knows nothing of other keys, so it must not touch their totals."""
     append(jobs, 0, 20)
     consume(server, jobs, Counting())
     append(jobs, 20, 5)

@@ -110,6 +110,7 @@ class SmallReads(History):
 
 
 def test_a_view_as_of_a_time_is_the_fold_of_what_had_occurred_by_then(server: Server, stream: Stream) -> None:
+    """The first question anybody asks of the past, in its plainest form."""
     stream.append([observation(100 * n, minute=n) for n in range(10)])
     consume(server, stream, Clips())
 
@@ -121,6 +122,7 @@ def test_a_view_as_of_a_time_is_the_fold_of_what_had_occurred_by_then(server: Se
 
 
 def test_the_instant_itself_belongs_to_it(stream: Stream) -> None:
+    """Whoever asks for the time of an event means to see it."""
     stream.append([observation(1), observation(2, minute=1)])
 
     for at, views in ((after_noon(1), 2), (after_noon(1) - timedelta(microseconds=1), 1)):
@@ -294,6 +296,7 @@ def test_what_expires_is_judged_by_the_latest_event_time_as_of_then(stream: Stre
 
 
 def test_an_empty_log_has_a_past_of_nothing(stream: Stream) -> None:
+    """A new stream, and a time before all: an answer and no error."""
     view = PastView(history(stream), Clips(), AsOf(NOON))
     assert (view.states().rows, view.ranking("viral").rows, view.cursors()[0].position) == ({}, [], "")
     before_all = AsOf(datetime(1969, 1, 1, tzinfo=NOON.tzinfo), "appended")
@@ -301,6 +304,7 @@ def test_an_empty_log_has_a_past_of_nothing(stream: Stream) -> None:
 
 
 def test_what_is_appended_meanwhile_is_no_part_of_it(stream: Stream) -> None:
+    """A busy log would otherwise never let a fold end."""
     stream.append([observation(n, minute=n) for n in range(3_000)])
     told: list[int] = []
 
@@ -315,6 +319,7 @@ def test_what_is_appended_meanwhile_is_no_part_of_it(stream: Stream) -> None:
 
 
 def test_a_log_in_kafka_has_no_past_here(server: Server) -> None:
+    """Its entries are elsewhere: an empty answer would be a wrong one."""
     elsewhere = open_stream(server, "elsewhere", create=True, log="kafka")
     with pytest.raises(ProjectionError, match="is in Kafka"):
         fold_past(history(elsewhere), Clips(), 0, AsOf(NOON))
@@ -322,6 +327,7 @@ def test_a_log_in_kafka_has_no_past_here(server: Server) -> None:
 
 
 def test_entries_that_were_deleted_by_hand_are_told_of(server: Server, stream: Stream) -> None:
+    """The answer lacks them, and whoever reads it has to know."""
     placed = stream.append([observation(n, minute=n) for n in range(9)])
     server.client.xdel(stream.keys[0].log, placed[3].position, placed[4].position)
 
@@ -393,6 +399,7 @@ def folded(history: History, as_of: AsOf, projection: Projection[Any] | None = N
 
 
 def test_a_second_question_begins_at_what_the_first_one_left(archived: History) -> None:
+    """This is what checkpoints are for: a past question costs its distance, not the log."""
     first = folded(archived, at_second(5_999))
     places = kept(archived).of(0)
     second = folded(archived, at_second(5_900))
@@ -408,6 +415,7 @@ def test_a_second_question_begins_at_what_the_first_one_left(archived: History) 
 @pytest.mark.parametrize("by", ["occurred", "appended"])
 @pytest.mark.parametrize("second", [0, 1_999, 2_400, 2_469, 4_000, 5_399, 5_500, 8_000])
 def test_with_checkpoints_or_without_the_answer_is_the_same(archived: History, second: int, by: str) -> None:
+    """A checkpoint is a cache: an answer that depends on it would be two truths."""
     folded(archived, at_second(8_000))
     as_of = at_second(second)
     if by == "appended":
@@ -423,6 +431,7 @@ def test_with_checkpoints_or_without_the_answer_is_the_same(archived: History, s
 
 
 def test_segments_that_begin_after_the_time_are_not_read(archived: History) -> None:
+    """An archive of years must not be read to answer for last week."""
     past = folded(archived, at_second(800))
 
     assert past.read == 2 * 600 + 600  # two segments, and the live log, whose times nobody knows
@@ -469,6 +478,7 @@ def test_an_entry_of_a_broken_clock_does_not_make_checkpoints_useless(
 
 @pytest.mark.parametrize("byte", [0, 20, 60, 1_000, -1])
 def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte: int) -> None:
+    """It is a cache beside the truth: damage costs time and a warning, never an answer."""
     folded(archived, at_second(5_999))
     archive: Any = archived.archive
     farthest, next_one = kept(archived).of(0)
@@ -487,6 +497,7 @@ def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte
 
 @pytest.mark.parametrize("size", [0, 10, 49, 50, 200])
 def test_a_checkpoint_cut_short_is_passed_over(archived: History, size: int) -> None:
+    """A full disk leaves half a file; what begins well must not pass for whole."""
     folded(archived, at_second(5_999))
     archive: Any = archived.archive
     for place in kept(archived).of(0):
@@ -588,6 +599,7 @@ def test_checkpoints_lie_farther_apart_the_larger_they_are(
 def test_checkpoints_are_never_more_bytes_than_the_entries_they_save(
     archived: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The trail grows with the log: without a bound its checkpoints would outgrow the archive."""
     monkeypatch.setattr(checkpoints, "EVERY", 600)
     folded(archived, at_second(5_999), Trail())
     archive: Any = archived.archive

@@ -94,6 +94,7 @@ def state_of(stream: Stream, projection: Projection[Any], key: str) -> dict[str,
 
 
 def test_the_events_behind_a_state_and_what_each_changed(server: Server, stream: Stream) -> None:
+    """The whole answer in its plainest form: every event, every field, in the order of the log."""
     placed = stream.append(
         [
             observation(100, title="a clip"),
@@ -121,6 +122,7 @@ def test_the_events_behind_a_state_and_what_each_changed(server: Server, stream:
 
 
 def test_ties_and_late_events_are_listed_with_all_they_changed(server: Server, stream: Stream) -> None:
+    """Those events change counts alone, and are what a person looks for when a number seems wrong."""
     stream.append(
         [
             observation(100, minute=5),
@@ -139,6 +141,8 @@ def test_ties_and_late_events_are_listed_with_all_they_changed(server: Server, s
 
 
 def test_an_event_that_changed_nothing_says_so(server: Server, stream: Stream) -> None:
+    """Left out, it would look lost; listed without a word, like a fault."""
+
     class Peak(Counting):
         """The highest count there was."""
 
@@ -184,6 +188,7 @@ def test_raw_copies_damage_and_other_types_are_not_behind_a_value(
 def test_the_answer_is_whole_however_far_the_trail_is_behind_the_view(
     server: Server, stream: Stream, behind: int
 ) -> None:
+    """The index is another view with a cursor of its own: its lag may cost reading, never a step."""
     events = [observation(n * 3, clip=f"c{n % 4}", minute=n) for n in range(200)]
     stream.append(events[: 200 - behind])
     consume(server, stream, Trail())
@@ -197,6 +202,7 @@ def test_the_answer_is_whole_however_far_the_trail_is_behind_the_view(
 
 
 def test_a_trail_ahead_of_the_view_adds_nothing_the_view_has_not_read(server: Server, stream: Stream) -> None:
+    """The steps explain what the view says now, not what it will say."""
     stream.append([observation(100)])
     consume(server, stream, Clips())
     stream.append([observation(200, minute=1)])
@@ -211,6 +217,7 @@ def test_a_trail_ahead_of_the_view_adds_nothing_the_view_has_not_read(server: Se
 def test_every_change_sequence_of_any_log_ends_in_the_view_s_value(
     server: Server, parted: Stream, projection: Projection[Any]
 ) -> None:
+    """An explanation that does not lead to the number explains another number."""
     dice = random.Random(seed_of_this_run())
     for n in range(300):
         event = observation(
@@ -232,6 +239,7 @@ def test_every_change_sequence_of_any_log_ends_in_the_view_s_value(
 
 
 def test_a_view_that_was_changed_by_hand_is_found_out(server: Server, stream: Stream) -> None:
+    """The second thing a "why" is for: the number that no event explains."""
     stream.append([observation(100), observation(160, minute=1)])
     consume(server, stream, Clips(), Trail())
     view = View(stream, Clips())
@@ -244,6 +252,7 @@ def test_a_view_that_was_changed_by_hand_is_found_out(server: Server, stream: St
 
 
 def test_entries_that_are_gone_are_said_to_be_gone(server: Server, stream: Stream) -> None:
+    """Otherwise the steps would seem whole and simply not add up."""
     placed = stream.append([observation(100), observation(160, minute=1)])
     consume(server, stream, Clips(), Trail())
     server.client.xdel(stream.keys[0].log, placed[0].position)
@@ -255,6 +264,7 @@ def test_entries_that_are_gone_are_said_to_be_gone(server: Server, stream: Strea
 
 
 def test_as_of_a_time_the_steps_end_there(server: Server, stream: Stream) -> None:
+    """What is explained is the past answer; no view is kept of it to agree with."""
     stream.append([observation(n, minute=n) for n in range(10)])
     consume(server, stream, Clips(), Trail())
 
@@ -299,6 +309,7 @@ def test_personal_fields_are_opened_for_who_reads_and_gone_once_they_are_erased(
 
 
 def test_of_a_ranking_it_is_the_score_that_is_explained(server: Server, stream: Stream) -> None:
+    """Who asks why a clip is on top wants the score's story, in the score's own numbers."""
     stream.append([observation(100), observation(160, minute=1), observation(400, minute=2)])
     consume(server, stream, Clips(), Trail())
 
@@ -317,6 +328,7 @@ def test_of_a_ranking_it_is_the_score_that_is_explained(server: Server, stream: 
 def test_the_events_behind_a_total_are_those_after_which_it_was_another(
     server: Server, parted: Stream, tmp_path: Path, is_archived: bool
 ) -> None:
+    """No index names them, so all is folded, from the archive as well as from the log."""
     parted.append([observation(n * 10, clip=f"c{n % 5}", minute=n, category=f"p{n % 2}") for n in range(60)])
     consume(server, parted, Counting())
     history = archived(server, parted, tmp_path) if is_archived else History(parted)
@@ -366,6 +378,7 @@ def archived(server: Server, stream: Stream, folder: Path) -> History:
 def test_rows_of_a_projection_with_keys_of_its_own_are_explained_by_the_whole_log(
     server: Server, parted: Stream
 ) -> None:
+    """The trail goes by subjects, and says nothing of other keys."""
     parted.append([observation(n, clip=f"c{n}", minute=n, category=f"p{n % 3}") for n in range(30)])
     consume(server, parted, ByCategory())
 
@@ -378,6 +391,7 @@ def test_rows_of_a_projection_with_keys_of_its_own_are_explained_by_the_whole_lo
 
 
 def test_a_key_nothing_is_behind_and_a_table_there_is_not(server: Server, stream: Stream) -> None:
+    """The first is an answer, the second a mistake: a person must be able to tell them apart."""
     stream.append([observation(1)])
     consume(server, stream, Clips(), Trail())
 
@@ -396,6 +410,7 @@ def test_a_key_nothing_is_behind_and_a_table_there_is_not(server: Server, stream
 def test_only_the_key_s_own_entries_are_read_however_long_the_log(
     server: Server, stream: Stream, count: int
 ) -> None:
+    """The promise of the index, counted in commands as clocks are noisy."""
     looks = [observation(n, clip=f"c{n % 97}", minute=n / 60, event_id=f"e{n}") for n in range(count)]
     stream.append([observation(7, clip="rare", event_id="first")])
     for start in range(0, count, 10_000):

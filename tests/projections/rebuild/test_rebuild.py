@@ -101,6 +101,7 @@ def crowd(count: int, *, first: int = 0, clips: int = 40) -> list[Any]:
 def test_a_rebuilt_view_equals_the_live_one_and_takes_its_place(
     server: Server, parted: Stream, projection: Any
 ) -> None:
+    """The whole way of a rebuild where nothing is wrong, counts and audit trail included."""
     parted.append(crowd(3_000))
     consume(server, parted, projection())
     before = tables(parted, projection(), 1)
@@ -127,6 +128,7 @@ class ByCategory(Counting):
 
 
 def test_a_view_whose_keys_are_no_subjects_is_rebuilt_as_well(server: Server, parted: Stream) -> None:
+    """Its keys cross partitions, so nothing may rest on keys being subjects."""
     parted.append(crowd(1_000))
     consume(server, parted, ByCategory())
 
@@ -135,6 +137,7 @@ def test_a_view_whose_keys_are_no_subjects_is_rebuilt_as_well(server: Server, pa
 
 
 def test_the_view_of_imports_is_rebuilt_in_its_own_stream(server: Server) -> None:
+    """System streams have views too, and nobody names their stream on the command line."""
     stream = open_stream(server, "imports", create=True, settings=Settings(partitions=2))
     stream.append(
         [
@@ -161,6 +164,7 @@ def test_the_view_of_imports_is_rebuilt_in_its_own_stream(server: Server) -> Non
 def test_a_log_with_damaged_foreign_and_doubled_entries_is_rebuilt_as_it_was(
     server: Server, parted: Stream
 ) -> None:
+    """The rebuild takes shortcuts that such entries forbid; it has to notice them itself."""
     events = crowd(600)
     parted.append(events[:300])
     for event in events[290:310]:
@@ -178,6 +182,7 @@ def test_a_log_with_damaged_foreign_and_doubled_entries_is_rebuilt_as_it_was(
 
 
 def test_a_planted_bug_is_named_key_by_key_and_the_swap_refused(server: Server, stream: Stream) -> None:
+    """This is what the comparison is for: a person sees what would change before it does."""
     stream.append([observation(n, clip=f"clip-{n}") for n in range(20)])
     consume(server, stream, Counting())
     before = tables(stream, Counting(), 1)
@@ -228,6 +233,7 @@ def test_what_differs_is_swapped_once_somebody_accepts_it(server: Server, stream
 
 
 def test_a_view_that_never_was_needs_no_comparison_and_keeps_nothing(server: Server, stream: Stream) -> None:
+    """A new projection on an old log has nothing to be equal to."""
     stream.append([observation(1)])
 
     assert rebuilt(stream, Counting()) == []
@@ -243,6 +249,7 @@ def test_a_view_that_never_was_needs_no_comparison_and_keeps_nothing(server: Ser
 
 
 def test_a_live_view_that_nobody_moves_is_compared_where_it_stands(server: Server, stream: Stream) -> None:
+    """Its worker may be gone for good: a rebuild must not wait for it."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     stream.append([observation(2, minute=1)])
@@ -255,6 +262,7 @@ def test_a_live_view_that_nobody_moves_is_compared_where_it_stands(server: Serve
 
 
 def test_a_second_rebuild_is_told_of_the_first(server: Server, stream: Stream) -> None:
+    """Two would waste a day; the second person must learn who to ask."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
 
@@ -274,6 +282,7 @@ def test_a_second_rebuild_is_told_of_the_first(server: Server, stream: Stream) -
 
 
 def test_what_is_given_up_is_gone_and_the_live_view_as_it_was(server: Server, stream: Stream) -> None:
+    """Giving up has to be free, or nobody dares to begin."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     before = tables(stream, Counting(), 1)
@@ -294,6 +303,7 @@ def test_what_is_given_up_is_gone_and_the_live_view_as_it_was(server: Server, st
 def test_what_was_begun_by_another_definition_is_given_up_and_begun_anew(
     server: Server, stream: Stream
 ) -> None:
+    """Half a view by another fold can never be finished by this one."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     with rebuild(stream, Counting()) as work:
@@ -325,6 +335,7 @@ def test_a_rebuild_that_was_stopped_past_its_lease_is_fenced(server: Server, str
 
 
 def test_a_rollback_makes_the_one_before_live_again_and_tells_its_lag(server: Server, stream: Stream) -> None:
+    """The way back is the reason to keep a generation at all."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     rebuilt(stream, Counting())
@@ -343,6 +354,7 @@ def test_a_rollback_makes_the_one_before_live_again_and_tells_its_lag(server: Se
 def test_a_rollback_to_another_definition_that_lags_is_refused_unless_that_is_accepted(
     server: Server, stream: Stream
 ) -> None:
+    """Older numbers are a choice a person makes, not a surprise."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     rebuilt(stream, Second(), accept=True)
@@ -357,6 +369,7 @@ def test_a_rollback_to_another_definition_that_lags_is_refused_unless_that_is_ac
 
 
 def test_a_rollback_has_nowhere_to_go_without_a_kept_generation(server: Server, stream: Stream) -> None:
+    """An operator in a hurry gets a sentence and the remedy, not an empty view."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
 
@@ -365,6 +378,7 @@ def test_a_rollback_has_nowhere_to_go_without_a_kept_generation(server: Server, 
 
 
 def test_a_rollback_in_the_middle_of_a_rebuild_is_noticed_by_its_swap(server: Server, stream: Stream) -> None:
+    """What was compared is not what would be replaced."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     rebuilt(stream, Counting())
@@ -405,6 +419,7 @@ def test_a_log_that_was_trimmed_is_not_read_short(server: Server, stream: Stream
 
 
 def test_what_was_kept_long_enough_is_retired_by_the_next_rebuild(server: Server, stream: Stream) -> None:
+    """Where no host runs for a while, generations would pile up in memory."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     rebuilt(stream, Counting(), keep_ms=1)
@@ -416,16 +431,15 @@ def test_what_was_kept_long_enough_is_retired_by_the_next_rebuild(server: Server
 
 
 def test_a_pause_frees_the_producers_and_the_next_goes_on(server: Server, parted: Stream) -> None:
+    """Producers wait for a rebuild; one that stands still must not stop the platform."""
     parted.append(crowd(300))
     consume(server, parted, Counting())
     stops: list[bool] = []
 
-    with rebuild(
-        parted, Counting(), stopping=lambda: len(stops) >= 2 or stops.append(True) is not None
-    ) as first:
+    with rebuild(parted, Counting()) as first:
+        first.stopping = lambda: len(stops) >= 2 or stops.append(True) is not None
         first.begin()
         assert first.build() is False
-        assert first.is_paused
 
     assert not any(server.client.hexists(keys.groups, "counting@2") for keys in parted.keys)
     assert [one.differing for one in rebuilt(parted, Counting())] == [0, 0, 0]

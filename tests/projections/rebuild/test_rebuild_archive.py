@@ -74,6 +74,7 @@ def rebuilt(stream: Stream, projection: Any) -> list[Compared]:
 def test_a_view_is_rebuilt_from_archive_and_log_as_it_was_folded_live(
     server: Server, stream: Stream, projection: Any
 ) -> None:
+    """What was trimmed is read from elsewhere, in other batches, and must fold alike."""
     fill(server, stream)
     consume(server, stream, projection())
     before = tables(stream, projection(), 1)
@@ -91,6 +92,7 @@ def test_a_view_is_rebuilt_from_archive_and_log_as_it_was_folded_live(
 def test_a_new_projection_on_a_log_that_was_trimmed_away_has_the_whole_past(
     server: Server, stream: Stream
 ) -> None:
+    """Trimming must not make a question impossible that nobody had thought of yet."""
     fill(server, stream)
     consume(server, stream, Counting())
     before = tables(stream, Counting(), 1)
@@ -140,6 +142,7 @@ def test_a_view_that_fell_behind_what_was_trimmed_is_mended_and_not_kept(
 def test_a_rebuild_that_was_paused_reads_on_in_the_archive_what_was_trimmed_meanwhile(
     server: Server, stream: Stream
 ) -> None:
+    """Nobody waits for a paused one, so the log moves on without it."""
     fill(server, stream)
     consume(server, stream, Counting())
     stops: list[int] = []
@@ -158,6 +161,7 @@ def test_a_rebuild_that_was_paused_reads_on_in_the_archive_what_was_trimmed_mean
 
 
 def test_the_trimmer_passes_no_rebuild_that_is_under_way(server: Server, stream: Stream) -> None:
+    """It reads the log as any group does, and is waited for like one."""
     fill(server, stream)
     consume(server, stream, Counting())
 
@@ -178,6 +182,7 @@ def archive_free(stream: Stream) -> int:
 
 
 def test_one_key_is_folded_anew_over_the_archive(server: Server, stream: Stream) -> None:
+    """Repairing one key must work for keys older than the log."""
     fill(server, stream)
     consume(server, stream, Counting(), Trail())
     archive_and_trim(stream, keep=100)

@@ -31,6 +31,7 @@ def cluster(valkey: str) -> Iterator[Cluster]:
 
 
 def test_a_swap_on_a_cluster_is_seen_whole_and_rolled_back_whole(cluster: Cluster) -> None:
+    """No script can change several slots at once: a reader between two would see a mixture."""
     server = Server(cluster.url)
     stream = open_stream(server, "clips", create=True, partitions=6)
     stream.append(crowd(900))
@@ -62,6 +63,7 @@ def test_a_swap_on_a_cluster_is_seen_whole_and_rolled_back_whole(cluster: Cluste
 
 
 def test_a_rebuild_on_a_cluster_equals_the_live_view(cluster: Cluster) -> None:
+    """Partitions are on several nodes, and the record of generations on yet another."""
     server = Server(cluster.url)
     stream = open_stream(server, "others", create=True, partitions=4)
     stream.append(crowd(400))

@@ -52,6 +52,7 @@ def kept_of(server: Server, generation: int) -> dict[bytes, bytes]:
 def test_a_rebuild_killed_at_any_step_is_ended_by_the_next_and_the_live_view_was_never_touched(
     server: Server, parted: Stream, step: str
 ) -> None:
+    """A rebuild takes hours: it will be killed, and nobody may have to clean up by hand."""
     parted.append(crowd(1_500))
     consume(server, parted, Counting())
     before = kept_of(server, 1)

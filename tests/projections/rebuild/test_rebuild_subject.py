@@ -4,13 +4,14 @@ worker's memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from aurastream.projections import Projection, ProjectionError, View
+from aurastream.projections import Projection, ProjectionError, View, ViewBroken
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import CommitAnswer, Lane
@@ -72,6 +73,7 @@ def test_a_clip_that_left_a_ranking_by_the_time_of_others_is_not_put_back(
 def test_rows_that_differ_are_listed_and_put_right_when_that_is_accepted(
     server: Server, stream: Stream
 ) -> None:
+    """A repair is a change by hand: seen first, then made, and in the audit trail."""
     stream.append(crowd(300))
     consume(server, stream, Counting())
     view = View(stream, Counting())
@@ -128,6 +130,7 @@ def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, str
 def test_a_view_that_moves_on_before_the_writing_is_folded_on(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Written over a newer row, the repair would lose an event."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     server.client.hset(
@@ -150,7 +153,35 @@ def test_a_view_that_moves_on_before_the_writing_is_folded_on(
     assert (done.events, View(stream, Counting()).state("clip-1")) == (2, Count(2, 3, ""))
 
 
+def repaired(stream: Stream, spoil: Callable[[str, str], object]) -> Any:
+    """What the writing answers where keys were changed since the look. spoil: called with cursor and states."""
+    stream.append([observation(1)])
+    consume(stream.server, stream, Counting())
+    rows = SubjectRows(stream, Counting(), "clip-1")
+    cursor, stored = rows.read()
+    spoil(stream.keys[0].cursor("counting"), View(stream, Counting()).key(0, "states"))
+    return rows.write(cursor, stored, stored)
+
+
+def test_a_generation_that_was_retired_meanwhile_is_left_alone(server: Server, stream: Stream) -> None:
+    """Rows written into it would stay for ever, as nobody clears its tables twice."""
+    assert repaired(stream, lambda cursor, states: server.client.hset(cursor, "retired", 1)) is False
+
+
+def test_a_table_of_another_type_is_named_before_anything_is_written(server: Server, stream: Stream) -> None:
+    """In the middle of the writes it would leave half a repair."""
+
+    def spoil(cursor: str, states: str) -> None:
+        server.client.delete(states)
+        server.client.set(states, "mine")
+
+    with pytest.raises(ViewBroken, match="states is a string"):
+        repaired(stream, spoil)
+    assert server.client.hget(stream.keys[0].cursor("counting"), "repairs") is None
+
+
 def test_it_is_the_live_generation_that_is_put_right(server: Server, stream: Stream) -> None:
+    """A kept generation is nobody's answer; mending it would mend nothing."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     rebuilt(stream, Counting())
@@ -164,6 +195,8 @@ def test_it_is_the_live_generation_that_is_put_right(server: Server, stream: Str
 
 
 def test_what_cannot_be_done_for_one_key_is_said(server: Server, stream: Stream) -> None:
+    """Each would write rows that one key's events cannot vouch for."""
+
     class ByCategory(Counting):
         name = "by-category"
 
