@@ -177,7 +177,7 @@ def test_a_table_of_another_type_is_named_before_anything_is_written(server: Ser
 
     with pytest.raises(ViewBroken, match="states is a string"):
         repaired(stream, spoil)
-    assert server.client.hget(stream.keys[0].cursor("counting"), "repairs") is None
+    assert server.client.hget(stream.keys[0].cursor("counting"), "repairs") == b"0"
 
 
 def test_it_is_the_live_generation_that_is_put_right(server: Server, stream: Stream) -> None:
