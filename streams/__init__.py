@@ -110,7 +110,7 @@ from aurastream.streams.keys import (
     generation_group,
 )
 from aurastream.streams.late import late
-from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, worker_name
+from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
 from aurastream.streams.logs import Logger, configure_with
 from aurastream.streams.passing import LOST, PAUSE_FIRST_S, PAUSE_MAX_S, Backoff, is_passing, retried
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
@@ -254,6 +254,7 @@ __all__ = [
     "from_cloudevent",
     "generation_group",
     "home_directory",
+    "host_name",
     "is_audit",
     "is_cloudevent",
     "is_name",
@@ -286,5 +287,4 @@ __all__ = [
     "unpack_position",
     "unsound",
     "wake_up",
-    "worker_name",
 ]

@@ -47,7 +47,7 @@ def partition_of(subject: str, partitions: int) -> int:
 
 
 def members_key(group: str) -> str:
-    """Sorted set: the living workers of a group -> server ms until which they count as alive."""
+    """Sorted set: the living hosts of a group -> server ms until which they count as alive."""
     return f"aura:members:{checked_name('group', group)}"
 
 
@@ -127,7 +127,7 @@ class Keys:
         return self._key("producers")
 
     def acked(self, group: str) -> str:
-        """Hash: how far a worker app has acknowledged the partition (the Faust transport's acknowledge.lua)."""
+        """Hash: how far an app has acknowledged the partition (the Faust transport's acknowledge.lua)."""
         return self._key(f"acked:{group}")
 
     def cursor(self, group: str) -> str:

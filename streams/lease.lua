@@ -1,7 +1,7 @@
 -- lease: look at, claim, keep or give back the leases of one partition.
 -- KEYS[1..] lease  hash  owner, epoch, until: server ms            all share one {partition} hash tag
--- ARGV [1] worker  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
--- returns one {epoch, ms left, owner} per key; epoch is 0 unless the worker holds the lease after the call
+-- ARGV [1] host  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
+-- returns one {epoch, ms left, owner} per key; epoch is 0 unless the host holds the lease after the call
 -- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a fencing token).
 -- raises  WRONGTYPE when a key has another type, before any write.  cost O(keys)
 local time = redis.call('TIME')

@@ -1,7 +1,7 @@
 -- members: who shares a group's partitions now.
--- KEYS[1] members  sorted set  worker -> server ms until which it counts as alive
--- ARGV    [1] worker  [2] ms until it is forgotten; 0: it leaves now
--- returns the living workers, in byte order.  cost O(workers)
+-- KEYS[1] members  sorted set  host -> server ms until which it counts as alive
+-- ARGV    [1] host  [2] ms until it is forgotten; 0: it leaves now
+-- returns the living hosts, in byte order.  cost O(hosts)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ARGV[2]) > 0 then

@@ -51,7 +51,7 @@ class EffectConsumer:
     ) -> None:
         self._wires, self._streams, self.leases = wires, streams, leases
         self._processors = {processor.name: processor for processor in processors}
-        self._options = msgspec.structs.replace(options or LaneOptions(), host=leases.worker)
+        self._options = msgspec.structs.replace(options or LaneOptions(), host=leases.host)
         self._isolation = Isolation()
         self._runners: dict[Claim, LaneRunner] = {}
 

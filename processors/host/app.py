@@ -43,10 +43,10 @@ from aurastream.streams import (
     as_pair,
     checked_name,
     home_directory,
+    host_name,
     is_passing,
     list_streams,
     open_stream,
-    worker_name,
 )
 
 GROUP = "aurastream"  # the consumer group and the lease group of the hosts
@@ -104,7 +104,7 @@ class App(faust.App):
         self.lanes = HostedLanes(wires, self.chosen, GROUP, self.settings.batch_max)
         self.measures = Measures(found.server)
         self.lanes.on_lane = self._watch
-        options = LaneOptions(host=worker_name(), lease=GROUP)
+        options = LaneOptions(host=host_name(), lease=GROUP)
         self.effects = HostedEffectLanes(wires, self.processors, self._opened, options)
         self.is_prepared = True
         await self.look()

@@ -103,7 +103,7 @@ def _let_go_of_dead(stream: Stream, group: str) -> None:
     client = stream.server.client
     joined = [keys for keys in stream.keys if client.hexists(keys.groups, group)]
     if joined and all(
-        ask_lease(stream.server, keys, group, "", LEASE_MS, "look")[1] <= 0 for keys in stream.keys
+        ask_lease(stream.server, keys.lease(group), "", LEASE_MS, "look").left_ms <= 0 for keys in stream.keys
     ):
         forget(stream.server, joined, group)
 

@@ -16,7 +16,7 @@ import threading
 import time
 
 from aurastream.projections.engine import Fenced
-from aurastream.streams import LEASE_MS, Stream, ask_lease, generation_group, is_passing, retried, worker_name
+from aurastream.streams import LEASE_MS, Stream, ask_lease, generation_group, host_name, is_passing, retried
 
 STOP_S = 5.0
 ATTEMPTS_MAX = 3  # times a lease is asked for; the thread then asks again with the next period
@@ -100,16 +100,15 @@ class RebuildLease:
 
     def _ask(self, partition: int, verb: str) -> tuple[int, int, str]:
         """Over the client, which may be used by several threads, as the stream's own connections may not."""
-        server, keys = self._stream.server, self._stream.keys[partition]
-        what = f"lease of {self._group}"
-        lease = (self._group, self.worker, self.lease_ms, verb)
-        return retried(what, ATTEMPTS_MAX, lambda: ask_lease(server, keys, *lease), server.refresh)
+        server, what = self._stream.server, f"lease of {self._group}"
+        lease = (self._stream.keys[partition].lease(self._group), self.worker, self.lease_ms, verb)
+        return retried(what, ATTEMPTS_MAX, lambda: ask_lease(server, *lease), server.refresh)
 
 
 def is_dead(worker: str) -> bool:
     """Whether the process a worker is named for (host-pid-random) was one of this host and is no more."""
     host, _, pid = worker.rpartition("-")[0].rpartition("-")
-    if host != worker_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
+    if host != host_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)

@@ -47,7 +47,7 @@ from aurastream.projections.rebuild.lease import Held, RebuildLease
 from aurastream.projections.rebuild.near import NearLanes
 from aurastream.projections.rebuild.record import Decision, ViewRecord
 from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
-from aurastream.streams import LEASE_MS, Cursor, History, Stream, forget, generation_group, join, worker_name
+from aurastream.streams import LEASE_MS, Cursor, History, Stream, forget, generation_group, host_name, join
 
 CATCH_UPS_MAX = 20  # passes over the log before a comparison or a swap, while producers go on
 NEAR = 5_000  # events that a pass may read before the next step
@@ -86,7 +86,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         self, history: History, projection: Projection[Any], decision: Decision, *, lease_ms: int = LEASE_MS
     ) -> None:
         self.history, self.stream, self.projection = history, history.stream, projection
-        self.decision, self.worker = decision, worker_name()
+        self.decision, self.worker = decision, host_name()
         self.crew: Crew = Alone(history, projection)
         self.stopping: Callable[[], bool] = lambda: False
         self.on_progress: Callable[[RebuildProgress], None] = lambda progress: None

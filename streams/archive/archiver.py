@@ -27,10 +27,10 @@ from aurastream.streams import (
     Position,
     Script,
     Stream,
+    host_name,
     last_of,
     named_id,
     operator,
-    worker_name,
 )
 from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.building import Builder, Segment, read_segment
@@ -70,7 +70,7 @@ class Archiver:
         self, archive: StreamArchive, operations: Stream | None, on_step: OnStep = lambda step: None
     ) -> None:
         self.archive, self.stream, self.operations = archive, archive.stream, operations
-        self._on_step, self._worker = on_step, worker_name()
+        self._on_step, self._worker = on_step, host_name()
         if not self.stream.is_log_here:
             raise ArchiveRefused(
                 f"the log of stream {self.stream.name!r} is in Kafka: archive its topic there. Here are only its views."
