@@ -25,10 +25,26 @@ from aurastream.processors.host.summary import Summary, tune_collector
 from aurastream.streams import late
 
 if TYPE_CHECKING:
-    from aurastream.processors.host.app import Options, make_app
+    from aurastream.processors.host.batching import NotOffered, RawBatch, ResumeAt, batch_topic, batches
+    from aurastream.processors.host.make import make_app
+    from aurastream.processors.host.options import Options
     from aurastream.processors.host.process import run_host
 
-# Faust takes a third of a second: who catches up without a host does not wait for it
-__getattr__ = late(__name__, {"Options": "app", "make_app": "app", "run_host": "process"})
+# Faust takes a third of a second: who catches up without a host does not wait for it; nor does a stranger's app, which asks for batches,
+# for what a host is made of.
+_BATCHES = ("NotOffered", "RawBatch", "ResumeAt", "batch_topic", "batches")
+_HOST = {"Options": "options", "make_app": "make", "run_host": "process"}
+__getattr__ = late(__name__, dict.fromkeys(_BATCHES, "batching") | _HOST)
 
-__all__ = ["Options", "Summary", "make_app", "run_host", "tune_collector"]
+__all__ = [
+    "NotOffered",
+    "Options",
+    "RawBatch",
+    "ResumeAt",
+    "Summary",
+    "batch_topic",
+    "batches",
+    "make_app",
+    "run_host",
+    "tune_collector",
+]

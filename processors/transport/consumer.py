@@ -19,7 +19,7 @@ from faust.transport import base
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from aurastream.processors.transport.batch import RawBatch, entries_max
+from aurastream.processors.host import RawBatch
 from aurastream.processors.transport.coordinator import Coordinator
 from aurastream.processors.transport.entries import content_of
 from aurastream.processors.transport.lane import Acknowledged, TopicLane
@@ -29,6 +29,7 @@ from aurastream.processors.transport.reader import Reader
 from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds, place_of
+from aurastream.processors.transport.unrolled import entries_max
 from aurastream.streams import AsyncWires, Claim, Cursor, DamagedEntry, Logger, RawEntry, ServerAway, Settings
 
 EVENTS_READ = 500  # entries a read, of a topic whose messages are single events

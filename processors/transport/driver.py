@@ -10,7 +10,7 @@ from faust.transport import base
 from faust.types import AppT
 from yarl import URL
 
-from aurastream.processors.transport.batch import ResumeAt
+from aurastream.processors.host import ResumeAt
 from aurastream.processors.transport.catalog import Catalog
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.consumer import Consumer

@@ -1,18 +1,8 @@
-"""What the transport refuses or cannot do, each a sentence with the remedy."""
+"""What the transport refuses, each a sentence with the remedy. What Faust has and it has not is NotOffered (host/batching.py)."""
 
 from __future__ import annotations
 
-from faust.exceptions import ImproperlyConfigured
-
 from aurastream.processors import ProcessorError
-
-
-class NotOffered(ProcessorError, ImproperlyConfigured):
-    """A feature of Faust that these transports do not have. Raised at definition or at start, never later."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}. {remedy}.")
-        self.what, self.remedy = what, remedy
 
 
 class TopicNameRefused(ProcessorError):

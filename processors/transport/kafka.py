@@ -21,14 +21,17 @@ from zlib import crc32
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
-from aurastream.processors.transport.batch import RawBatch, ResumeAt, entries_max
+from aurastream.processors.host import RawBatch, ResumeAt
 from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.queues import purge
-from aurastream.streams import RawEntry
+from aurastream.processors.transport.unrolled import entries_max
+from aurastream.streams import Position, RawEntry
 
 
 class Consumer(aiokafka.Consumer):
     """The stock consumer, handing out batches."""
+
+    takeovers = 0  # Kafka does not say
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +79,7 @@ class Consumer(aiokafka.Consumer):
         tps = {TP(*tp) for tp in self.assignment() if self._is_batch(tp)}
         if self._driver.resume_at is not None and tps:
             for tp, cursor in (await self._driver.resume_at(tps)).items():
-                offset = int(cursor.position.partition("-")[0]) + 1 if cursor.position else 0
+                offset = Position.parse(cursor.position).ms + 1 if cursor.position else 0
                 await self.seek(tp, offset)
                 offsets[tp] = offset
         return offsets
@@ -108,6 +111,10 @@ class Consumer(aiokafka.Consumer):
             purge(self.app.topics, {tp})
             self._acked_index[tp].clear()
             await self.seek(tp, first)
+
+    def epoch_of(self, tp: TP) -> int | None:
+        """None: Kafka's group has generations instead of leases."""
+        return None
 
     def _is_batch(self, tp: TP) -> bool:
         return tp.topic in self._driver.batch_topics

@@ -15,7 +15,7 @@ from faust.tables.manager import TableManager
 from faust.types import AppT, CollectionT
 from faust.types.enums import ProcessingGuarantee
 
-from aurastream.processors.transport.errors import NotOffered
+from aurastream.processors.host import NotOffered
 
 REPLY_HEADER = "Faust-Ag-ReplyTo"
 INSTEAD_OF_TABLES = "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after any crash"

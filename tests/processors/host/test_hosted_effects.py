@@ -75,7 +75,7 @@ def test_derived_events_are_there_once_and_a_poison_subject_waits_alone(
 
 def test_a_host_on_kafka_needs_to_be_told_its_topics(tmp_path: Path) -> None:
     """A broker without topics would consume nothing, and say nothing."""
-    from aurastream.processors.host.app import Options, kafka_topics_of
+    from aurastream.processors.host.options import Options, kafka_topics_of
 
     with pytest.raises(NotConfigured, match="AURASTREAM_TOPICS"):
         kafka_topics_of(Settings(broker="kafka://localhost:9092"), Options())

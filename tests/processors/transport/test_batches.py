@@ -14,7 +14,7 @@ import pytest
 from faust.types import TP
 
 from aurastream.processors.transport import RawBatch, batch_topic, batches, events
-from aurastream.processors.transport.batch import entries_max
+from aurastream.processors.transport.unrolled import entries_max
 from aurastream.streams import Codec, Server, Settings, open_stream
 from aurastream.streams.codec import entry_json, read_envelope
 from tests.facts import observation

@@ -1,0 +1,80 @@
+"""
+Make the host's app, not started: its settings, its hooks, its pages.
+
+    make_app(options) -> App        `aurastream run` starts it; default.py holds the default one for `faust -A`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aurastream.processors import library_logs
+from aurastream.processors.host.app import GROUP, App
+from aurastream.processors.host.options import Options, broker_of, free_port
+from aurastream.processors.host.pages import serve_pages
+from aurastream.streams import Logger, Settings, is_passing
+
+LOOK_EVERY_S = 1.0
+
+log = Logger("aurastream.host")
+
+
+def make_app(options: Options | None = None) -> App:
+    """The app, not started. Raises the typed errors of settings and plugins."""
+    settings, options = Settings(), options or Options()
+    app = App(
+        GROUP,
+        broker=broker_of(settings),
+        autodiscover=False,
+        web_enabled=options.web_port is not None,
+        web_host="127.0.0.1",
+        web_bind="127.0.0.1",
+        web_port=free_port(options.web_port),
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        topic_allow_declare=settings.broker is None,  # a Kafka topic is its owner's to make
+        stream_wait_empty=False,  # the cursor is the truth: a batch handed to a lane needs no ack to be safe
+        broker_commit_interval=0.5,
+        cython_optimizations=True,
+        logging_config=library_logs(),
+        worker_redirect_stdouts=False,
+        Worker="aurastream.processors.host.process:HostProcess",
+    )
+    app.prepare(options, settings)
+    _connect(app)
+    serve_pages(app)
+    return app
+
+
+def _connect(app: App) -> None:
+    """Hear of partitions, of the end, and of time."""
+    app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
+    app.on_partitions_assigned.connect(_assigned)
+    app.on_partitions_revoked.connect(_revoked)
+    app.on_before_shutdown.connect(_finish)
+    app.timer(LOOK_EVERY_S)(_looking(app))
+
+
+async def _assigned(app: Any, *arguments: Any, **_: Any) -> None:
+    await app.assigned(arguments[0])
+
+
+async def _revoked(app: Any, *arguments: Any, **_: Any) -> None:
+    await app.revoked(arguments[0])
+
+
+async def _finish(app: Any, *arguments: Any, **_: Any) -> None:
+    await app.finish()
+
+
+def _looking(app: App) -> Callable[[], Awaitable[None]]:
+    async def look_for_streams() -> None:
+        try:
+            await app.look()
+            await app.assign_effects()
+        except Exception as error:  # a timer that raises stops the host
+            if not is_passing(error):
+                log.error("streams_unknown", reason=f"{type(error).__name__}: {error}"[:300])
+
+    return look_for_streams
