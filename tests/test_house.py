@@ -213,7 +213,7 @@ ORDERS = [
     "order",
     [
         pytest.param(ORDERS[0], id="of workers"),
-        pytest.param(ORDERS[1], id="of hosts", marks=not_yet("host/app.py sets the transports up")),
+        pytest.param(ORDERS[1], id="of hosts"),
         pytest.param(ORDERS[2], id="of answers"),
     ],
 )
