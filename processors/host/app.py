@@ -16,7 +16,7 @@ from faust.types import TP, AgentT, StreamT, TopicT
 
 from aurastream.processors import Installed, connected, find_plugins
 from aurastream.processors.effects import ASKS_MAX, OPERATIONS, LaneOptions, Processor, processors_of
-from aurastream.processors.host.batching import BatchConsumer, RawBatch, batch_topic, batches
+from aurastream.processors.host.batching import RawBatch, batch_topic, batches
 from aurastream.processors.host.effects import HostedEffectLanes
 from aurastream.processors.host.lanes import HostedLane, HostedLanes
 from aurastream.processors.host.measures import Measures
@@ -30,9 +30,9 @@ from aurastream.streams import (
     Logger,
     Settings,
     UnknownOutcome,
+    host_name,
     is_passing,
     list_streams,
-    host_name,
 )
 
 GROUP = "aurastream"  # the consumer group and the lease group of the hosts
@@ -46,7 +46,7 @@ class App(faust.App):
 
     options: Options
     installed: Installed
-    consumer: BatchConsumer | Any  # what Faust calls a consumer, and what a host needs of it
+    consumer: Any  # a BatchConsumer besides what Faust asks of one
     chosen: list[Projection[Any]]
     lanes: HostedLanes
     effects: HostedEffectLanes
@@ -91,8 +91,8 @@ class App(faust.App):
         records, at_ms = await asyncio.to_thread(lambda: (read_records(self.server), now_ms(self.server)))
         await self.lanes.follow(records, STOP_S)
         await asyncio.to_thread(self.sources.retire, records, at_ms, GROUP)
-        names = self.kafka_topics or await asyncio.to_thread(list_streams, self.server)
         wanted = self.kafka_topics or self.options.streams
+        names = list(self.kafka_topics) or list(await asyncio.to_thread(list_streams, self.server))
         for name in names:
             if name not in self.taken_up and (not wanted or name in wanted):
                 await self._take_up(name)

@@ -50,9 +50,13 @@ def make_app(options: Options | None = None) -> App:
 def _connect(app: App) -> None:
     """Hear of partitions, of the end, and of time."""
     app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
-    app.on_partitions_assigned.connect(_assigned)
-    app.on_partitions_revoked.connect(_revoked)
-    app.on_before_shutdown.connect(_finish)
+    hooks: list[tuple[Any, Any]] = [  # Faust asks for a signature that no function can have
+        (app.on_partitions_assigned, _assigned),
+        (app.on_partitions_revoked, _revoked),
+        (app.on_before_shutdown, _finish),
+    ]
+    for signal, hook in hooks:
+        signal.connect(hook)
     app.timer(LOOK_EVERY_S)(_looking(app))
 
 
