@@ -149,7 +149,7 @@ class Reading:
     occurred: datetime = EPOCH
 
 
-def as_pair(position: str) -> Position:
+def place_of(position: str) -> Position:
     milliseconds, _, sequence = position.partition("-")
     return int(milliseconds or 0), int(sequence or 0)
 
@@ -175,7 +175,7 @@ def read_entry(position: str, fields: Mapping[bytes, bytes]) -> Reading:
     if not _is_observation(event):
         return Reading(position, kind="dead")
     ahead = occurred - EPOCH - timedelta(hours=24)
-    late = ahead > timedelta(milliseconds=min(as_pair(position)[0], 2**47))
+    late = ahead > timedelta(milliseconds=min(place_of(position)[0], 2**47))
     return Reading(position, event, "quarantined" if late else "counted", occurred)
 
 
@@ -201,7 +201,7 @@ def _is_observation(event: dict[str, Any]) -> bool:
 
 def canonical_entries(held: Held, readings: list[Reading]) -> tuple[dict[str, str], list[str]]:
     """event ID -> position of the entry that counts; and what is wrong with ``ids``."""
-    ids, told = dict(held.hashes.get("ids", {})), []
+    ids, findings = dict(held.hashes.get("ids", {})), []
     at = {reading.position: reading for reading in readings}
     canonical: dict[str, str] = {}
     for reading in readings:
@@ -220,13 +220,13 @@ def canonical_entries(held: Held, readings: list[Reading]) -> tuple[dict[str, st
                 break
         canonical[name] = named or reading.position
         if named is None:
-            told.append(f"{held.where}: ids has no row for event {name!r} at {reading.position}")
+            findings.append(f"{held.where}: ids has no row for event {name!r} at {reading.position}")
     for index_field, row in ids.items():
-        told.append(
+        findings.append(
             f"{held.where}: ids has a row {index_field!r} -> {_unpacked(row)} that no event of the log "
             "explains"
         )
-    return canonical, told
+    return canonical, findings
 
 
 def _unpacked(row: bytes) -> str:
@@ -308,21 +308,21 @@ def check(held: Held, *, group: str | None = GROUP) -> list[str]:
     """I1, I3 and I5 at quiescence: nothing is being appended, and everything was applied. group: whose
     pending list is empty.
     """
-    told = _of_the_view(held)
+    findings = _of_the_view(held)
     cursor = held.cursor
     last = held.log[-1][0] if held.log else ""
     if cursor.get("position", "") != last:
-        told.append(
+        findings.append(
             f"{held.where}: the cursor is at {cursor.get('position', '') or 'the start'}, the log ends at "
             f"{last or 'its start'}"
         )
     if held.added is not None and held.added != int(cursor.get("read", 0)):
-        told.append(
+        findings.append(
             f"{held.where}: {held.added} entries were added to the log, {cursor.get('read', 0)} were read"
         )
     if group is not None and held.pending.get(group):
-        told.append(f"{held.where}: {held.pending[group]} entries are pending in group {group}")
-    return told + check_log(held)
+        findings.append(f"{held.where}: {held.pending[group]} entries are pending in group {group}")
+    return findings + check_log(held)
 
 
 def check_prefix(held: Held) -> list[str]:
@@ -332,20 +332,22 @@ def check_prefix(held: Held) -> list[str]:
 
 def _of_the_view(held: Held) -> list[str]:
     cursor = held.cursor
-    position = as_pair(cursor.get("position", ""))
+    position = place_of(cursor.get("position", ""))
     # Which entry counts is read of the index as it is now: an entry it names never loses its row, so a prefix
     # may be judged by it.
     readings = [read_entry(place, fields) for place, fields in held.log]
     canonical, _ = canonical_entries(held, readings)
-    passed = [reading for reading in readings if as_pair(reading.position) <= position]
+    passed = [reading for reading in readings if place_of(reading.position) <= position]
     wanted = fold(passed, canonical, dict(held.log))
-    told = []
+    findings = []
     if cursor.get("position", "") not in ("", wanted.position):
-        told.append(f"{held.where}: the cursor names {cursor['position']}, which the log does not hold")
+        findings.append(f"{held.where}: the cursor names {cursor['position']}, which the log does not hold")
     for name, count in sorted(wanted.counts.items()):
         if int(cursor.get(name, 0)) != count:
-            told.append(f"{held.where}: the cursor says {name} {cursor.get(name, 0)}, the log says {count}")
-    return told + _bounded(compare(held, wanted.tables), f"{held.where}: of the view")
+            findings.append(
+                f"{held.where}: the cursor says {name} {cursor.get(name, 0)}, the log says {count}"
+            )
+    return findings + _bounded(compare(held, wanted.tables), f"{held.where}: of the view")
 
 
 def check_view(held: Held) -> list[str]:
@@ -359,22 +361,22 @@ def check_view(held: Held) -> list[str]:
 
 def compare(held: Held, wanted: Mapping[str, Mapping[bytes, Any]]) -> list[str]:
     """I1: every table, every key, every field, every type."""
-    told = []
+    findings = []
     tables = held.tables
     for name in sorted(tables.keys() | wanted.keys()):
         kind = "zset" if name == "most" or name.startswith("most:") else "hash"
         tail = f"dead:{GROUP}" if name == "dead" else VIEW + name
         if held.kinds.get(tail, kind) != kind:
-            told.append(f"{held.where}: {name} is a {held.kinds[tail]}, not a {kind}")
+            findings.append(f"{held.where}: {name} is a {held.kinds[tail]}, not a {kind}")
         stored, folded = tables.get(name, {}), wanted.get(name, {})
         for key in sorted(stored.keys() | folded.keys()):
             ours, theirs = stored.get(key), folded.get(key)
             if not _equal(ours, theirs):
-                told.append(
+                findings.append(
                     f"{held.where}: {name} {key.decode(errors='replace')}: the view has {ours!r}, the log "
                     f"says {theirs!r}"
                 )
-    return told
+    return findings
 
 
 def _equal(stored: Any, folded: Any) -> bool:
@@ -392,29 +394,33 @@ def _equal(stored: Any, folded: Any) -> bool:
 
 def check_log(held: Held) -> list[str]:
     """I5: order, checksums, keys; and the index, row by row."""
-    told = []
+    findings = []
     dead = held.hashes.get(f"dead:{GROUP}", {})
-    positions = [as_pair(position) for position, _ in held.log]
+    positions = [place_of(position) for position, _ in held.log]
     if any(later <= earlier for earlier, later in pairwise(positions)):
-        told.append(f"{held.where}: the log is not strictly increasing")
+        findings.append(f"{held.where}: the log is not strictly increasing")
     readings = [read_entry(position, fields) for position, fields in held.log]
     silent = [
         reading.position
         for reading in readings
         if reading.kind == "dead" and reading.position.encode() not in dead
     ]
-    told += _bounded(
+    findings += _bounded(
         [f"{held.where}: the damaged entry at {position} is not listed as dead" for position in silent],
         held.where,
     )
-    told += _bounded(canonical_entries(held, readings)[1], f"{held.where}: of ids")
+    findings += _bounded(canonical_entries(held, readings)[1], f"{held.where}: of ids")
     if held.added is not None and held.added != len(held.log):
         trimmed = int(held.hashes.get("meta", {}).get(b"trimmed", 0))
         gone = held.added - len(held.log) - trimmed
-        told += [f"{held.where}: {gone} entries are gone from the log without the trimmer"] if gone else []
-    told += [f"{held.where}: {tail} has a time to live" for tail in held.with_ttl]
-    told += [f"{held.where}: nobody knows the key {tail}" for tail in held.kinds if not TAILS.fullmatch(tail)]
-    return told
+        findings += (
+            [f"{held.where}: {gone} entries are gone from the log without the trimmer"] if gone else []
+        )
+    findings += [f"{held.where}: {tail} has a time to live" for tail in held.with_ttl]
+    findings += [
+        f"{held.where}: nobody knows the key {tail}" for tail in held.kinds if not TAILS.fullmatch(tail)
+    ]
+    return findings
 
 
 def check_keys(keys: Iterable[bytes], stream: str) -> list[str]:
@@ -430,7 +436,7 @@ def check_keys(keys: Iterable[bytes], stream: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Ack:
-    """What a producer was told about an event: outcome acked or unknown; level memory, replica or disk."""
+    """What a producer knows of an event: outcome acked or unknown; level memory, replica or disk."""
 
     event_id: str
     level: str
@@ -449,7 +455,7 @@ def check_acks(
     """I2. may_lose: levels whose acknowledged events the fault of the test may lose. strangers: others wrote
     to the log as well.
     """
-    told = []
+    findings = []
     at: dict[str, list[str]] = {}
     for held in helds:
         for position, fields in held.log:
@@ -462,18 +468,18 @@ def check_acks(
         sent.setdefault(ack.event_id, set()).add(ack.level if ack.outcome == "acked" else "unknown")
     for name, outcomes in sent.items():
         if not at.get(name) and (promised := outcomes - lossy - {"unknown"}):
-            told.append(
+            findings.append(
                 f"event {name!r} was acknowledged at level {', '.join(sorted(promised))} and is not in the "
                 "log"
             )
     if not strangers:
-        told += [
+        findings += [
             f"event {name!r} is in the log {len(places)} times: {places}"
             for name, places in at.items()
             if len(places) > 1
         ]
-        told += [f"event {name!r} is in the log and nobody sent it" for name in at if name not in sent]
-    return _bounded(told, "of acknowledgements")
+        findings += [f"event {name!r} is in the log and nobody sent it" for name in at if name not in sent]
+    return _bounded(findings, "of acknowledgements")
 
 
 def lost(helds: Iterable[Held], acks: Iterable[Ack]) -> dict[str, int]:
@@ -495,18 +501,18 @@ def lost(helds: Iterable[Held], acks: Iterable[Ack]) -> dict[str, int]:
 
 def check_rebuilt(before: Held, after: Held) -> list[str]:
     """I6: the view folded again from nothing has the same bytes in the same tables, and the same cursor."""
-    told = []
+    findings = []
     for name in sorted(before.tables.keys() | after.tables.keys()):
         if before.tables.get(name) != after.tables.get(name):
-            told.append(
+            findings.append(
                 f"{before.where}: {name} was rebuilt as {after.tables.get(name)}, it was "
                 f"{before.tables.get(name)}"
             )
     if before.cursor != after.cursor:
-        told.append(f"{before.where}: the cursor was rebuilt as {after.cursor}, it was {before.cursor}")
-    return _bounded(told, f"{before.where}: of the rebuilt view")
+        findings.append(f"{before.where}: the cursor was rebuilt as {after.cursor}, it was {before.cursor}")
+    return _bounded(findings, f"{before.where}: of the rebuilt view")
 
 
-def _bounded(told: list[str], where: str) -> list[str]:
-    rest = len(told) - NAMED_MAX
-    return told if rest <= 0 else [*told[:NAMED_MAX], f"{where}: {rest} more of the kind"]
+def _bounded(findings: list[str], where: str) -> list[str]:
+    rest = len(findings) - NAMED_MAX
+    return findings if rest <= 0 else [*findings[:NAMED_MAX], f"{where}: {rest} more of the kind"]

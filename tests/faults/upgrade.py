@@ -27,12 +27,12 @@ from tests.faults.harness import STREAM, Run, Worker
 from tests.faults.rows import row
 from tests.invariants import (
     Held,
-    as_pair,
     canonical_entries,
     check_acks,
     compare,
     every_partition,
     fold,
+    place_of,
     read_entry,
 )
 from tests.invariants import Reading as Read
@@ -140,7 +140,7 @@ def difference(held: Held) -> list[str]:
     every = readings(held)
     canonical, told = canonical_entries(held, every)
     passed = [
-        reading for reading in every if as_pair(reading.position) <= as_pair(cursor.get("position", ""))
+        reading for reading in every if place_of(reading.position) <= place_of(cursor.get("position", ""))
     ]
     wanted = fold(passed, canonical, dict(held.log))
     counts = [

@@ -24,8 +24,8 @@ from redis.exceptions import ResponseError
 from aurastream.projections.engine.apply import Fenced, Lane
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import LOST, Codec, Event, Script, Settings, Stream, StreamFacts, is_passing, relay
-from aurastream.streams.groups import as_pair
 from aurastream.streams.leases import LEASE_MS_MIN, Claim, Leases
+from aurastream.streams.positions import Position
 from tests.projections.counting import Counting
 from tests.simulation.world import Ask, Life, Sleep
 
@@ -134,7 +134,9 @@ class Owner:
             if raw:
                 raw = raw[self._dice.randrange(len(raw)) :] if self._dice.random() < 0.05 else raw
                 yield from ask(applier.take([(place, fields) for place, fields in raw]))
-                self._read_to[claim] = max(self._read_to.get(claim, ""), raw[-1][0].decode(), key=as_pair)
+                self._read_to[claim] = max(
+                    self._read_to.get(claim, ""), raw[-1][0].decode(), key=Position.parse
+                )
         except Fenced:
             self.leases.lost(claim)
             applier.reset()
