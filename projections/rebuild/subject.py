@@ -18,9 +18,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
-from aurastream.projections.engine import Difference, Projection, ProjectionError, compare, now_ms
+from aurastream.projections.engine import Projection, ProjectionError, compare, now_ms
+from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.record import Decision
 from aurastream.projections.rebuild.subject_fold import SubjectFold
 from aurastream.projections.rebuild.subject_rows import SubjectRows
@@ -37,18 +36,12 @@ from aurastream.streams import (
 TRIES_MAX = 50  # looks at a view that moves on between the look and the writing
 
 
-class SubjectResult(msgspec.Struct, frozen=True):
-    """What came of it. rows: of the key, compared. shared: tables that were not looked at. is_written: the
+class SubjectResult(Compared, frozen=True):
+    """What came of it; compared are the key's rows. shared: tables that were not looked at. is_written: the
     rows are right now.
     """
 
     subject: str
-    partition: int
-    position: str
-    events: int
-    rows: int
-    differing: int
-    differences: list[Difference]
     shared: list[str]
     is_written: bool
 
@@ -78,13 +71,13 @@ def rebuild_subject(
         if is_written:
             _announce(rows, cursor, decision, len(differences))
         return SubjectResult(
-            subject,
             rows.partition,
             cursor.position,
             fold.events,
             sum(len(table) for table in folded.values()),
             len(differences),
             differences,
+            subject,
             fold.shared(),
             is_written,
         )
