@@ -1,7 +1,8 @@
 """
 What may enter the log: every event of a call passes every check, or nothing of it is sent.
 
-    events -> JSON (codec.py) -> are their names legal? -> is their time one, and not ahead? -> JSON, in their order
+    events -> JSON (codec.py) -> are their names legal? -> is their time one, and not ahead? -> JSON, in their
+    order
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _encoded_singly(codec: Codec, batch: list[Event]) -> list[bytes]:
 
 
 def _check_times(batch: list[Event]) -> None:
-    """Raise InvalidEvent for the first event from the future, or whose time is none (a struct checks no types)."""
+    """Raise InvalidEvent for the first event from the future, or whose time is none (a struct checks no
+    types).
+    """
     latest = datetime.now(UTC) + AHEAD_MAX
     times = [event.occurred_at for event in batch]
     try:

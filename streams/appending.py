@@ -4,7 +4,8 @@ One call of append, without its connections: what to send, and what the answers 
     admitted events -> Append requests: one script call per 500 and partition (append.lua)
     Appending.asks -> whoever drives puts them -> Appending.take: placed for good, or left to be sent again
 
-Always true: the events of one call and partition go in order, and a request is in the log whole or not at all.
+Always true: the events of one call and partition go in order, and a request is in the log whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Replicas(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, omit_defaults=True):
-    """The first argument of append.lua, as msgpack: text and numbers alone, as the server's knows no bytes."""
+    """The first argument of append.lua, as msgpack: text and numbers, as the server's knows no bytes."""
 
     subjects: list[str] = []
     expected: dict[str, int] = {}
@@ -147,7 +148,7 @@ class Appending:
         self._placed: dict[int, Appended] = {}
 
     def asks(self) -> list[Ask]:
-        """What to send now; WAIT follows each request in its own connection, where alone it means something."""
+        """What to send now; WAIT follows each request in its connection, where alone it means something."""
         asks: list[Ask] = []
         for request in self.left:
             asks.append(Ask(request.keys.log, request.command(self._gate)))
@@ -214,6 +215,7 @@ def _refuse(request: Append, code: AppendAnswer, answer: Reply) -> NoReturn:
         subject = answer[1].decode()
         raise VersionConflict(subject, request.expected[subject], int(answer[2]))
     raise InvariantBroken(
-        f"the index of {request.keys.where} names {answer[2].decode()} for event {answer[1].decode()!r}, but the log "
-        "has no such entry: it was deleted by hand. Nothing was appended; restore the entry or its index row."
+        f"the index of {request.keys.where} names {answer[2].decode()} for event {answer[1].decode()!r}, but "
+        "the log has no such entry: it was deleted by hand. Nothing was appended; restore the entry or its "
+        "index row."
     )

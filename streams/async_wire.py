@@ -1,7 +1,8 @@
 """
 A connection for an event loop: many ask at once, each gets its own answers.
 
-    ask -> written at once, behind what others wrote -> one reader task takes the answers in order, wakes the askers
+    ask -> written at once, behind what others wrote -> one reader task takes the answers in order, wakes the
+    askers
 
 Redis answers in the order it was asked, so the requests under way are a queue and no asker waits for
 another's round trip. A lost connection fails every request under way (their outcome is unknown) and the wire
@@ -36,7 +37,7 @@ class AsyncWire:
         self._lost: BaseException | None = None
 
     async def open(self, *greeting: Command, timeout_s: float) -> AsyncWire:
-        """Connect, and ask the greeting; its first error is raised. timeout_s: for every step of it together."""
+        """Connect, and ask the greeting; its first error is raised. timeout_s: for all its steps."""
         try:
             async with asyncio.timeout(timeout_s):  # a server may accept and then say nothing
                 await self._connection.connect()  # type: ignore[no-untyped-call]

@@ -1,7 +1,8 @@
 """
 An event loop's connections, one per node, shared by all its tasks.
 
-    ask -> grouped by node, all at once -> a passing fault? -> a pause, slots learnt anew once for all who wait ->
+    ask -> grouped by node, all at once -> a passing fault? -> a pause, slots learnt anew once for all who
+    wait ->
         grouped and put again: until there is an answer, or attempts_max times
     hurry -> the process stops: who waits for a server that is away waits so much longer, then gets ServerAway
 
@@ -30,7 +31,8 @@ log = Logger(__name__)
 class AsyncWires:
     """See the module.
 
-    attempts_max: times a question is put; None: until there is an answer. recover: brings an embedded server back; blocking.
+    attempts_max: times a question is put; None: until there is an answer. recover: brings an embedded server
+    back; blocking.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class AsyncWires:
         return wire
 
     async def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one of LOST."""
+        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one
+        of LOST.
+        """
         by_node: dict[str, list[int]] = {}
         for index, ask in enumerate(asks):
             by_node.setdefault(self.server.node_of(ask.key), []).append(index)
@@ -116,7 +120,9 @@ class AsyncWires:
         return sound(await self.answers(asks, what))
 
     async def renew(self) -> None:
-        """Bring an embedded server back, learn anew which node holds what. Passing faults of its own are logged."""
+        """Bring an embedded server back, learn anew which node holds what. Passing faults of its own are
+        logged.
+        """
         await self._renew_after(self._renewals)
 
     async def _renew_after(self, renewals: int) -> None:

@@ -6,13 +6,14 @@ Every Redis client the project makes.
     server.wire(key)       a connection of one's own to the node that holds the key (wires.py)
     server.async_wire(key) the same for an event loop (async_wire.py)
 
-Always true: nothing is resent silently. redis-py repeats a command up to ten times by default, XADD included; here
-every client has Retry(NoBackoff(), 0), and what is repeated is named idempotent (passing.py, drive.py).
+Always true: nothing is resent silently. redis-py repeats a command up to ten times by default, XADD included;
+here every client has Retry(NoBackoff(), 0), and what is repeated is named idempotent (passing.py, drive.py).
 
-Decision (2026-11): the hot paths use redis-py's own connection objects without its client on top. The client cannot
-send now and receive later, which is what lets a consumer fold while the server commits; its reply callbacks build a
-dict per entry (about 2.5 us), and its packing looks at every argument before hiredis does (1.5 us an event), so
-packing goes straight to hiredis. RESP2 is asked for, since RESP3 answers XREADGROUP with maps.
+Decision (2026-11): the hot paths use redis-py's own connection objects without its client on top. The client
+cannot send now and receive later, which is what lets a consumer fold while the server commits; its reply
+callbacks build a dict per entry (about 2.5 us), and its packing looks at every argument before hiredis does
+(1.5 us an event), so packing goes straight to hiredis. RESP2 is asked for, since RESP3 answers XREADGROUP
+with maps.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Server:
         self._fsyncs_always = False
 
     def check_ack(self, ack: Ack) -> None:
-        """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a disk's word."""
+        """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a
+        disk's word.
+        """
         if ack is not Ack.DISK or self._fsyncs_always:
             return
         plain = {_text(name): _text(value) for name, value in self.client.config_get("append*").items()}
@@ -126,7 +129,7 @@ class Server:
         return node
 
     def run(self, script: Script, keys: Iterable[str | bytes], args: Iterable[object]) -> Reply:
-        """Call a script once; load it where the server has forgotten it (that is safe: NOSCRIPT ran nothing)."""
+        """Call a script once; load it where the server has forgotten it (safe: NOSCRIPT ran nothing)."""
         command = script.call(keys, args)
         try:
             return self.client.execute_command(*command)
@@ -148,7 +151,7 @@ def _options() -> Options:
 
 
 def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
-    """A client without retries, and what it talks to. Raises ServerUnfit, in a sentence without the password."""
+    """A client without retries, and what it talks to. Raises ServerUnfit, without the password."""
     options = {"retry": Retry(NoBackoff(), 0), **_options()}
     try:
         client = redis.Redis.from_url(url, **options)

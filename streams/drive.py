@@ -5,7 +5,7 @@ What decides (an append, a lane, a lease) is a generator: it yields what it want
 answers. It has no socket, no clock and no thread, so the same code runs over blocking connections, in an
 event loop and in a simulation.
 
-    steps: yields [Ask(key, command), ..] -> drive(steps, answer) or adrive(steps, answer) -> the steps' result
+    steps: yields [Ask(key, command), ..] -> drive(steps, answer) or adrive(..) -> the steps' result
     answer: Wires.ask, AsyncWires.ask, or whatever else knows the answers
 
 Every question may be put twice: a lost reply leaves its outcome unknown. So all commands here are idempotent.

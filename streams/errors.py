@@ -77,13 +77,15 @@ class BacklogFull(StreamError):
     def __init__(
         self, where: str, group: str, backlog: tuple[int, int], budget: tuple[int, int], refused: int
     ) -> None:
-        """where: stream/partition. backlog and budget: events, bytes. refused: how many of the call are not in the log."""
+        """where: stream/partition. backlog and budget: events, bytes. refused: how many of the call are not
+        in the log.
+        """
         self.stream, _, partition = where.rpartition("/")
         super().__init__(
-            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events ({backlog[1]:,} bytes) "
-            f"behind in {where}; the budget is {budget[0]:,} events, {budget[1]:,} bytes. Start its consumer and append "
-            f"the same events again (they count once). If it is gone for good: `aurastream groups forget {group} "
-            f"--stream {self.stream}`."
+            f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events "
+            f"({backlog[1]:,} bytes) behind in {where}; the budget is {budget[0]:,} events, {budget[1]:,} "
+            "bytes. Start its consumer and append the same events again (they count once). If it is gone for good: "
+            f"`aurastream groups forget {group} --stream {self.stream}`."
         )
         self.partition, self.group, self.refused = int(partition), group, refused
         self.events, self.bytes = backlog
@@ -95,8 +97,8 @@ class ServerAway(StreamError):
 
     def __init__(self, waited_s: float) -> None:
         super().__init__(
-            f"the server was away for {waited_s:.1f} s when the process stopped. Nothing is lost: what is not "
-            "acknowledged comes again."
+            f"the server was away for {waited_s:.1f} s when the process stopped. Nothing is lost: what is "
+            "not acknowledged comes again."
         )
         self.waited_s = waited_s
 

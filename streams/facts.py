@@ -18,8 +18,8 @@ HERE: Where = "here"
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
-    """log: where its entries are. versioned: whether it keeps a version of every subject. is_replay: its events were
-    replayed from another stream, so that processors that are silent in a replay leave it alone.
+    """log: where its entries are. versioned: whether it keeps a version of every subject. is_replay: its
+    events were replayed from another stream, so that processors that are silent in a replay leave it alone.
     """
 
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
@@ -29,7 +29,9 @@ class StreamFacts(msgspec.Struct, frozen=True):
 
 
 class Fixed(TypedDict, total=False):
-    """The facts as options of ``open_stream``; what is left out is as in StreamFacts, partitions as in the settings."""
+    """The facts as options of ``open_stream``; what is left out is as in StreamFacts, partitions as in the
+    settings.
+    """
 
     partitions: int | None
     versioned: bool

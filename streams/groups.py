@@ -25,11 +25,13 @@ CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no
 class Cursor(msgspec.Struct, frozen=True):
     """How far a group's view of a partition has come.
 
-    position: of the last entry read, as stored; "" before the first. read: entries: applied + duplicates + skipped (of types that
-    the projection does not fold) + dead + quarantined. checksum: CRC-32 chained over position and checksum of every entry read.
-    fingerprint: of the projection's definition and settings. watermark: latest event time applied, microseconds since 1970.
-    read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that whoever keeps states
-    in memory reads them anew.
+    position: of the last entry read, as stored; "" before the first. read: entries: applied + duplicates +
+    skipped (of types that the projection does not fold) + dead + quarantined. checksum: CRC-32 chained over
+    position and checksum of every entry read.
+    fingerprint: of the projection's definition and settings. watermark: latest event time applied,
+    microseconds since 1970.
+    read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that
+    whoever keeps states in memory reads them anew.
     """
 
     position: str = ""
@@ -56,7 +58,8 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def cursor_of(reply: list[bytes]) -> Cursor:
-    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Fields of newer builds are passed over.
+    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Fields of newer builds
+    are passed over.
 
     Raises CountsDamaged.
     """
@@ -74,7 +77,9 @@ def cursor_of(reply: list[bytes]) -> Cursor:
 
 
 def flat(reply: Reply) -> list[bytes]:
-    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction it does not."""
+    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction
+    it does not.
+    """
     return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
 
 
@@ -122,7 +127,9 @@ def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
 
 
 def _entries_added(facts: Reply) -> int:
-    """Of XINFO STREAM's flat answer: all that was ever added, raw XADDs included; 0 before Redis 7.0, and where there is no log."""
+    """Of XINFO STREAM's flat answer: all that was ever added, raw XADDs included; 0 before Redis 7.0, and
+    where there is no log.
+    """
     if not isinstance(facts, list) or b"entries-added" not in facts[::2]:
         return 0
     return int(facts[2 * facts[::2].index(b"entries-added") + 1])
@@ -145,13 +152,16 @@ def seek(keys: Keys, group: str, cursor: Cursor) -> Command:
 def read_new(keys: Keys, group: str, count: int) -> Command:
     """The command that reads what the group has not delivered yet, without waiting.
 
-    NOACK: the cursor says what was applied; a pending list to be filled and emptied costs the server 2 us an event (measured).
+    NOACK: the cursor says what was applied; a pending list to be filled and emptied costs the server 2 us an
+    event (measured).
     """
     return ("XREADGROUP", "GROUP", group, CONSUMER, "COUNT", count, "NOACK", "STREAMS", keys.log, ">")
 
 
 def wake_up(waiting: dict[str, str], block_ms: int) -> Command:
-    """The command that waits up to block_ms until one of the logs has an entry after its position. Reads for no group."""
+    """The command that waits up to block_ms until one of the logs has an entry after its position. Reads for
+    no group.
+    """
     return (
         "XREAD",
         "COUNT",

@@ -1,13 +1,14 @@
 """
 The whole past of a stream: from the archive, then from the live log, without a seam.
 
-    history = History(stream, archive)     archive: None where nothing is archived; archive.history_of takes the settings' one
+    history = History(stream, archive)     archive: None where there is none; history_of takes the settings'
     for span in history.spans(partition, after, until): ...
 
-    archive up to its end -> log after that -> has the trimmer passed us meanwhile? -> archive again, which has grown
+    archive up to its end -> log after that -> has the trimmer passed us meanwhile? -> archive, it has grown
 
-Always true: the spans of a partition are its entries in the log's order, each once, none left out, however often the trimmer runs
-meanwhile: an entry leaves the log only after it is in the archive. A span comes from one of the two.
+Always true: the spans of a partition are its entries in the log's order, each once, none left out, however
+often the trimmer runs meanwhile: an entry leaves the log only after it is in the archive. A span comes from
+one of the two.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from aurastream.streams.stream import READ_MAX, Stream
 class Span(msgspec.Struct, frozen=True):
     """Consecutive entries, undecoded, as the log has or had them.
 
-    duplicates: of archived entries, the positions whose event ID another entry is canonical for; None for entries of the live
-    log, where the ids index says so. is_sound: every checksum was right when they were archived, and the segment's hash just now.
+    duplicates: of archived entries, the positions whose event ID another entry is canonical for; None for
+    entries of the live log, where the ids index says so. is_sound: every checksum was right when they were
+    archived, and the segment's hash just now.
     """
 
     raw: list[RawEntry]
@@ -68,9 +70,11 @@ class History:
     def spans(
         self, partition: int, after: str = "0-0", until: str = "+", count: int = READ_MAX
     ) -> Iterator[Span]:
-        """All entries after a position (not including it), up to and including `until`, in spans of at most `count`.
+        """All entries after a position (not including it), up to and including `until`, in spans of at most
+        `count`.
 
-        Raises ArchiveNeeded where the log was trimmed after that position and no archive is set; ArchiveDamaged.
+        Raises ArchiveNeeded where the log was trimmed after that position and no archive is set;
+        ArchiveDamaged.
         """
         at, high = Position.parse(after), last_of(until)
         while at < high:
@@ -114,14 +118,17 @@ class History:
             yield from self.archive.spans(partition, str(after), until, count)
 
     def _has_ended(self, partition: int, after: Position, high: Position, trimmed_to: Position) -> bool:
-        """The trimmer has passed `after`: whether all up to `high` was read nevertheless. Raises where nobody has the rest."""
+        """The trimmer has passed `after`: whether all up to `high` was read nevertheless. Raises where nobody
+        has the rest.
+        """
         if self.archive is None:
             raise self._needed(partition, trimmed_to)
         end = Position.parse(self.archive.until(partition))
         if end < trimmed_to:
             raise ArchiveRefused(
-                f"the log of {self.stream.name}/{partition} was trimmed up to {trimmed_to}, the archive ends at {end}: "
-                "what lies between is in neither. Restore the server and the archive from copies of one time."
+                f"the log of {self.stream.name}/{partition} was trimmed up to {trimmed_to}, the archive ends "
+                f"at {end}: what lies between is in neither. Restore the server and the archive from copies of "
+                "one time."
             )
         return high <= end and not any(True for _ in self._archived(partition, after, str(high), 1))
 
@@ -134,7 +141,9 @@ class History:
         return raw, trimmed_to
 
     def _ask(self, partition: int, commands: list[Command]) -> tuple[list[list[RawEntry]], Position]:
-        """The answers, and how far the log was trimmed: asked last, on the same wire, so that it holds for them all."""
+        """The answers, and how far the log was trimmed: asked last, on the same wire, so that it holds for
+        them all.
+        """
         keys = self.stream.keys[partition]
         last = ("HGET", keys.meta, "trimmed_to")
         *answers, trimmed = self.stream.ask(partition, *commands, last, what=f"read of {keys.where}")

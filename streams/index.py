@@ -36,7 +36,7 @@ def collided_field_of(event_id: str) -> bytes:
 
 
 def pack_position(position: bytes) -> bytes:
-    """``b"1764000000000-3"`` in 10 bytes; a position beyond them (a raw XADD with an explicit ID) stays text."""
+    """``b"1764000000000-3"`` in 10 bytes; one beyond them (a raw XADD with an explicit ID) stays text."""
     milliseconds, _, sequence = position.partition(b"-")
     if len(milliseconds) > 14 or len(sequence) > 9:  # 14 digits fit 6 bytes, 9 digits fit 4
         return position

@@ -83,7 +83,7 @@ class Keyring:
         self._texts.clear()
 
     def sealed(self, batch: list[Event], ack: Ack | None = None) -> list[Event]:
-        """The events as they are stored. Raises InvalidEvent, KeysLocked, and what asking the server raises."""
+        """The events as they are stored. Raises InvalidEvent, KeysLocked, and what asking raises."""
         made: list[Event] = self._creators.answered(self.sealing(batch, ack))
         return made
 
@@ -123,7 +123,7 @@ class Keyring:
         return cast(Event, msgspec.structs.replace(event, **changes))
 
     def _tokens(self, event: Any, index: int, known: Known, texts: tuple[str, ...]) -> dict[str, str]:
-        """What changes in the event when it is stored: the text of its creator, and of its personal fields."""
+        """What changes in the event when it is stored: its creator, and its personal fields."""
         changes = {"creator": known.pseudonym}
         for field, text in zip(event.personal, texts[1:], strict=True):
             if is_reserved(text):

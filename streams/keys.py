@@ -108,7 +108,7 @@ class Keys:
 
     @property
     def entities(self) -> str:
-        """Hash: subject|chunk -> packed positions of its events, in streams that ask for expected versions."""
+        """Hash: subject|chunk -> packed positions of its events, in streams with versions."""
         return self._key("entities")
 
     def snapshots(self, name: str) -> str:
@@ -145,6 +145,6 @@ class Keys:
         return self._key(f"{part}:{group}")
 
     def view(self, projection: str, generation: int, table: str, part: str | None = None) -> str:
-        """A table of a view; `part` (any text, quoted; "" is a part too) is one category of a split ranking."""
+        """A table of a view; `part` (any text, quoted; "" too) is one category of a split ranking."""
         tail = f"view:{projection}:{generation}:{table}"
         return self._key(tail if part is None else f"{tail}:{quote(part, safe='')}")

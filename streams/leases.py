@@ -2,19 +2,20 @@
 Ownership: which partitions of a group this host has, by leases with a fencing epoch.
 
     every tick:  say that I live, learn who does -> keep my leases, look at the others -> claim up to my share
-    join         the living are more, so everybody's share is smaller: surplus is given back when its batch is done
+    join         the living are more, so everybody's share is smaller: surplus is given back when its batch is
+    done
     leave        leases given back, and gone from the members: the others claim within their next tick
     death        nothing is renewed: after lease_ms the leases are free and the host is no member
     SIGSTOP      as death; when it wakes, the epoch of its commit is old and commit.lua refuses it
 
-Always true: a lease saves work and nothing more. Two hosts that both believe to own a partition make STALE and
-FENCED, never a wrong view. The lease is stored in the partition's slot, so a commit can compare its epoch; time is
-the server's alone.
+Always true: a lease saves work and nothing more. Two hosts that both believe to own a partition make STALE
+and FENCED, never a wrong view. The lease is stored in the partition's slot, so a commit can compare its
+epoch; time is the server's alone.
 
-Decision (2026-11): shares are counted per stream (a host's rank among the living decides who has one more), and
-which partitions fill a share is left to who claims first. Refused: a computed assignment (hash of host and
-partition), which moves partitions that need not move whenever somebody joins; one lease for all partitions of a
-group, which would need a second protocol to spread them.
+Decision (2026-11): shares are counted per stream (a host's rank among the living decides who has one more),
+and which partitions fill a share is left to who claims first. Refused: a computed assignment (hash of host
+and partition), which moves partitions that need not move whenever somebody joins; one lease for all
+partitions of a group, which would need a second protocol to spread them.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def host_name() -> str:
 
 
 def share(total: int, members: list[str], host: str, offset: int = 0) -> int:
-    """How many of `total` partitions the host may own: all members' shares add up to total and differ by at most one.
+    """How many of `total` partitions the host may own: all members' shares add up to total and differ by at
+    most one.
 
     offset: turns the ranks, so that of several streams' remainders not all go to the same host.
     """
@@ -82,9 +84,11 @@ class LeaseState(NamedTuple):
 
 
 class Leases:
-    """This host's leases. Drive ``tick`` with a period of ``period_s``; read ``held`` and ``surplus`` between ticks.
+    """This host's leases. Drive ``tick`` with a period of ``period_s``; read ``held`` and ``surplus`` between
+    ticks.
 
-    held: claim -> epoch. surplus: held claims above this host's share: finish their batch, then ``release`` them.
+    held: claim -> epoch. surplus: held claims above this host's share: finish their batch, then ``release``
+    them.
     takeovers: leases claimed whose last owner had not given them back (it died, or was stopped).
     """
 
@@ -101,11 +105,15 @@ class Leases:
 
     @property
     def period_s(self) -> float:
-        """How long to wait for the next tick: a lease is renewed five times in its life, more often while partitions move."""
+        """How long to wait for the next tick: a lease is renewed five times in its life, more often while
+        partitions move.
+        """
         return self.lease_ms / 1000 / (25 if self.is_short else 5)
 
     def tick(self, claims: Iterable[Claim]) -> Asking[None]:
-        """Keep what is held, claim up to the share, name the surplus. claims: everything there is to own, by all hosts."""
+        """Keep what is held, claim up to the share, name the surplus. claims: everything there is to own, by
+        all hosts.
+        """
         every = sorted(set(claims))
         groups = sorted({claim.group for claim in every})
         answers = sound((yield [self._member(group, self.lease_ms) for group in groups]))
@@ -139,7 +147,9 @@ class Leases:
         return Ask(key, _MEMBERS.call((key,), (self.host, alive_ms)))
 
     def _look(self, every: list[Claim]) -> Asking[list[tuple[Claim, str]]]:
-        """Renew what is held, forget what was lost. Returns the free claims, each with the owner that let it lapse, or ""."""
+        """Renew what is held, forget what was lost. Returns the free claims, each with the owner that let it
+        lapse, or "".
+        """
         states = yield from self._put({claim: "keep" if claim in self.held else "look" for claim in every})
         free = []
         for claim, (epoch, left_ms, owner) in states.items():

@@ -1,7 +1,8 @@
 """
 Which faults pass: a lost connection, a fail-over, a moved slot, a busy or loading server.
 
-    a fault -> is_passing -> put again, after a pause -> Backoff: each about twice as long, none in step with others
+    a fault -> is_passing -> put again, after a pause -> Backoff: each about twice as long, none in step with
+    others
 
 Only what is idempotent is put again, and that with a bound (``retried``) or for as long as its caller lives.
 """
@@ -89,7 +90,8 @@ def retried(
 ) -> T:
     """The operation's result, repeating it after a passing fault. Only for idempotent operations.
 
-    recover: called before each repeat; its own passing faults count as a failed attempt. Raises UnknownOutcome.
+    recover: called before each repeat; its own passing faults count as a failed attempt. Raises
+    UnknownOutcome.
     """
     backoff = Backoff()
     for attempt in range(1, attempts_max + 1):

@@ -1,10 +1,11 @@
 """
 Places in a log, and instants in microseconds: forms that compare, and the texts they are stored as.
 
-    "1764417600000-3" -> Position(1764417600000, 3) -> comparisons, before(), next() -> str() -> "1764417600000-3"
+    "1764417600000-3" -> Position(1764417600000, 3) -> comparisons, before(), next() -> str() ->
+    "1764417600000-3"
 
-A position is the ID of an entry: server milliseconds and a sequence number, each below 2^64 (the IDs of Redis Streams). Texts are for
-keys, commands and people; wherever two are compared, they are Positions. Pure.
+A position is the ID of an entry: server milliseconds and a sequence number, each below 2^64 (the IDs of Redis
+Streams). Texts are for keys, commands and people; wherever two are compared, they are Positions. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Position(NamedTuple):
-    """An entry's place in a partition. ms: server time of the append, milliseconds since 1970. seq: among those of one ms."""
+    """An entry's place in a partition. ms: server time of the append, milliseconds since 1970. seq: among
+    those of one ms.
+    """
 
     ms: int
     seq: int
@@ -57,7 +60,9 @@ END = Position(PART_MAX, PART_MAX)
 
 
 def last_of(until: str) -> Position:
-    """The last place that an end of a range includes: "+" is END, milliseconds alone are all of theirs. Raises ValueError."""
+    """The last place that an end of a range includes: "+" is END, milliseconds alone are all of theirs.
+    Raises ValueError.
+    """
     if until == "+":
         return END
     ms, dash, seq = until.partition("-")

@@ -1,21 +1,22 @@
 """
 Back-pressure: how far a partition's log may be ahead of the slowest group.
 
-    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts then
+    a group joins a partition with its first step (join.lua)          -> groups: group -> the log's counts
+    then
     append.lua, in its plan:  log - max(read, joined) + new > budget  -> FULL, nothing written
-    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names group and remedy
+    the producer waits and asks again, at most pressure_wait_s        -> BacklogFull, which names group and
+    remedy
 
-Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the log
-before a group joined holds nobody back, so that a new projection on an old log does not stop the producers. Exact:
-the script verifies that the producer knows all groups, and counts by the log itself, raw XADDs included (their
-bytes are not).
+Always true: nothing is dropped; a group that stopped still counts, until a person forgets it. What was in the
+log before a group joined holds nobody back, so that a new projection on an old log does not stop the
+producers. Exact: the script verifies that the producer knows all groups, and counts by the log itself, raw
+XADDs included (their bytes are not).
 
-Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on Valkey
-9.1 and as 100 to 154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every second, which
-is late by up to a second. Who has room asks nobody: meta.clear says how far the log may grow, so that a budget
-costs less than can be measured.
-Derived events and the audit trail are not held back (``Stream.appending``): a processor must not wait for a place
-that only it can free.
+Decision (2026-11): bytes are JSON plus OVERHEAD_BYTES for the entry and its ids row, measured as 62 to 91 on
+Valkey 9.1 and as 100 to 154 on Redis 7.0. Refused: used_memory, which the views share; a registry read every
+second, which is late by up to a second. Who has room asks nobody: meta.clear says how far the log may grow,
+so that a budget costs less than can be measured. Derived events and the audit trail are not held back
+(``Stream.appending``): a processor must not wait for a place that only it can free.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked for them."""
+    """A producer's side of one stream: the budget, and the groups of the partitions where the script asked
+    for them.
+    """
 
     def __init__(self, events: int, size: int) -> None:
         """The budget; 0: no bound."""
@@ -112,7 +115,9 @@ class Gate:
         self._known[partition] = [group.decode() for group in groups]
 
     def passed(self, partition: int) -> None:
-        """It fitted. The script remembers how far it may go without asking anyone, and says so when it must ask again."""
+        """It fitted. The script remembers how far it may go without asking anyone, and says so when it must
+        ask again.
+        """
         self._known.pop(partition, None)
 
 

@@ -44,8 +44,9 @@ def open_stream(
 ) -> Stream:
     """The stream, after the start-up checks.
 
-    create: register it where it is new, with the facts given. partitions: refuse any other number; default: as it is, of a new
-    stream the settings'. log: "kafka" for a stream whose entries another system keeps and whose views are here.
+    create: register it where it is new, with the facts given. partitions: refuse any other number; default:
+    as it is, of a new stream the settings'. log: "kafka" for a stream whose entries another system keeps and
+    whose views are here.
     Raises ServerUnfit, StreamUnknown, PartitionMismatch, each saying what to do.
     """
     chosen, partitions = settings or Settings(), fixed.get("partitions")
@@ -74,7 +75,9 @@ def open_stream(
 
 
 def _registered(server: Server, name: str, settings: Settings, new: StreamFacts | None) -> StreamFacts:
-    """What is recorded of the stream; `new` is recorded where nothing is. Raises StreamUnknown where nothing is to be."""
+    """What is recorded of the stream; `new` is recorded where nothing is. Raises StreamUnknown where nothing
+    is to be.
+    """
     check_server(server, settings)
     if new is not None:
         server.client.hsetnx(STREAMS, name, msgspec.json.encode(new))

@@ -2,10 +2,12 @@
 Lua scripts, each beside its caller: called by its SHA-1, loaded by every wire when it is opened.
 
     Script(__file__, "lease.lua")                             one file
-    Script(__file__, "append/budget.lua", .., "append.lua")   parts and the whole: joined in this order, as one chunk
+    Script(__file__, "append/budget.lua", .., "append.lua")   parts and the whole: joined in this order, as
+    one chunk
 
-A part is a file of local functions with a contract of its own; what it uses of an earlier part, its header says.
-Lua on the server has no include; joined here, a function of a part costs what it would cost in one file.
+A part is a file of local functions with a contract of its own; what it uses of an earlier part, its header
+says. Lua on the server has no include; joined here, a function of a part costs what it would cost in one
+file.
 """
 
 from __future__ import annotations

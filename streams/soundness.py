@@ -58,22 +58,24 @@ def _misregistered(stream: Stream) -> Iterator[str]:
             (stream.versioned, keys.versions, "that it keeps no versions"),
         ):
             if not is_stated and stream.server.client.exists(key):
-                yield f"aura:streams says of {stream.name!r} {what}, but there is {key}: the row was changed. Put it right by a copy."
+                yield (
+                    f"aura:streams says of {stream.name!r} {what}, but there is {key}: the row was changed. "
+                    "Put it right by a copy."
+                )
     log_key = re.compile(rf"aura:\{{{re.escape(stream.name)}\.([0-9]+)\}}:log")
-    for found in sorted(stream.server.client.scan_iter(f"aura:{{{stream.name}.*}}:log", count=1_000)):
-        known = log_key.fullmatch(found.decode(errors="backslashreplace"))
-        if known is not None and int(known[1]) >= stream.partitions:
+    for name in sorted(stream.server.client.scan_iter(f"aura:{{{stream.name}.*}}:log", count=1_000)):
+        log = log_key.fullmatch(name.decode(errors="backslashreplace"))
+        if log is not None and int(log[1]) >= stream.partitions:
             yield (
-                f"aura:streams says of {stream.name!r} that it has {stream.partitions} partitions, but "
-                f"there is {known[0]}: the row "
-                "was changed. Stop the producers and put the number right."
+                f"aura:streams says of {stream.name!r} that it has {stream.partitions} partitions, but there "
+                f"is {log[0]}: the row was changed. Stop the producers and put the number right."
             )
 
 
-def _bounded(where: str, told: Iterator[str]) -> Iterator[str]:
-    for number, sentence in enumerate(told):
+def _bounded(where: str, complaints: Iterator[str]) -> Iterator[str]:
+    for number, sentence in enumerate(complaints):
         if number == NAMED_MAX:
-            yield f"{where}: {1 + sum(1 for _ in told)} more of the kind"
+            yield f"{where}: {1 + sum(1 for _ in complaints)} more of the kind"
             return
         yield sentence
 
@@ -88,7 +90,7 @@ class _Audit:
         self._places: dict[str, list[bytes]] = {}
 
     def misplaced(self) -> Iterator[str]:
-        """Entries of subjects that belong into another partition; and which subject is where, for the others."""
+        """Entries of subjects that belong into another partition; of the others, which subject is where."""
         for span in self._history.spans(self._partition):
             for position, subject in _subjects(self._keys, span):
                 if (home := partition_of(subject, self._stream.partitions)) != self._partition:
@@ -125,13 +127,14 @@ class _Audit:
         """Rows of the index of entities that name another place than the event's."""
         if not self._is_pure:
             return
+        index = f"{self._keys.where}: the index of entities"
         for field, row in self._stream.server.client.hscan_iter(self._keys.entities, count=1_000):
             subject, _, numbers = field.decode(errors="backslashreplace").partition("|")
             places = self._places.get(subject, [])
             if subject not in self._places and subject not in self._after:
-                yield f"{self._keys.where}: the index of entities has a row for {subject!r}, which has no events. {REMEDY}"
+                yield f"{index} has a row for {subject!r}, which has no events. {REMEDY}"
             elif not _fits(numbers, row, places) or self._is_beyond(subject, numbers):
-                yield f"{self._keys.where}: the index of entities does not name the places of {subject!r}'s events. {REMEDY}"
+                yield f"{index} does not name the places of {subject!r}'s events. {REMEDY}"
 
     def _is_beyond(self, subject: str, numbers: str) -> bool:
         """Whether the subject has no event yet that the row could be of; its version is read now, after the
@@ -148,10 +151,10 @@ class _Audit:
             pipeline.hmget(self._keys.meta, "appended", "trimmed")
             pipeline.xlen(self._keys.log)
             versions, (appended, trimmed), length = pipeline.execute()
-        told = flat(versions)
+        pairs = flat(versions)
         stated = {
             name.decode(errors="backslashreplace"): _number(count)
-            for name, count in zip(told[::2], told[1::2], strict=True)
+            for name, count in zip(pairs[::2], pairs[1::2], strict=True)
         }
         return stated, int(appended or 0) == length + int(trimmed or 0)
 

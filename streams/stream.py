@@ -3,12 +3,13 @@ The log of a stream: append, and read by position or by time.
 
     events -> check all -> group by partition -> one append.lua call per 500 and partition -> positions
 
-Always true: an event ID is in the live log once, however often it is appended; the events of one call and partition
-go in order; a call's request of up to 500 events per partition is in the log whole or not at all. An event refused by
-the checks stops the call before anything is sent. A producer a budget ahead of the slowest group waits or is told.
+Always true: an event ID is in the live log once, however often it is appended; the events of one call and
+partition go in order; a call's request of up to 500 events per partition is in the log whole or not at all.
+An event refused by the checks stops the call before anything is sent. A producer a budget ahead of the
+slowest group waits or is told.
 
-What is checked is in admission.py, what is sent in appending.py, who waits in pressure.py; consuming by group is in
-groups.py, the streams' registry and the start-up checks are in registry.py.
+What is checked is in admission.py, what is sent in appending.py, who waits in pressure.py; consuming by group
+is in groups.py, the streams' registry and the start-up checks are in registry.py.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Stream:
-    """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several threads."""
+    """One stream of a server: its partitions and its codec. Made by ``registry.open_stream``. Not for several
+    threads.
+    """
 
     def __init__(
         self, server: Server, name: str, facts: StreamFacts, codec: Codec, settings: Settings
@@ -69,12 +72,14 @@ class Stream:
     def append(
         self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None, ack: Ack | None = None
     ) -> list[Appended]:
-        """Put the events into the log, each event ID once. Returns one Appended per event, in the order given.
+        """Put the events into the log, each event ID once. Returns one Appended per event, in the order
+        given.
 
-        expected: subject -> number of its events the caller has seen (streams created ``versioned``); others are refused.
+        expected: subject -> number of its events the caller has seen (streams created ``versioned``); others
+        are refused.
         ack: what success vouches for; default: the settings'.
-        Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict; NotReplicated,
-        BacklogFull and UnknownOutcome, after which the same events may be appended again.
+        Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict;
+        NotReplicated, BacklogFull and UnknownOutcome, after which the same events may be appended again.
         """
         batch, level = list(events), ack or self.settings.ack
         self._check_append(expected, level)
@@ -97,8 +102,8 @@ class Stream:
     def appending(self, events: Iterable[Event]) -> Asking[list[Appended]]:
         """``append`` for who drives the log by generators.
 
-        May be driven again after a lost connection. Not held back by budgets: see pressure.py. Raises as append does, the
-        server's errors as they are.
+        May be driven again after a lost connection. Not held back by budgets: see pressure.py. Raises as
+        append does, the server's errors as they are.
         """
         batch = list(events)
         if not batch:
@@ -132,8 +137,8 @@ class Stream:
     ) -> list[Entry]:
         """Up to `count` entries after a position (not including it), up to and including `until`.
 
-        Raises DamagedEntry at an entry that cannot be trusted, UnknownEventVersion at one from a newer build. Events of
-        types this stream's codec does not know are left out.
+        Raises DamagedEntry at an entry that cannot be trusted, UnknownEventVersion at one from a newer build.
+        Events of types this stream's codec does not know are left out.
         """
         return self._entries(partition, self.read_raw(partition, after, until, count))
 
@@ -153,7 +158,8 @@ class Stream:
             after = Position.parse(raw[-1][0])
 
     def ask(self, partition: int, *commands: Command, what: str = "") -> list[Reply]:
-        """The answers of the partition's node, put again after a passing fault; the server's first error is raised.
+        """The answers of the partition's node, put again after a passing fault; the server's first error is
+        raised.
 
         what: for the sentence, when nobody answers. Raises UnknownOutcome.
         """

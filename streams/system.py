@@ -1,12 +1,14 @@
 """
 The system streams: what the product tells of itself. And who decides.
 
-    operations  what persons decide (a swap, a trim, an erasure, a retry), with who, when and why: the audit trail
+    operations  what persons decide (a swap, a trim, an erasure, a retry), with who, when and why: the audit
+    trail
     imports     what imports say of themselves
-    replays     streams of events that are in another stream already; any name, marked in the registry (is_replay)
+    replays     streams of events that are in another stream already; any name, marked in the registry
+    (is_replay)
 
-No question about "the stream" ever means one of them: they are looked at when they are named, or by a view that is of them alone.
-No other module has a list of them.
+No question about "the stream" ever means one of them: they are looked at when they are named, or by a view
+that is of them alone. No other module has a list of them.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from aurastream.streams.script import Script
 class Wire:
     """One connection: commands go out together, answers come back in order.
 
-    ``send`` writes without waiting; ``receive`` returns the next answer, an error of the server as a value (so that
-    the answers behind it are not lost), and raises when the connection is lost. Not for several threads.
+    ``send`` writes without waiting; ``receive`` returns the next answer, an error of the server as a value
+    (so that the answers behind it are not lost), and raises when the connection is lost. Not for several
+    threads.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:

@@ -1,11 +1,13 @@
 """
 A thread's connections, one per node.
 
-    wires.ask([Ask(key, command), ..]) -> grouped by the node that holds each key -> all sent, then all received
-    a passing fault -> connections dropped, slots learnt anew -> grouped and put again, at most attempts_max times
+    wires.ask([Ask(key, command), ..]) -> grouped by the node that holds each key -> all sent, then all
+    received
+    a passing fault -> connections dropped, slots learnt anew -> grouped and put again, at most attempts_max
+    times
 
-Always true: a wire's answers belong to its own questions. Whatever interrupts an exchange drops the wires it used,
-or the next question would be given the answers of this one.
+Always true: a wire's answers belong to its own questions. Whatever interrupts an exchange drops the wires it
+used, or the next question would be given the answers of this one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Wires:
         return wire
 
     def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one of LOST."""
+        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one
+        of LOST.
+        """
         by_wire: dict[Wire, list[int]] = {}
         for index, ask in enumerate(asks):
             by_wire.setdefault(self.of(ask.key), []).append(index)
