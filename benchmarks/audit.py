@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from aurastream.processors.history.selection import Selection
-from aurastream.processors.history.trails import Row, Trails
+from aurastream.processors.history.trails import TrailRow, Trails
 from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import ClipViewsObserved, History, InvariantBroken, Stream
 from benchmarks.apply import consume
@@ -92,7 +92,7 @@ def _asked(stream: Stream) -> list[float]:
     """Median milliseconds of both questions."""
     trails = Trails([History(stream)])
     medians = []
-    questions: tuple[Callable[[], Iterator[Row]], ...] = (
+    questions: tuple[Callable[[], Iterator[TrailRow]], ...] = (
         lambda: trails.of_subject("rare", Selection()),
         lambda: trails.of_stories(["a-story"]),
     )

@@ -5,14 +5,15 @@ they were moved.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
-from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Stream, StreamError
+from aurastream.processors.commands.common import Session, Time, json_option, session, stream_option_all
+from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Position, Stream, StreamError
 from aurastream.streams.archive import open_archive
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes"
 @click.group(invoke_without_command=True)
 @stream_option_all
 @click.option(
-    "--until", metavar="TIME", help="Only what was appended before this (ISO 8601; a date is 00:00 UTC)."
+    "--until",
+    type=Time(),
+    metavar="TIME",
+    help="Only what was appended before this (ISO 8601; a date is 00:00 UTC).",
 )
 @click.option(
     "--min-events", default=1, show_default=True, type=click.IntRange(1), help="Close no smaller segment."
@@ -36,7 +40,11 @@ COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes"
 @json_option
 @click.pass_context
 def archive(
-    context: click.Context, stream_names: tuple[str, ...], until: str | None, min_events: int, as_json: bool
+    context: click.Context,
+    stream_names: tuple[str, ...],
+    until: datetime | None,
+    min_events: int,
+    as_json: bool,
 ) -> int:
     """Close what the log holds into segments of the archive (AURASTREAM_ARCHIVE).
 
@@ -54,11 +62,11 @@ def archive(
             archiver.check_place()
         made = [item for archiver in archivers for item in _close(archiver, end, min_events, refused)]
     if as_json:
-        told = [
+        left = [
             {"stream": name, "partition": partition, "message": message}
             for name, partition, message in refused
         ]
-        print_json({"segments": _rows(made), "refused": told})
+        print_json({"segments": _rows(made), "refused": left})
     else:
         _show(f"{len(made)} segments closed", made)
     return 1 if refused else 0
@@ -113,7 +121,7 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 def _archiver(found: Session, stream: Stream) -> Archiver:
     from aurastream.streams.archive import Archiver
 
-    operations = None if stream.name == OPERATIONS else found.open(OPERATIONS, create=True)
+    operations = None if stream.name == OPERATIONS else found.operations()
     return Archiver(_opened(found, stream), operations)
 
 
@@ -140,7 +148,7 @@ def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:
     """The named streams, or all whose log is here; operations comes last, and is there, as archiving the
     others appends to it.
     """
-    found.open(OPERATIONS, create=True)
+    found.operations()
     streams = found.streams(names)
     chosen = streams if names else [stream for stream in streams if stream.is_log_here]
     return sorted(chosen, key=lambda stream: stream.name == OPERATIONS)
@@ -155,18 +163,9 @@ def _opened(found: Session, stream: Stream) -> StreamArchive:
     return opened
 
 
-def _position_before(until: str | None) -> str:
+def _position_before(until: datetime | None) -> str:
     """The last position that can have been appended before the time; "+" for no time."""
-    if until is None:
-        return "+"
-    from datetime import UTC, datetime
-
-    try:
-        instant = datetime.fromisoformat(until)
-    except ValueError as error:
-        raise click.BadParameter(f"{until!r} is no ISO 8601 time", param_hint="--until") from error
-    aware = instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
-    return str(max(0, int(aware.timestamp() * 1000) - 1))
+    return "+" if until is None else str(Position.at(until).before().ms)
 
 
 def _rows(held: list[Manifest]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def check(
     with session(context) as found:
         projections = found.installed.chosen(names)
         streams = found.streams(stream_names)
-        done = sorted(check_all(streams, projections, tuple(context.obj or ())), key=place_of)
+        done = sorted(check_all(streams, projections, found.apps), key=place_of)
         keys_wrong = [sentence for stream in streams for sentence in unsound(found.history(stream))]
     equal = all(result.is_equal for result in done) and not keys_wrong
     if as_json:

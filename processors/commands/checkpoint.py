@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import click
+import msgspec
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import table
-from aurastream.processors.commands.common import json_option, session, stream_option_all
-from aurastream.processors.history import folded, kept_for
-from aurastream.projections import ProjectionError
+from aurastream.processors import remark, table
+from aurastream.processors.commands.common import Session, json_option, session, stream_option_all, watch
+from aurastream.processors.history import PastFolder, kept_for
+from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.past import AsOf
+from aurastream.streams import Stream
 
 EVER = AsOf(datetime(9999, 1, 1, tzinfo=UTC), "appended")  # all of the log, whatever its event times
+
+
+class CheckpointRow(msgspec.Struct, frozen=True):
+    """What a partition has now. new: of its checkpoints; last: the newest one's position."""
+
+    stream: str
+    partition: int
+    checkpoints: int
+    new: int
+    last: str
 
 
 @click.command()
@@ -28,45 +42,33 @@ def checkpoint(context: click.Context, name: str, stream_names: tuple[str, ...],
     each question leaves those it came past, a changed projection makes its own, and deleting all of them
     costs time alone.
     """
-    rows = []
     with session(context) as found:
         projection = found.installed.projection(name)
-        streams = [
-            stream
+        rows = [
+            row
             for stream in found.streams(stream_names)
             if projection.folds(stream.name) and stream.is_log_here
+            for row in _made(found, stream, projection)
         ]
-        for stream in streams:
-            history = found.history(stream)
-            checkpoints = kept_for(history, projection)
-            if checkpoints is None:
-                raise ProjectionError(
-                    "checkpoints are kept beside an archive, and none is set. Set AURASTREAM_ARCHIVE."
-                )
-            partitions = [
-                number
-                for number in range(stream.partitions)
-                if history.archive and history.archive.until(number)
-            ]
-            before = {number: len(checkpoints.of(number)) for number in partitions}
-            folded(stream, projection, EVER, partitions, tuple(context.obj or ()))
-            for number in partitions:
-                places = checkpoints.of(number)
-                last = places[0].position if places else ""
-                rows.append(
-                    {
-                        "stream": stream.name,
-                        "partition": number,
-                        "checkpoints": len(places),
-                        "new": len(places) - before[number],
-                        "last": last,
-                    }
-                )
     if as_json:
         print_json({"projection": name, "partitions": rows})
     else:
-        table(
-            f"Checkpoints of {name}",
-            ["stream~", "partition", "checkpoints", "new", "last"],
-            [list(row.values()) for row in rows],
+        columns = ["stream~", "partition", "checkpoints", "new", "last"]
+        table(f"Checkpoints of {name}", columns, [msgspec.structs.astuple(row) for row in rows])
+
+
+def _made(found: Session, stream: Stream, projection: Projection[Any]) -> Iterator[CheckpointRow]:
+    """Make those of one stream."""
+    history = found.history(stream)
+    checkpoints = kept_for(history, projection, remark)
+    if checkpoints is None or history.archive is None:
+        raise ProjectionError(
+            "checkpoints are kept beside an archive, and none is set. Set AURASTREAM_ARCHIVE."
         )
+    partitions = [number for number in range(stream.partitions) if history.archive.until(number)]
+    before = {number: len(checkpoints.of(number)) for number in partitions}
+    PastFolder(stream, projection, EVER, found.apps, watch())(partitions)
+    for number in partitions:
+        places = checkpoints.of(number)
+        last = places[0].position if places else ""
+        yield CheckpointRow(stream.name, number, len(places), len(places) - before[number], last)

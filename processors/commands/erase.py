@@ -10,7 +10,7 @@ import click
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
 from aurastream.processors.commands.common import json_option, session
-from aurastream.streams import OPERATIONS, operator
+from aurastream.streams import operator
 from aurastream.streams.keyring import KEY_AGE_S
 
 FILES = {"aof": "append-only file", "rdb": "snapshot"}
@@ -50,7 +50,7 @@ def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bo
     from aurastream.streams.personal import forget_on_disk
 
     with session(context) as found:
-        event, settled = erase_creator(found.open(OPERATIONS, create=True), creator, why=why, who=operator())
+        event, settled = erase_creator(found.operations(), creator, why=why, who=operator())
         files = forget_on_disk(found.server)
     if as_json:
         earlier = [item.subject for item in settled]

@@ -9,7 +9,7 @@ import click
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
 from aurastream.processors.commands.common import json_option, session, stream_option_all
-from aurastream.processors.effects import OPERATIONS, operator
+from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
 from aurastream.streams import GroupForgotten, backlogs, forget, named_id
 
@@ -82,7 +82,7 @@ def forget_(context: click.Context, name: str, stream_name: str, why: str, as_js
             behind_events=behind,
             why=why,
         )
-        found.open(OPERATIONS, create=True).append([event])
+        found.operations().append([event])
     if as_json:
         print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})
     else:

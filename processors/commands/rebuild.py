@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-import re
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
 import msgspec
 
 from aurastream.processors import as_json as print_json
-from aurastream.processors import harmless, line, progress_bar, table
-from aurastream.processors.commands.common import Session, json_option, session, stream_option
-from aurastream.projections import Projection, ProjectionError
+from aurastream.processors import harmless, line, progress_bar, stopping_by_signal, table
+from aurastream.processors.commands.common import (
+    MILLISECOND,
+    Session,
+    into,
+    json_option,
+    keep_option,
+    session,
+    stream_option,
+    why_option,
+)
+from aurastream.projections import Difference, Projection, ProjectionError
 from aurastream.projections.engine import Fenced, Retired
+from aurastream.projections.rebuild import Decision, Rebuild, abandon, rebuild_subject
 from aurastream.streams import Stream, operator
 
-KEEP_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-KEEP_MAX_S = 10 * 365 * 86_400
+HOUR = timedelta(hours=1)
 
 
 class Paused(ProjectionError):
     """Told to stop; nothing is lost."""
 
-
-def duration_ms(context: click.Context, parameter: click.Parameter, text: str) -> int:
-    """24h, 90m, 7d, 30s or 0, in milliseconds. Raises BadParameter."""
-    found = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", text.strip())
-    if found is None or (not found[2] and int(found[1])):
-        raise click.BadParameter(
-            f"{text!r} is no time: give a number and s, m, h or d, as in 24h; 0 keeps nothing"
+    def __init__(self, projection: str) -> None:
+        super().__init__(
+            "stopped after the commit under way; the live view is as it was. `aurastream rebuild "
+            f"{projection}` goes on from there, `aurastream rebuild {projection} --abandon` gives it up."
         )
-    seconds = int(found[1]) * KEEP_UNITS.get(found[2], 0)
-    if seconds > KEEP_MAX_S:
-        raise click.BadParameter(f"{text!r} is too long: 10 years at most")
-    return seconds * 1000
+
+
+class TakenOver(ProjectionError):
+    """The rebuild is another process's now, or nobody's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            "another process has taken this rebuild over, or given it up, while this one did not "
+            f"answer ({error}). The live view is as it was; `aurastream status` shows the generations."
+        )
+
+
+class RebuildOptions(msgspec.Struct, frozen=True):
+    """The command line."""
+
+    projection: str
+    stream_name: str | None
+    accept: bool
+    keep: timedelta
+    is_abandoned: bool
+    subject: str | None
+    why: str
+    as_json: bool
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What is rebuilt."""
+
+    found: Session
+    stream: Stream
+    projection: Projection[Any]
+
+
+class Rebuilt(msgspec.Struct):
+    """What was done. events_per_s: of what this process read."""
+
+    projection: str
+    stream: str
+    generation: int
+    resumed: bool
+    differing: int
+    compared: list[Any]
+    swapped: bool = False
+    swap_ms: float | msgspec.UnsetType = msgspec.UNSET
+    events: int = 0
+    seconds: float = 0.0
+    events_per_s: int = 0
 
 
 @click.command()
@@ -49,259 +95,175 @@ def duration_ms(context: click.Context, parameter: click.Parameter, text: str) -
     is_flag=True,
     help="Swap although it differs from the live view; with --subject: put the rows right.",
 )
-@click.option(
-    "--keep",
-    "keep_ms",
-    default="24h",
-    show_default=True,
-    callback=duration_ms,
-    help="How long the one before is kept.",
-)
+@keep_option
 @click.option("--abandon", "is_abandoned", is_flag=True, help="Give up what was built and is not live.")
 @click.option("--subject", metavar="KEY", help="Fold one key of the live view anew instead.")
-@click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+@why_option
 @json_option
-@click.pass_context
-def rebuild(
-    context: click.Context,
-    projection: str,
-    stream_name: str | None,
-    accept: bool,
-    keep_ms: int,
-    is_abandoned: bool,
-    subject: str | None,
-    why: str,
-    as_json: bool,
-) -> int:
+@into(RebuildOptions)
+def rebuild(context: click.Context, options: RebuildOptions) -> int:
     """Fold a view anew, from archive and log, beside the live one; swap when the two are equal.
 
     Killed or stopped, it goes on where it was when started again. Exit code 1 when they differ: the rows are
     listed, and --accept swaps all the same. Readers see the old view or the new one, never a mixture. The old
     one is kept for `aurastream rollback`.
     """
-    if subject is not None and is_abandoned:
+    if options.subject is not None and options.is_abandoned:
         raise click.UsageError("--subject and --abandon exclude one another")
     with session(context) as found:
-        chosen = found.installed.projection(projection)
-        stream = folded_stream(found, chosen, stream_name)
-        if not stream.is_log_here:
+        projection = found.installed.projection(options.projection)
+        target = Target(found, found.folded_stream(projection, options.stream_name), projection)
+        if not target.stream.is_log_here:
             raise click.UsageError(
-                f"the log of {stream.name!r} is in Kafka: there is nothing here to rebuild from"
+                f"the log of {target.stream.name!r} is in Kafka: there is nothing here to rebuild from"
             )
-        if is_abandoned:
-            return _abandon(stream, chosen, why, as_json)
-        if subject is not None:
-            return _subject(found, stream, chosen, subject, accept, why, as_json)
+        if options.is_abandoned:
+            return _abandon(target, options)
+        if options.subject is not None:
+            return _rebuild_subject(target, options, options.subject)
         try:
-            return _rebuild(found, stream, chosen, accept, keep_ms, why, tuple(context.obj or ()), as_json)
+            return _rebuild(target, options)
         except (Fenced, Retired) as error:
-            raise ProjectionError(
-                "another process has taken this rebuild over, or given it up, while this one did not "
-                f"answer ({error}). The live view "
-                "is as it was; `aurastream status` shows the generations."
-            ) from error
+            raise TakenOver(error) from error
 
 
-def folded_stream(found: Session, projection: Projection[Any], name: str | None) -> Stream:
-    """The named stream, the one whose view holds something, or, of a view that never was, the only one it
-    folds.
-    """
-    try:
-        return found.holding(projection, name)
-    except ProjectionError:
-        if name is not None:
-            raise
-        every = found.folded_by(projection)
-        if len(every) != 1:
-            raise
-        return every[0]
-
-
-def _abandon(stream: Stream, projection: Projection[Any], why: str, as_json: bool) -> int:
-    from aurastream.projections.rebuild import Decision, abandon
-
-    number = abandon(stream, projection, Decision(operator(), why))
-    if as_json:
+def _abandon(target: Target, options: RebuildOptions) -> int:
+    number = abandon(target.stream, target.projection, Decision(operator(), options.why))
+    if options.as_json:
         print_json({"abandoned": number})
     else:
-        line(f"generation {number} of {projection.name} was given up; the live view is as it was")
+        line(f"generation {number} of {target.projection.name} was given up; the live view is as it was")
     return 0
 
 
-def _subject(
-    found: Session,
-    stream: Stream,
-    projection: Projection[Any],
-    subject: str,
-    accept: bool,
-    why: str,
-    as_json: bool,
-) -> int:
-    from aurastream.projections.rebuild import Decision, rebuild_subject
-
-    done = rebuild_subject(
-        found.history(stream), projection, subject, Decision(operator(), why), accept=accept
-    )
-    if as_json:
+def _rebuild_subject(target: Target, options: RebuildOptions, subject: str) -> int:
+    projection, history = target.projection, target.found.history(target.stream)
+    decision = Decision(operator(), options.why)
+    done = rebuild_subject(history, projection, subject, decision, accept=options.accept)
+    is_right = done.is_written or not done.differing
+    if options.as_json:
         print_json(msgspec.to_builtins(done))
-    else:
-        show_differences(
-            f"{projection.name} {subject}",
-            [(stream.keys[done.partition].where, done.differing, done.differences)],
-        )
-        verdict = (
-            "put right"
-            if done.is_written
-            else "equal to its events"
-            if not done.differing
-            else "different; --accept puts them right"
-        )
+        return 0 if is_right else 1
+    where = target.stream.keys[done.partition].where
+    show_differences(f"{projection.name} {subject}", [Differing(where, done.differing, done.differences)])
+    verdict = (
+        "put right"
+        if done.is_written
+        else "equal to its events"
+        if not done.differing
+        else "different; --accept puts them right"
+    )
+    style = "bold" if done.differing else ""
+    line(f"{harmless(subject)}: {done.events} events folded, {done.rows} rows, {verdict}", style)
+    if done.shared:
         line(
-            f"{harmless(subject)}: {done.events} events folded, {done.rows} rows, {verdict}",
-            "" if not done.differing else "bold",
+            f"not looked at, as they add up several keys: {', '.join(done.shared)}; `aurastream rebuild "
+            f"{projection.name}` does",
+            "dim",
         )
-        if done.shared:
-            line(
-                f"not looked at, as they add up several keys: {', '.join(done.shared)}; `aurastream rebuild "
-                f"{projection.name}` does",
-                "dim",
-            )
-    return 0 if done.is_written or not done.differing else 1
+    return 0 if is_right else 1
 
 
-def _rebuild(
-    found: Session,
-    stream: Stream,
-    projection: Projection[Any],
-    accept: bool,
-    keep_ms: int,
-    why: str,
-    apps: tuple[str, ...],
-    as_json: bool,
-) -> int:
+def _rebuild(target: Target, options: RebuildOptions) -> int:
     from aurastream.processors.history import Team
     from aurastream.processors.host import tune_collector
-    from aurastream.projections.rebuild import Decision, Rebuild
 
     tune_collector()
-    history, began = found.history(stream), time.perf_counter()
+    name, history = target.projection.name, target.found.history(target.stream)
     with (
-        _stopped_by_signals() as stopping,
-        progress_bar(projection.name) as bar,
-        Team(history, projection, apps) as team,
+        stopping_by_signal() as stop,
+        progress_bar(name) as bar,
+        Team(history, target.projection, target.found.apps) as team,
     ):
-        lease_ms = found.settings.lease_ms
-        work = Rebuild(history, projection, Decision(operator(), why), lease_ms=lease_ms)
-        work.crew, work.stopping = team, stopping
-        work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {projection.name}")
+        decision, lease_ms = Decision(operator(), options.why), target.found.settings.lease_ms
+        work = Rebuild(history, target.projection, decision, lease_ms=lease_ms)
+        work.crew, work.stopping = team, lambda: stop.was_asked
+        work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {name}")
         with work:
-            work.begin()
-            began_at = sum(cursor.read for cursor in work.cursors().values())
-            compared = work.compare(accept=accept) if work.build() else None
-            if compared is None:
-                raise _paused(projection)
-            differing = sum(one.differing for one in compared)
-            result = {
-                "projection": projection.name,
-                "stream": stream.name,
-                "generation": work.generation,
-                "resumed": work.has_resumed,
-                "differing": differing,
-                "compared": msgspec.to_builtins(compared),
-                "swapped": False,
-            }
-            if not differing or accept:
-                if work.swap(keep_ms) is None:
-                    raise _paused(projection)
-                result |= {"swapped": True, "swap_ms": work.swap_ms}
-                work.follow()
-            read = sum(cursor.read for cursor in work.cursors().values())
+            rebuilt = _built(work, options)
+    if options.as_json:
+        print_json(rebuilt)
+    else:
+        _show(rebuilt, target.stream, options.keep)
+    return 0 if rebuilt.swapped else 1
+
+
+def _built(work: Rebuild, options: RebuildOptions) -> Rebuilt:
+    """Built, compared and, where it may be, live."""
+    name, began = work.projection.name, time.perf_counter()
+    work.begin()
+    began_at = _read(work)
+    compared = work.compare(accept=options.accept) if work.build() else None
+    if compared is None:
+        raise Paused(name)
+    differing = sum(one.differing for one in compared)
+    rebuilt = Rebuilt(name, work.stream.name, work.generation, work.has_resumed, differing, list(compared))
+    if not differing or options.accept:
+        if work.swap(options.keep // MILLISECOND) is None:
+            raise Paused(name)
+        rebuilt.swapped, rebuilt.swap_ms = True, work.swap_ms
+        work.follow()
     seconds = time.perf_counter() - began
-    result |= {
-        "events": read,
-        "seconds": round(seconds, 3),
-        "events_per_s": round((read - began_at) / seconds),
-    }
-    if as_json:
-        print_json(result)
-    else:
-        show_differences(
-            projection.name,
-            [(stream.keys[one.partition].where, one.differing, one.differences) for one in compared],
-        )
-        _tell(result, keep_ms)
-    return 0 if result["swapped"] else 1
+    rebuilt.events, rebuilt.seconds = _read(work), round(seconds, 3)
+    rebuilt.events_per_s = round((rebuilt.events - began_at) / seconds)
+    return rebuilt
 
 
-def _tell(result: dict[str, Any], keep_ms: int) -> None:
-    name, differing = result["projection"], result["differing"]
-    line(f"{result['events']:,} events, {result['seconds']:.1f} s, {result['events_per_s']:,} events/s")
-    if result["swapped"]:
-        rows = (
-            f"although {differing:,} rows differ"
-            if differing
-            else "equal to the one before"
-            if result["compared"]
-            else "the first"
-        )
-        line(f"generation {result['generation']} of {name} is live, {rows}", "bold green")
-        if keep_ms:
-            line(
-                f"the one before is kept for {keep_ms / 3_600_000:g} h: `aurastream rollback {name}` goes "
-                "back to it",
-                "dim",
-            )
-    else:
-        line(
-            f"{differing:,} rows differ; the live view is as it was, generation {result['generation']} is "
-            "kept as it is",
-            "bold red",
-        )
+def _read(work: Rebuild) -> int:
+    return sum(cursor.read for cursor in work.cursors().values())
+
+
+def _show(rebuilt: Rebuilt, stream: Stream, keep: timedelta) -> None:
+    name, differing = rebuilt.projection, rebuilt.differing
+    show_differences(
+        name,
+        [
+            Differing(stream.keys[one.partition].where, one.differing, one.differences)
+            for one in rebuilt.compared
+        ],
+    )
+    line(f"{rebuilt.events:,} events, {rebuilt.seconds:.1f} s, {rebuilt.events_per_s:,} events/s")
+    if not rebuilt.swapped:
+        kept = f"the live view is as it was, generation {rebuilt.generation} is kept as it is"
+        line(f"{differing:,} rows differ; {kept}", "bold red")
         line(
             f"`aurastream rebuild {name} --accept` makes it live all the same, `aurastream rebuild {name} "
             "--abandon` gives it up"
         )
+        return
+    how = f"although {differing:,} rows differ" if differing else "equal to the one before"
+    line(
+        f"generation {rebuilt.generation} of {name} is live, {how if rebuilt.compared else 'the first'}",
+        "bold green",
+    )
+    if keep:
+        hours = f"{keep / HOUR:g} h"
+        line(f"the one before is kept for {hours}: `aurastream rollback {name}` goes back to it", "dim")
 
 
-def show_differences(title: str, places: list[tuple[str, int, list[Any]]]) -> None:
+class Differing(msgspec.Struct, frozen=True):
+    """A partition's rows that differ: how many, and the first of them."""
+
+    where: str
+    differing: int
+    differences: Sequence[Difference]
+
+
+def show_differences(title: str, parts: list[Differing]) -> None:
     """The rows that differ: what the live view has, and what was folded anew."""
     rows = [
         [
-            where,
+            part.where,
             item.table,
             harmless(item.key),
             harmless(item.view, 120) or "nothing",
             harmless(item.log, 120) or "nothing",
         ]
-        for where, _, differences in places
-        for item in differences
+        for part in parts
+        for item in part.differences
     ]
     if rows:
         table(f"{title}: rows that differ", ["partition", "table~", "key~", "live~", "anew~"], rows)
-        left = sum(differing for _, differing, _ in places) - len(rows)
+        left = sum(part.differing for part in parts) - len(rows)
         if left:
             line(f"and {left:,} more", "dim")
-
-
-def _paused(projection: Projection[Any]) -> Paused:
-    return Paused(
-        "stopped after the commit under way; the live view is as it was. `aurastream rebuild "
-        f"{projection.name}` goes on from there, "
-        f"`aurastream rebuild {projection.name} --abandon` gives it up."
-    )
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came."""
-    stopped: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(stopped)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.history import (
-    Report,
+from aurastream.processors.commands.common import (
     as_of,
     at_options,
+    json_option,
     positions_told,
-    reader,
-    report_of,
+    session,
+    stream_option,
     title_of,
     told_of,
 )
+from aurastream.processors.history import Report, report_of
 from aurastream.projections import ProjectionError
 from aurastream.projections.built_in import Clips, Imports
 from aurastream.projections.past import AsOf
@@ -28,17 +30,19 @@ from aurastream.streams import IMPORTS, list_streams
 @stream_option
 @json_option
 @click.pass_context
-def report(context: click.Context, at: str | None, by: str, stream_name: str | None, as_json: bool) -> None:
+def report(
+    context: click.Context, at: datetime | None, by: str, stream_name: str | None, as_json: bool
+) -> None:
     """Sums, top lists, categories and days of a stream's clips; with --at as of a past time."""
-    when, apps = as_of(at, by), tuple(context.obj or ())
+    when = as_of(at, by)
     with session(context) as found:
         clips = found.installed.projection("clips")
         if not isinstance(clips, Clips):
             raise ProjectionError("the projection 'clips' was replaced by another; the report is of ours.")
         stream = found.holding(clips, stream_name)
         imports = found.open(IMPORTS) if IMPORTS in list_streams(found.server) else None
-        of_imports = None if imports is None else reader(imports, Imports(), when, apps)
-        made = report_of(reader(stream, clips, when, apps), of_imports)
+        of_imports = None if imports is None else found.reader(imports, Imports(), when)
+        made = report_of(found.reader(stream, clips, when), of_imports)
     if as_json:
         print_json({**made.content, **told_of(when)})
     else:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
 import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 import msgspec
 
+from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors import line
 from aurastream.processors.commands.common import (
     Session,
     cached_streams,
+    into,
     json_option,
     projection_option,
     session,
@@ -32,10 +30,20 @@ from aurastream.processors.commands.common import (
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
 from aurastream.projections.engine import field_of, read_records, retire_due
-from aurastream.streams import LEASE_MS, AsyncWires, Leases, Logger, Stream, open_stream, operator
+from aurastream.streams import LEASE_MS, AsyncWires, Leases, Logger, Stream, operator
 
 PORT = 6066
 log = Logger("aurastream.run")
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """The command line."""
+
+    until_idle: bool
+    web_port: str
+    names: tuple[str, ...]
+    stream_names: tuple[str, ...]
+    as_json: bool
 
 
 @click.command()
@@ -49,15 +57,8 @@ log = Logger("aurastream.run")
 @projection_option
 @stream_option_all
 @json_option
-@click.pass_context
-def run(
-    context: click.Context,
-    until_idle: bool,
-    web_port: str,
-    names: tuple[str, ...],
-    stream_names: tuple[str, ...],
-    as_json: bool,
-) -> None:
+@into(RunOptions)
+def run(context: click.Context, options: RunOptions) -> None:
     """Fold the events into the views, each event once.
 
     All installed projections and all streams, unless some are named; streams created later are taken up.
@@ -65,31 +66,22 @@ def run(
     leases; one that runs until idle takes part in none and races harmlessly with them.
     """
     with session(context) as found:
-        found.installed.chosen(names)
-        found.streams(stream_names)  # a name that does not exist is told before anything starts
-        if until_idle:
-            summary = _catch_up(found, names, stream_names)
-        else:
-            summary = _work(names, stream_names, tuple(context.obj or ()), web_port)
-    if as_json:
+        found.installed.chosen(options.names)
+        found.streams(options.stream_names)  # a name that does not exist is told before anything starts
+        summary = _catch_up(found, options) if options.until_idle else _serve(found, options)
+    if options.as_json:
         print_json(msgspec.structs.asdict(summary))
-    else:
-        told = (
-            ", ".join(f"{name} {events:,}" for name, events in sorted(summary.projections.items()))
-            or "nothing new"
-        )
-        line(f"read {told} in {summary.seconds:.1f} s")
+        return
+    read = ", ".join(f"{name} {events:,}" for name, events in sorted(summary.projections.items()))
+    line(f"read {read or 'nothing new'} in {summary.seconds:.1f} s")
 
 
-def _work(
-    names: tuple[str, ...], stream_names: tuple[str, ...], apps: tuple[str, ...], web_port: str
-) -> Summary:
-    """The host, until a signal. Imported here, as Faust takes a third of a second that no
-    other verb should pay.
-    """
+def _serve(found: Session, options: RunOptions) -> Summary:
+    """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb should pay."""
     from aurastream.processors.host import Options, make_app, run_host
 
-    return run_host(make_app(Options(names, stream_names, apps, _port(web_port))))
+    chosen = Options(options.names, options.stream_names, found.apps, _port(options.web_port))
+    return run_host(make_app(chosen))
 
 
 def _port(text: str) -> int | None:
@@ -136,42 +128,41 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _catch_up(found: Session, names: tuple[str, ...], stream_names: tuple[str, ...]) -> Summary:
+def _catch_up(found: Session, options: RunOptions) -> Summary:
     """Consume without a host around it until lag 0 or a signal."""
-    stopped: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    tune_collector()
     read: Counter[str] = Counter()
+    projections = found.installed.chosen(options.names)
+    started = time.perf_counter()
+    log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
+    with stopping_by_signal() as stop:
+        _consume(found, options, read, stop)
+        if not stop.was_asked:
+            _retire_due(found, projections, options.stream_names)
+        if not options.names and found.installed.processors and not stop.was_asked:
+            _run_effects(found, options.stream_names, stop)
+            _consume(found, options, read, stop)  # what the processors appended
+    seconds = round(time.perf_counter() - started, 3)
+    summary = Summary(dict(sorted(read.items())), seconds, stop.was_asked)
+    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
+    return summary
+
+
+def _consume(found: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
+    """Fold all there is; read counts what each projection read."""
 
     def count(progress: Progress) -> None:
         read[progress.projection] += progress.events
 
-    tune_collector()
-    started = time.perf_counter()
-    projections = found.installed.chosen(names)
-    log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
-    consumer = Consumer(
+    Consumer(
         found.server,
-        projections,
-        cached_streams(found, stream_names),
+        found.installed.chosen(options.names),
+        cached_streams(found, options.stream_names),
         batch_max=found.settings.batch_max,
         attempts_max=found.settings.attempts_max,
         on_commit=count,
         recover=found.connection.recover,
-    )
-    consumer.run(lambda: bool(stopped), until_idle=True)
-    if not stopped:
-        _retire_due(found, projections, stream_names)
-    if not names and found.installed.processors and not stopped:
-        _run_effects(found, stream_names, lambda: bool(stopped))
-        consumer.run(lambda: bool(stopped), until_idle=True)  # what the processors appended
-    summary = Summary(dict(sorted(read.items())), round(time.perf_counter() - started, 3), bool(stopped))
-    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
-    return summary
+    ).run(lambda: stop.was_asked, until_idle=True)
 
 
 def _retire_due(found: Session, projections: list[Projection[Any]], stream_names: tuple[str, ...]) -> None:
@@ -183,19 +174,19 @@ def _retire_due(found: Session, projections: list[Projection[Any]], stream_names
                 retire_due(stream, projection.name, operator())
 
 
-def _run_effects(found: Session, stream_names: tuple[str, ...], stopping: Callable[[], bool]) -> None:
+def _run_effects(found: Session, stream_names: tuple[str, ...], stop: Stop) -> None:
     """All processors until nothing waits for them."""
     from aurastream.processors.effects import ASKS_MAX, EffectConsumer, EffectStreams, processors_of
 
     @cache
     def opened(name: str) -> Stream:
-        return open_stream(found.server, name, codec=codec, settings=found.settings, create=True)
+        return found.open(name, create=True)
 
     async def work() -> None:
         wires = AsyncWires(found.server, ASKS_MAX, found.connection.recover)
         leases = Leases(lease_ms=found.settings.lease_ms or LEASE_MS)
-        await EffectConsumer(wires, processors, streams, leases).run(stopping, until_idle=True)
+        consumer = EffectConsumer(wires, processors_of(found.installed).values(), streams, leases)
+        await consumer.run(lambda: stop.was_asked, until_idle=True)
 
-    codec, processors = found.installed.codec(), processors_of(found.installed).values()
     streams = EffectStreams(cached_streams(found, stream_names), opened)
     asyncio.run(work())

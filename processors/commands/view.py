@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -9,15 +11,62 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import json_option, session, stream_option
-from aurastream.processors.history import as_of, at_options, positions_told, reader, title_of, told_of
+from aurastream.processors.commands.common import (
+    Keyed,
+    as_of,
+    at_options,
+    into,
+    json_option,
+    positions_told,
+    session,
+    stream_option,
+    title_of,
+    told_of,
+)
 from aurastream.projections import Projection, ProjectionError, Ranked, View
-from aurastream.projections.built_in import Clip, Clips, ClipSettings, merged
 from aurastream.projections.engine import Positions
 from aurastream.projections.past import AsOf, PastView
 
 
-@click.command()
+class ViewOptions(msgspec.Struct, frozen=True):
+    """The command line."""
+
+    name: str
+    key: str | None
+    top: int
+    ranking: str | None
+    part: str | None
+    table_name: str | None
+    at: datetime | None
+    by: str
+    stream_name: str | None
+    as_json: bool
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Who reads, and how the answer is shown."""
+
+    view: View[Any]
+    when: AsOf | None
+    as_json: bool
+
+    @property
+    def projection(self) -> Projection[Any]:
+        """The view's."""
+        return self.view.projection
+
+    def answer(self, content: Mapping[str, object]) -> None:
+        """For programs."""
+        first, *rest = content.items()
+        print_json({**dict([first]), **told_of(self.when), **dict(rest)})
+
+    def foot(self, positions: Positions) -> None:
+        """A past answer says what it reflects; one of now would name positions that are old when read."""
+        if self.when is not None:
+            line(positions_told(positions), "dim")
+
+
+@click.command(cls=Keyed)
 @click.argument("name")
 @click.argument("key", required=False)
 @click.option(
@@ -27,7 +76,7 @@ from aurastream.projections.past import AsOf, PastView
     type=click.IntRange(1, 10_000),
     help="How many of a ranking or table.",
 )
-@click.option("--ranking", metavar="R", help="Which ranking; default: viral for clips, else the first.")
+@click.option("--ranking", metavar="R", help="Which ranking; default: the view's headline.")
 @click.option("--part", metavar="P", help="Only this part of a split ranking (a category).")
 @click.option(
     "--table", "table_name", metavar="T", help="A table of totals, roll-ups, states or lists instead."
@@ -35,174 +84,134 @@ from aurastream.projections.past import AsOf, PastView
 @at_options
 @stream_option
 @json_option
-@click.pass_context
-def view(
-    context: click.Context,
-    name: str,
-    key: str | None,
-    top: int,
-    ranking: str | None,
-    part: str | None,
-    table_name: str | None,
-    at: str | None,
-    by: str,
-    stream_name: str | None,
-    as_json: bool,
-) -> int:
+@into(ViewOptions)
+def view(context: click.Context, options: ViewOptions) -> None:
     """Read a view: a key's state, a ranking, a table; with --at as of a past time.
 
     Every partition is read at one instant; --json says which position that was. As of a time it is the fold
     of the log cut there: of what had occurred by then, or with --by appended of what had been appended.
     """
-    when = as_of(at, by)
+    when = as_of(options.at, options.by)
     with session(context) as found:
-        projection = found.installed.projection(name)
-        view = reader(found.holding(projection, stream_name), projection, when, tuple(context.obj or ()))
-        if key is not None:
-            return _state(view, key, when, as_json)
-        if table_name is not None or not projection.rankings:
-            _table(view, projection, table_name, top, when, as_json)
-            return 0
-        chosen = ranking or ("viral" if isinstance(projection, Clips) else projection.rankings[0].name)
-        known = {spec.name: spec for spec in projection.rankings}
-        if chosen not in known:
-            raise click.UsageError(f"{name!r} has no ranking {chosen!r} (rankings: {', '.join(known)})")
-        if part is not None and known[chosen].by is None:
-            split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
-            raise click.UsageError(
-                f"the ranking {chosen!r} of {name!r} has no parts (those that have: {split})"
-            )
-        answer = view.ranking(chosen, top, part)
-        if as_json:
-            print_json(
-                {
-                    "ranking": chosen,
-                    "part": part,
-                    **told_of(when),
-                    "rows": answer.rows,
-                    "positions": answer.positions,
-                }
-            )
+        projection = found.installed.projection(options.name)
+        stream = found.holding(projection, options.stream_name)
+        look = Look(found.reader(stream, projection, when), when, options.as_json)
+        if options.key is not None:
+            _show_state(look, options.key)
+        elif options.table_name is not None or not projection.rankings:
+            _show_table(look, options.table_name or projection.table, options.top)
         else:
-            title = f"{name}: {chosen}" + (f" in {part}" if part else "")
-            show_ranking(title_of(title, when), answer.rows, projection)
-            _foot(answer.positions, when)
-        return 0
+            _show_ranking(look, options)
 
 
-def _foot(positions: Positions, when: AsOf | None) -> None:
-    """A past answer says what it reflects; one of now would name positions that are old when they are read."""
-    if when is not None:
-        line(positions_told(positions), "dim")
-
-
-def _state(reader: View[Any], key: str, when: AsOf | None, as_json: bool) -> int:
-    state = reader.state(key)
-    if state is None:
-        what = f"the view {reader.projection.name!r} of {reader.stream.name!r}"
-        if when is not None:
-            raise ProjectionError(
-                f"{what} had no {key!r} as of {when}. Nothing of it had happened by then, or it is spelt "
-                "otherwise."
-            )
-        raise ProjectionError(f"{what} has no {key!r}. Is it consumed (status)?")
-    positions = (
-        {number: past.position for number, past in reader.pasts.items()}
-        if isinstance(reader, PastView)
-        else {}
-    )
-    if as_json:
-        print_json(
-            {"key": key, **told_of(when), "state": state, **({"positions": positions} if positions else {})}
+def _show_ranking(look: Look, options: ViewOptions) -> None:
+    projection = look.projection
+    known = {spec.name: spec for spec in projection.rankings}
+    default = projection.headline if projection.headline in known else projection.rankings[0].name
+    name, part = options.ranking or default, options.part
+    if name not in known:
+        raise click.UsageError(f"{projection.name!r} has no ranking {name!r} (rankings: {', '.join(known)})")
+    if part is not None and known[name].by is None:
+        split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
+        raise click.UsageError(
+            f"the ranking {name!r} of {projection.name!r} has no parts (those that have: {split})"
         )
-    else:
-        line(title_of(harmless(key), when), "bold")
-        for field, value in msgspec.to_builtins(state).items():
-            line(f"  {field:<20} {harmless(str(value))}")
-        _foot(positions, when)
-    return 0
-
-
-def _table(
-    reader: View[Any],
-    projection: Projection[Any],
-    name: str | None,
-    top: int,
-    when: AsOf | None,
-    as_json: bool,
-) -> None:
-    chosen = name or projection.table
-    rows, positions = _rows(reader, projection, chosen)
-    if as_json:
-        print_json({"table": chosen, **told_of(when), "rows": rows, "positions": positions})
+    answer = look.view.ranking(name, options.top, part)
+    if look.as_json:
+        look.answer({"ranking": name, "part": part, "rows": answer.rows, "positions": answer.positions})
         return
-    listed = list(rows.items())[:top]
-    first = msgspec.to_builtins(listed[0][1]) if listed else {}
-    columns = list(first) if isinstance(first, dict) else ["value~"]
-    shown = []
-    for key, row in listed:
-        plain = msgspec.to_builtins(row)
-        shown.append(
-            [key, *(plain.get(column) for column in columns)]
-            if isinstance(plain, dict)
-            else [key, str(plain)]
-        )
-    table(title_of(f"{projection.name}: {chosen} ({len(rows):,} rows)", when), ["key", *columns], shown)
-    _foot(positions, when)
+    title = f"{projection.name}: {name}" + (f" in {part}" if part else "")
+    show_ranking(projection, name, answer.rows, title_of(title, look.when))
+    look.foot(answer.positions)
 
 
-def _rows(reader: View[Any], projection: Projection[Any], name: str) -> tuple[dict[str, Any], Positions]:
+def show_ranking(projection: Projection[Any], name: str, rows: Sequence[Ranked[Any]], title: str) -> None:
+    """A ranking for people: place, key, score, and what the projection shows of a state."""
+    states = [projection.shown(row.state) for row in rows]
+    columns = list(states[0]) if states else []
+    shown = [
+        [place, row.key, row.score, *(_plain(state.get(column)) for column in columns)]
+        for place, (row, state) in enumerate(zip(rows, states, strict=True), start=1)
+    ]
+    table(title, ["#", "key", name, *(f"{column}~" for column in columns)], shown)
+
+
+def _show_state(look: Look, key: str) -> None:
+    state = look.view.state(key)
+    if state is None:
+        raise ProjectionError(_nothing(look, key))
+    pasts = look.view.pasts if isinstance(look.view, PastView) else {}
+    positions = {number: past.position for number, past in pasts.items()}
+    if look.as_json:
+        reflected = {"positions": positions} if positions else {}
+        look.answer({"key": key, "state": state, **reflected})
+        return
+    line(title_of(harmless(key), look.when), "bold")
+    for field, value in msgspec.to_builtins(state).items():
+        line(f"  {field:<20} {harmless(str(value))}")
+    look.foot(positions)
+
+
+def _nothing(look: Look, key: str) -> str:
+    what = f"the view {look.projection.name!r} of {look.view.stream.name!r}"
+    if look.when is None:
+        return f"{what} has no {key!r}. Is it consumed (status)?"
+    return f"{what} had no {key!r} as of {look.when}. Nothing of it had happened by then, or it is spelt otherwise."
+
+
+def _show_table(look: Look, name: str, top: int) -> None:
+    rows, positions = _rows(look.view, name)
+    if look.as_json:
+        look.answer({"table": name, "rows": rows, "positions": positions})
+        return
+    plain = {key: msgspec.to_builtins(row) for key, row in list(rows.items())[:top]}
+    first = next(iter(plain.values()), {})
+    columns = list(first) if isinstance(first, dict) else ["value"]
+    shown = [
+        [key, *([row.get(column) for column in columns] if isinstance(row, dict) else [str(row)])]
+        for key, row in plain.items()
+    ]
+    title = f"{look.projection.name}: {name} ({len(rows):,} rows)"
+    table(title_of(title, look.when), ["key~", *(f"{column}~" for column in columns)], shown)
+    look.foot(positions)
+
+
+def _rows(view: View[Any], name: str) -> tuple[dict[str, Any], Positions]:
+    """A table's rows, merged over the partitions, and what they reflect."""
+    projection = view.projection
+    rollups = {spec.name: spec for spec in projection.rollups}
     if name == projection.table:
-        answer = reader.states()
+        answer = view.states()
     elif any(name == spec.name for spec in projection.totals):
-        answer = reader.totals(name)
-    elif any(name == spec.name for spec in projection.rollups):
-        answer = reader.rollup(name)
-        if isinstance(projection, Clips):
-            return {row: merged(parts) for row, parts in sorted(answer.rows.items())}, answer.positions
+        answer = view.totals(name)
+    elif name in rollups:
+        answer = view.rollup(name)
+        merge = rollups[name].merge
+        if merge is not None:
+            return {row: merge(parts) for row, parts in sorted(answer.rows.items())}, answer.positions
     elif any(name == spec.name for spec in projection.listings):
-        found = reader.tables(name)
-        rows = {
-            row: msgspec.json.decode(raw)
-            for _, (held,) in found.values()
-            for row, raw in sorted(held.items())
-            if "|" not in row
-        }
-        return rows, {number: cursor.position for number, (cursor, _) in found.items()}
+        return _listed(view, name)
     else:
         declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
-        known = [projection.table, *(spec.name for spec in declared)]
-        raise click.UsageError(f"{projection.name!r} has no table {name!r} (tables: {', '.join(known)})")
+        known = ", ".join([projection.table, *(spec.name for spec in declared)])
+        raise click.UsageError(f"{projection.name!r} has no table {name!r} (tables: {known})")
     return dict(sorted(answer.rows.items())), answer.positions
 
 
-def show_ranking(title: str, rows: list[Ranked], projection: Projection[Any]) -> None:
-    """A ranking for people; clips with what one wants to know of a clip."""
-    if isinstance(projection, Clips):
-        shown = [
-            [
-                place,
-                row.key,
-                row.state.title or "-",
-                row.state.category,
-                row.state.views,
-                row.score,
-                label(row.state, projection.settings),
-            ]
-            for place, row in enumerate(rows, start=1)
-        ]
-        unit = "views/min" if title.startswith(("clips: viral", "Viral")) else "score"
-        table(title, ["#", "clip", "title~", "category~", "views", unit, ""], shown)
-    else:
-        table(
-            title,
-            ["#", "key", "score", "state~"],
-            [[n, row.key, row.score, str(row.state)] for n, row in enumerate(rows, start=1)],
-        )
+def _listed(view: View[Any], name: str) -> tuple[dict[str, Any], Positions]:
+    """The heads of a table of lists, whose chunks are rows with a | in their names."""
+    tables = view.tables(name)
+    rows = {
+        row: msgspec.json.decode(raw)
+        for _, (held,) in tables.values()
+        for row, raw in sorted(held.items())
+        if "|" not in row
+    }
+    return rows, {number: cursor.position for number, (cursor, _) in tables.items()}
 
 
-def label(clip: Clip, settings: ClipSettings) -> str:
-    """The platform's words for a viral clip."""
-    if clip.viral_velocity is None:
-        return ""
-    return "exploding" if clip.viral_velocity >= settings.exploding_per_minute else "trending"
+def _plain(value: object) -> object:
+    """A number as it is, anything else as it is written."""
+    if value is None or isinstance(value, int | float | str):
+        return value
+    return msgspec.to_builtins(value)

@@ -1,72 +1,65 @@
-from aurastream.processors.history.as_of import (
-    Tell,
-    as_of,
-    at_options,
-    folded,
-    kept_for,
-    positions_told,
-    reader,
-    title_of,
-    told_of,
-    warn,
-)
-from aurastream.processors.history.causation import drawn, trees
+"""
+The past, asked: selections and their reading, trails and trees of causes, replays, views as of a time, reports, and
+the work that is as long as the log (checking, rebuilding).
+
+Promise: nothing here knows a command line. What goes wrong is an exception with a sentence; who watches is told by
+functions he gives. Nothing but a replay's target is changed.
+"""
+
+from aurastream.processors.history.as_of import PastFolder, Tell, Watch, kept_for, reader
+from aurastream.processors.history.causation import Node, drawn, trees
 from aurastream.processors.history.checking import check_all
-from aurastream.processors.history.rebuilding import Team
-from aurastream.processors.history.replay import Sink, Speed, Stop, parsed_speed, replay, stopping_by_signal
-from aurastream.processors.history.report import Report, report_of
-from aurastream.processors.history.selection import By, Found, Place, Selection, Tally, parsed_time, read_past
-from aurastream.processors.history.sinks import (
-    CannotReplay,
+from aurastream.processors.history.lines import (
+    EntryPlace,
     Form,
-    Journal,
     Lines,
-    ToStream,
+    Writing,
     after_place,
     parsed_place,
     resume_file,
 )
-from aurastream.processors.history.trails import AROUND_MAX, Row, Trails
+from aurastream.processors.history.reading import read_past
+from aurastream.processors.history.rebuilding import Team
+from aurastream.processors.history.replay import Sink, Speed, parsed_speed, replay
+from aurastream.processors.history.report import Report, report_of
+from aurastream.processors.history.selection import By, PastEvent, Selection, StreamPartition, Tally
+from aurastream.processors.history.sinks import CannotReplay, Journal, ToStream
+from aurastream.processors.history.trails import AROUND_MAX, TrailRow, Trails
 
 __all__ = [
     "AROUND_MAX",
     "By",
     "CannotReplay",
+    "EntryPlace",
     "Form",
-    "Found",
     "Journal",
     "Lines",
-    "Place",
+    "Node",
+    "PastEvent",
+    "PastFolder",
     "Report",
-    "Row",
     "Selection",
     "Sink",
     "Speed",
-    "Stop",
+    "StreamPartition",
     "Tally",
     "Team",
     "Tell",
     "ToStream",
+    "TrailRow",
     "Trails",
+    "Watch",
+    "Writing",
     "after_place",
-    "as_of",
-    "at_options",
     "check_all",
     "drawn",
-    "folded",
     "kept_for",
     "parsed_place",
     "parsed_speed",
-    "parsed_time",
-    "positions_told",
     "read_past",
     "reader",
     "replay",
     "report_of",
     "resume_file",
-    "stopping_by_signal",
-    "title_of",
-    "told_of",
     "trees",
-    "warn",
 ]

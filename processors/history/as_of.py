@@ -1,212 +1,150 @@
 """
-Views as of a past time, for the verbs that take ``--at``.
+Views as of a past time.
 
-    --at T [--by occurred|appended] -> as_of -> reader(..): a View of now, or a PastView whose partitions are
-        folded when asked for
+    when -> reader(..): a View of now, or a PastView whose partitions are folded when it is asked
 
-Few entries are folded here; many by one process per core, as the fold is Python and partitions share nothing.
-Checkpoints are read and left beside the archive, where there is one. The processes read their settings from
-the environment, as this one did.
+Few entries are folded here; many by one process per core. Checkpoints are read and left beside the archive, where
+there is one.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-import click
 import msgspec
 
-from aurastream.processors import progress_bar, remark
-from aurastream.processors.history.selection import parsed_time
-from aurastream.projections import Projection, ProjectionError, View
-from aurastream.projections.engine import MemoryView, Positions, Tables
-from aurastream.projections.past import AsOf, By, Checkpoints, Keeper, Past, PastFold, PastView
-from aurastream.streams import Cursor, History, Stream, StreamError
+from aurastream.processors import Fanout, Here, is_worth
+from aurastream.projections import Projection, View
+from aurastream.projections.engine import MemoryView, Tables
+from aurastream.projections.past import AsOf, Checkpoints, Keeper, Past, PastFold, PastView
+from aurastream.streams import Cursor, History, Stream
 from aurastream.streams.archive import history_of
 
-SMALL = 100_000  # entries to read, below which other processes would cost more than they save
-SHOWN_FROM = 20_000  # entries to read, from which a progress bar is worth its place
-
-Tell = Callable[[int, int], None]
+Tell = Callable[[int], None]  # how many more entries were read
 
 
-def at_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--at and --by; the command gets ``at`` and ``by``."""
-    told = "As of this time (ISO 8601; a date is its midnight, no offset means UTC)."
-    by = "The clock of --at: event time, or when it was appended."
-    command = click.option(
-        "--by", type=click.Choice(["occurred", "appended"]), default="occurred", show_default=True, help=by
-    )(command)
-    return click.option("--at", metavar="T", help=told)(command)
+def _unwatched(entries: int) -> AbstractContextManager[Tell]:
+    return nullcontext(lambda read: None)
 
 
-def as_of(at: str | None, by: str) -> AsOf | None:
-    """What was asked for; None for now. Raises BadParameter."""
-    if at is None:
-        if by != "occurred":
-            raise click.UsageError("--by says which clock --at means: give --at a time as well")
-        return None
-    return AsOf(parsed_time(at, "--at"), cast(By, by))
+class Watch(msgspec.Struct, frozen=True):
+    """Who is told of a long folding. progress: of how many entries, for its length; warn: a sentence."""
+
+    progress: Callable[[int], AbstractContextManager[Tell]] = _unwatched
+    warn: Callable[[str], None] = lambda sentence: None
+
+
+class PastFolder(msgspec.Struct, frozen=True):
+    """Folds partitions of one view as of a time."""
+
+    stream: Stream
+    projection: Projection[Any]
+    when: AsOf
+    apps: tuple[str, ...] = ()
+    watch: Watch = Watch()
+
+    def __call__(self, partitions: list[int]) -> dict[int, Past]:
+        """Each of these partitions as of the time."""
+        history = history_of(self.stream)
+        checkpoints = kept_for(history, self.projection, self.watch.warn)
+        ahead = PastFold(history, self.projection, self.when, checkpoints).ahead
+        work = {partition: ahead(partition) for partition in partitions if self.stream.is_log_here}
+        entries = sum(work.values())
+        with self.watch.progress(entries) as tell:
+            if len(partitions) > 1 and is_worth(entries):
+                pasts = dict(self._by_processes(work, tell))
+            else:
+                pasts = {
+                    partition: fold_past(
+                        history,
+                        self.projection,
+                        partition,
+                        self.when,
+                        checkpoints,
+                        lambda _, read: tell(read),
+                    )
+                    for partition in partitions
+                }
+        self._warn_of_gaps(pasts)
+        return pasts
+
+    def _by_processes(self, work: dict[int, int], tell: Tell) -> Iterator[tuple[int, Past]]:
+        """The longest first, so that the last ones end together."""
+        longest = sorted(work, key=lambda partition: -work[partition])
+        tasks = [_Task(self.stream.name, self.projection.name, number, self.when) for number in longest]
+        with Fanout(_fold, self.stream.server.url, self.apps) as fanout:
+            for number, folded in fanout.each(tasks):
+                partition = longest[number]
+                for sentence in folded.warnings:
+                    self.watch.warn(sentence)
+                tell(work[partition])
+                yield partition, folded.past(self.projection, self.stream.keys[partition].where)
+
+    def _warn_of_gaps(self, pasts: dict[int, Past]) -> None:
+        for partition, past in sorted(pasts.items()):
+            if past.missing:
+                gone = f"{past.missing} entries of {self.stream.keys[partition].where}"
+                self.watch.warn(
+                    f"{gone} are gone without the trimmer, and missing here. Run `aurastream check`."
+                )
 
 
 def reader(
-    stream: Stream, projection: Projection[Any], when: AsOf | None, apps: tuple[str, ...] = ()
+    stream: Stream,
+    projection: Projection[Any],
+    when: AsOf | None,
+    apps: tuple[str, ...] = (),
+    watch: Watch = Watch(),  # noqa: B008 - frozen
 ) -> View[Any]:
-    """The view of now, or as of a time. Asking it then folds what it needs; warnings and progress go to
-    stderr.
-    """
+    """The view of now, or as of a time. Asking it then folds what it needs."""
     if when is None:
         return View(stream, projection)
-    return PastView(
-        History(stream),
-        projection,
-        when,
-        folder=lambda partitions: folded(stream, projection, when, partitions, apps),
-    )
+    folder = PastFolder(stream, projection, when, apps, watch)
+    return PastView(History(stream), projection, when, folder=folder)
 
 
-def title_of(title: str, when: AsOf | None) -> str:
-    """With the time it is about."""
-    return title if when is None else f"{title} as of {when}"
-
-
-def told_of(when: AsOf | None) -> dict[str, Any]:
-    """For JSON: the time it is about, and by which clock."""
-    return {} if when is None else {"at": when.at, "by": when.by}
-
-
-def positions_told(positions: Positions) -> str:
-    """For people: which position of which partition an answer reflects."""
-    return f"at {', '.join(f'{number}: {position or 0}' for number, position in positions.items())}"
-
-
-def kept_for(history: History, projection: Projection[Any]) -> Checkpoints | None:
+def kept_for(
+    history: History, projection: Projection[Any], warn: Callable[[str], None]
+) -> Checkpoints | None:
     """Where the projection's checkpoints are; None without an archive."""
     if history.archive is None:
         return None
     return Checkpoints(cast(Keeper, history.archive), history.stream.name, projection, warn)
 
 
-def warn(sentence: str) -> None:
-    """A remark on stderr."""
-    remark(sentence)
-
-
-def folded(
-    stream: Stream, projection: Projection[Any], when: AsOf, partitions: list[int], apps: tuple[str, ...]
-) -> dict[int, Past]:
-    """Each of these partitions as of a time."""
-    history = history_of(stream)
-    checkpoints = kept_for(history, projection)
-    ahead = PastFold(history, projection, when, checkpoints).ahead
-    work = {partition: ahead(partition) for partition in partitions if stream.is_log_here}
-    with _progress(sum(work.values())) as tell:
-        if len(partitions) == 1 or sum(work.values()) < SMALL or (os.cpu_count() or 1) < 2:
-            fold = PastFold(history, projection, when, checkpoints, tell)
-            pasts = {partition: fold.fold(partition) for partition in partitions}
-        else:
-            pasts = dict(_by_processes(stream, projection, when, work, apps, tell))
-    for partition, past in sorted(pasts.items()):
-        if past.missing:
-            gone = f"{past.missing} entries of {stream.keys[partition].where}"
-            warn(f"{gone} are gone without the trimmer, and missing here. Run `aurastream check`.")
-    return pasts
-
-
-@contextmanager
-def _progress(entries: int) -> Iterator[Tell]:
-    """A bar on stderr, where a person watches and it takes a while."""
-    with progress_bar("folding", entries, is_hidden=entries < SHOWN_FROM) as bar:
-        yield lambda partition, read: bar.by(read)
+class _Task(msgspec.Struct, frozen=True):
+    stream: str
+    projection: str
+    partition: int
+    when: AsOf
 
 
 class _Folded(msgspec.Struct, frozen=True):
-    """A Past as it comes from another process."""
+    """A Past as it comes from another process, without the projection, which does not go through a pipe.
 
-    position: str
-    read: int
-    began: str
-    is_whole: bool
-    latest_us: int
-    missing: int
+    facts: the Past's own, but for its view.
+    """
+
+    facts: dict[str, Any]
     cursor: Cursor
     tables: Tables
     dead: dict[str, str]
     warnings: list[str]
 
-
-def _by_processes(
-    stream: Stream,
-    projection: Projection[Any],
-    when: AsOf,
-    work: dict[int, int],
-    apps: tuple[str, ...],
-    tell: Tell,
-) -> Iterator[tuple[int, Past]]:
-    """The longest first, so that the last ones end together."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        longest = sorted(work, key=lambda partition: -work[partition])
-        url = stream.server.url
-        tasks = {
-            pool.submit(_fold, url, apps, stream.name, projection.name, partition, when): partition
-            for partition in longest
-        }
-        for task in as_completed(tasks):
-            partition, found = tasks[task], task.result()
-            view = MemoryView(projection, stream.keys[partition].where)
-            view.restore(found.cursor, found.tables, found.dead)
-            for sentence in found.warnings:
-                warn(sentence)
-            tell(partition, work[partition])
-            yield (
-                partition,
-                Past(
-                    view,
-                    found.position,
-                    found.read,
-                    found.began,
-                    found.is_whole,
-                    found.latest_us,
-                    found.missing,
-                ),
-            )
+    def past(self, projection: Projection[Any], where: str) -> Past:
+        """As it was there."""
+        view = MemoryView(projection, where)
+        view.restore(self.cursor, self.tables, self.dead)
+        return Past(view, **self.facts)
 
 
-def _fold(
-    url: str, apps: tuple[str, ...], name: str, projection_name: str, partition: int, when: AsOf
-) -> _Folded:
+def _fold(here: Here, task: _Task) -> _Folded:
     """In a process of its own."""
-    from aurastream.processors import find_plugins
-    from aurastream.streams import Server, open_stream
-
-    projection = find_plugins(apps).projections[projection_name]
-    history = history_of(open_stream(Server(url), name))
+    history, projection = here.history(task.stream), here.installed.projection(task.projection)
     warnings: list[str] = []
-    checkpoints = None
-    if history.archive is not None:
-        checkpoints = Checkpoints(cast(Keeper, history.archive), name, projection, warnings.append)
-    try:
-        past = PastFold(history, projection, when, checkpoints).fold(partition)
-    except (
-        ProjectionError,
-        StreamError,
-    ) as error:  # those with facts of their own do not come through a pipe
-        raise ProjectionError(str(error)) from None
-    return _Folded(
-        past.position,
-        past.read,
-        past.began,
-        past.is_whole,
-        past.latest_us,
-        past.missing,
-        past.view.cursor,
-        past.view.tables,
-        past.view.dead,
-        warnings,
-    )
+    checkpoints = kept_for(history, projection, warnings.append)
+    past = PastFold(history, projection, task.when, checkpoints).fold(task.partition)
+    facts = {name: value for name, value in msgspec.structs.asdict(past).items() if name != "view"}
+    return _Folded(facts, past.view.cursor, past.view.tables, past.view.dead, warnings)

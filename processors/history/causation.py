@@ -14,28 +14,25 @@ from typing import Any
 
 import msgspec
 
-from aurastream.processors.history.trails import Row
+from aurastream.processors.history.trails import TrailRow
 
 DEPTH_MAX = 200  # of a tree: what nests deeper, no JSON reader takes
 
 
 class Node(msgspec.Struct):
-    """An event and what followed from it, in log order. note: what is odd about its place."""
+    """An event and what followed from it, in log order. note: why it is where it is."""
 
-    row: Row
+    row: TrailRow
     effects: list[Node] = []
     note: str = ""
 
     def plain(self) -> dict[str, Any]:
         """For JSON, nested."""
-        told: dict[str, Any] = {
-            "event": self.row.plain(),
-            "effects": [effect.plain() for effect in self.effects],
-        }
-        return {**told, "note": self.note} if self.note else told
+        whole = {"event": self.row.plain(), "effects": [effect.plain() for effect in self.effects]}
+        return {**whole, "note": self.note} if self.note else whole
 
 
-def trees(rows: list[Row]) -> list[Node]:
+def trees(rows: list[TrailRow]) -> list[Node]:
     """The rows (in log order) as trees. The same event ID in two streams is one cause: the first."""
     nodes = [Node(row, []) for row in rows]
     by_id: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """
 Replay: events of the past again, in their order, at a pace of your choice, into whatever takes them.
 
-    read_past (selection.py) -> Pace: wait until it is due -> Sink (replay_sinks.py): lines, or another stream
+    read_past (reading.py) -> Pace: wait until it is due -> Sink (sinks.py): lines, or another stream
         Stop: between two
 
 Always true: what a sink has taken is the selection's beginning, in order, each event once; so a replay that
@@ -18,22 +18,15 @@ twice. Refused: a sleep for each gap.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import click
 import msgspec
 
-from aurastream.processors.history.selection import By, Found
-from aurastream.projections.engine import microseconds
-from aurastream.streams import as_pair
+from aurastream.processors import Stop
+from aurastream.processors.history.selection import By, PastEvent
+from aurastream.streams import Position, microseconds
 
 SPEED_MAX = 1e9
 
@@ -41,7 +34,7 @@ SPEED_MAX = 1e9
 class Sink(Protocol):
     """Where a replay goes."""
 
-    def put(self, found: Found) -> None:
+    def put(self, event: PastEvent) -> None:
         """Take the next event. May hold it back until ``flush``."""
 
     def flush(self) -> None:
@@ -50,72 +43,25 @@ class Sink(Protocol):
 
 class Speed(msgspec.Struct, frozen=True):
     """How fast. times: 10.0 is ten times as fast as it was; None does not wait. is_step: a key for every
-    event.
+    event. by: whose time that is.
     """
 
     times: float | None = None
     is_step: bool = False
+    by: By = "occurred"
 
 
-def parsed_speed(text: str) -> Speed:
-    """1x, 10x, 0.5x, max or step. Raises BadParameter."""
+def parsed_speed(text: str, by: By = "occurred") -> Speed:
+    """1x, 10x, 0.5x, max or step. Raises ValueError."""
     if text in {"max", "step"}:
-        return Speed(is_step=text == "step")
+        return Speed(is_step=text == "step", by=by)
     try:
         times = float(text.removesuffix("x"))
     except ValueError:
         times = 0.0
     if not text.endswith("x") or not 0 < times <= SPEED_MAX:
-        raise click.BadParameter(
-            f"{text!r} is no speed: give 1x, 10x or any other number and an x, max, or step",
-            param_hint="--speed",
-        )
-    return Speed(times)
-
-
-class Stop:
-    """Ctrl-C and SIGTERM, heard between two events, also by who waits for the next one to be due.
-
-    A pipe and not a threading.Event, whose lock a handler may find taken by the very thread that it
-    interrupts.
-    """
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.was_asked = False
-
-    def ask(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Stop. Asked again, by someone who does not want to wait: KeyboardInterrupt, wherever we are."""
-        if self.was_asked and number:
-            raise KeyboardInterrupt
-        self.was_asked = True
-        os.write(self._write, b"x")
-
-    def wait(self, seconds: float) -> bool:
-        """Wait that long. True when told to stop before."""
-        return bool(select.select([self._read], [], [], seconds)[0])
-
-    def wait_for_line(self) -> bool:
-        """Wait for Enter. True when told to stop before, or when there is no more input."""
-        ready = select.select([self._read, sys.stdin], [], [])[0]
-        return self._read in ready or not sys.stdin.readline()
-
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
-
-
-@contextmanager
-def stopping_by_signal() -> Iterator[Stop]:
-    """A Stop that SIGINT and SIGTERM ask, for the length of a with block."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        stop.close()
+        raise ValueError(f"{text!r} is no speed: give 1x, 10x or any other number and an x, max, or step")
+    return Speed(times, by=by)
 
 
 class Pace:
@@ -129,14 +75,14 @@ class Pace:
         self._latest_us = 0
         self._began = 0.0
 
-    def wait_s(self, found: Found) -> float:
+    def wait_s(self, event: PastEvent) -> float:
         """Seconds from now until the event is due; 0 or less when it is."""
         if self._times is None:
             return 0.0
         at = (
-            microseconds(found.envelope.occurred_at)
+            microseconds(event.envelope.occurred_at)
             if self._by == "occurred"
-            else as_pair(found.position)[0] * 1000
+            else Position.parse(event.position).ms * 1000
         )
         if self._first_us is None:
             self._first_us = self._latest_us = at
@@ -146,24 +92,24 @@ class Pace:
 
 
 def replay(
-    events: Iterable[Found], sink: Sink, speed: Speed, by: By, stop: Stop, *, step: Callable[[Found], None]
+    events: Iterable[PastEvent], sink: Sink, speed: Speed, stop: Stop, *, step: Callable[[PastEvent], None]
 ) -> bool:
     """Hand the events to the sink as they become due. False when it was stopped before they ended.
 
     step: told which event waits for Enter.
     """
-    pace = Pace(speed.times, by)
-    for found in events:
+    pace = Pace(speed.times, speed.by)
+    for event in events:
         if speed.is_step:
             sink.flush()
-            step(found)
+            step(event)
             is_over = stop.wait_for_line()
         else:
-            is_over = _waited(pace.wait_s(found), sink, stop)
+            is_over = _waited(pace.wait_s(event), sink, stop)
         if is_over or stop.was_asked:
             sink.flush()
             return False
-        sink.put(found)
+        sink.put(event)
     sink.flush()
     return not stop.was_asked  # asked while nothing was chosen, the reading just ends
 

@@ -50,10 +50,10 @@ def report_of(view: View[Clip], imports: View[Import] | None) -> Report:
 
     Raises ProjectionError when the view has no observation.
     """
-    found = view.tables(*_TABLES)
+    read = view.tables(*_TABLES)
     states: dict[str, Clip] = {}
     tables: dict[str, list[Rows]] = {name: [] for name in _TABLES}
-    for _, values in found.values():
+    for _, values in read.values():
         for name, table in zip(_TABLES, values, strict=True):
             tables[name].append(table)
         states |= {key: _decode_clip(raw) for key, raw in values[0].items()}
@@ -72,7 +72,7 @@ def report_of(view: View[Clip], imports: View[Import] | None) -> Report:
     content["final_state"] = content["final_state_first_row_wins"] = final_state(states)
     content |= _of_import(view.stream, imports, content["rows"])
     return Report(
-        dict(sorted(content.items())), {number: cursor.position for number, (cursor, _) in found.items()}
+        dict(sorted(content.items())), {number: cursor.position for number, (cursor, _) in read.items()}
     )
 
 

@@ -22,14 +22,15 @@ from typing import Any
 
 import msgspec
 
-from aurastream.processors.history.selection import Found, Order, Selection, Tally, asked, read_past, scan
+from aurastream.processors.history.reading import read_past, scan
+from aurastream.processors.history.selection import Order, PastEvent, Selection, Tally
 from aurastream.projections.built_in import Known, known_of_stories, known_of_subject
 from aurastream.streams import (
     DamagedEntry,
     Envelope,
     History,
+    Position,
     RawEntry,
-    as_pair,
     collided_field_of,
     entry_json,
     field_of,
@@ -42,7 +43,7 @@ AROUND_MAX = 10_000  # events of one tree
 LOOK_BACK_MAX = 5_000  # entries of a subject searched for a cause that no index names any more
 
 
-class Row(msgspec.Struct, frozen=True):
+class TrailRow(msgspec.Struct, frozen=True):
     """An entry. event: its JSON, opened; empty for what cannot be read, which damage explains."""
 
     stream: str
@@ -54,7 +55,7 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def order(self) -> Order:
         """Its place among the entries of all streams."""
-        return (*as_pair(self.position), self.stream, self.partition)
+        return (Position.parse(self.position), self.stream, self.partition)
 
     @property
     def place(self) -> str:
@@ -68,8 +69,8 @@ class Row(msgspec.Struct, frozen=True):
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        told = {"stream": self.stream, "partition": self.partition, "position": self.position, **self.event}
-        return {**told, "damage": self.damage} if self.damage else told
+        whole = {"stream": self.stream, "partition": self.partition, "position": self.position, **self.event}
+        return {**whole, "damage": self.damage} if self.damage else whole
 
 
 class Trails:
@@ -79,12 +80,12 @@ class Trails:
         self.histories, self.tally = histories, Tally()
         self._by_name = {history.stream.name: history for history in histories}
 
-    def row_of(self, found: Found) -> Row:
+    def row_of(self, event: PastEvent) -> TrailRow:
         """An entry that was read, as a row."""
-        opened = self._by_name[found.stream].stream.keyring.open_json(found.raw)
-        return Row(found.stream, found.partition, found.position, msgspec.json.decode(opened))
+        opened = self._by_name[event.stream].stream.keyring.open_json(event.raw)
+        return TrailRow(event.stream, event.partition, event.position, msgspec.json.decode(opened))
 
-    def of_subject(self, subject: str, selection: Selection) -> Iterator[Row]:
+    def of_subject(self, subject: str, selection: Selection) -> Iterator[TrailRow]:
         """The subject's rows that fit, in order; those that cannot be read fit always."""
         chosen = msgspec.structs.replace(selection, subjects=frozenset({subject}))
         return merge(
@@ -92,17 +93,17 @@ class Trails:
             key=lambda row: row.order,
         )
 
-    def _of_subject(self, history: History, subject: str, chosen: Selection) -> Iterator[Row]:
+    def _of_subject(self, history: History, subject: str, chosen: Selection) -> Iterator[TrailRow]:
         return self._known(
             history, history.stream.partition_of(subject), known_of_subject(history.stream, subject), chosen
         )
 
-    def _known(self, history: History, partition: int, known: Known, chosen: Selection) -> Iterator[Row]:
+    def _known(self, history: History, partition: int, known: Known, chosen: Selection) -> Iterator[TrailRow]:
         """The rows at the positions the trail knows, and those of what it has not read."""
         yield from self._at(history, partition, list(filter(chosen.is_within, known.positions)), chosen.fits)
         yield from map(self.row_of, scan(history, partition, known.until, chosen, self.tally))
 
-    def of_stories(self, stories: Iterable[str], selection: Selection | None = None) -> Iterator[Row]:
+    def of_stories(self, stories: Iterable[str], selection: Selection | None = None) -> Iterator[TrailRow]:
         """The rows of these stories that fit, in order, most first causes left out; those that cannot be read
         fit always.
         """
@@ -116,7 +117,7 @@ class Trails:
         ]
         return merge(*readings, key=lambda row: row.order)
 
-    def of_correlations(self, selection: Selection) -> Iterator[Row]:
+    def of_correlations(self, selection: Selection) -> Iterator[TrailRow]:
         """The rows of the selection's stories with their first causes, in order."""
         causes = self.of_events(selection.correlations)
         rest = self.of_stories(selection.correlations, selection)
@@ -131,61 +132,48 @@ class Trails:
             fitting, (row for row in chain(early, rest) if row.place not in held), key=lambda row: row.order
         )
 
-    def of_event(self, event_id: str) -> Iterator[Row]:
+    def of_event(self, event_id: str) -> Iterator[TrailRow]:
         """The rows of an event ID; of one that was trimmed with its index row, by reading everything."""
-        found = self.of_events([event_id])
-        if found:
-            return iter(found)
+        indexed = self.of_events([event_id])
+        if indexed:
+            return iter(indexed)
         return map(
             self.row_of, read_past(self.histories, Selection(events=frozenset({event_id})), tally=self.tally)
         )
 
-    def of_events(self, event_ids: Iterable[str]) -> list[Row]:
+    def of_events(self, event_ids: Iterable[str]) -> list[TrailRow]:
         """The rows of these event IDs that the live log has."""
         wanted = list(dict.fromkeys(event_ids))
-        rows: list[Row] = []
+        rows: list[TrailRow] = []
         for history in self.histories:
             for partition in range(history.stream.partitions):
                 for start in range(0, len(wanted), LOOK_MAX):
                     rows += self._by_index(history, partition, wanted[start : start + LOOK_MAX])
         return rows
 
-    def around(self, rows: Iterable[Row]) -> tuple[list[Row], bool]:
+    def around(self, rows: Iterable[TrailRow]) -> tuple[list[TrailRow], bool]:
         """These and all that led to them and followed from them, in order; and whether AROUND_MAX left some
         out.
         """
-        held: dict[tuple[str, int, str], Row] = {}
-        asked_ids: set[str] = set()
-        asked_stories: set[str] = set()
-        lost: set[str] = (
-            set()
-        )  # causes no index names: every new row's subject is another place to look for them
+        held: dict[str, TrailRow] = {}
+        seen = _Seen()
         new = list(rows)
         is_cut = False
         while new and not is_cut:
             is_cut = len(new) > AROUND_MAX - len(held)
             for row in new[: AROUND_MAX - len(held)]:
-                held[row.stream, row.partition, row.position] = row
-            events = [row.event for row in new if row.event_id]
-            ids = {str(event["event_id"]) for event in events}
-            asked_ids |= ids
-            named = {
-                str(event.get(name, "")) for event in events for name in ("causation_id", "correlation_id")
-            } - {""}
-            stories = (ids | named) - asked_stories
-            causes = named - asked_ids
-            asked_stories |= stories
-            asked_ids |= causes
-            found = [*islice(self.of_stories(stories), 2 * AROUND_MAX), *self.of_events(causes)]
-            lost = (lost | causes) - {row.event_id for row in found} - {row.event_id for row in held.values()}
-            found += self._of_lost_causes(lost, new)
-            fresh = {(row.stream, row.partition, row.position): row for row in found}
-            new = [row for place, row in fresh.items() if place not in held]
+                held[row.place] = row
+            stories, causes = seen.not_looked_for(new)
+            related = [*islice(self.of_stories(stories), 2 * AROUND_MAX), *self.of_events(causes)]
+            # A cause no index names stays wanted: every new row's subject is another place to look for it.
+            seen.lost -= {row.event_id for row in related} | {row.event_id for row in held.values()}
+            related += self._of_lost_causes(seen.lost, new)
+            new = list({row.place: row for row in related if row.place not in held}.values())
         return sorted(held.values(), key=lambda row: row.order), is_cut
 
     def _at(
         self, history: History, partition: int, positions: list[str], fits: Callable[[Envelope], bool]
-    ) -> Iterator[Row]:
+    ) -> Iterator[TrailRow]:
         """The rows at these positions, as far as they fit or cannot be read."""
         for start in range(0, len(positions), LOOK_MAX):
             part = positions[start : start + LOOK_MAX]
@@ -202,46 +190,49 @@ class Trails:
         position: str,
         entry: RawEntry | None,
         fits: Callable[[Envelope], bool],
-    ) -> Row | None:
+    ) -> TrailRow | None:
         stream = history.stream
         if entry is None:
-            return Row(stream.name, partition, position, {}, "the entry is gone from the log")
+            return TrailRow(stream.name, partition, position, {}, "the entry is gone from the log")
         try:
             raw = entry_json(f"{stream.name}/{partition}/{position}", entry[1])
             envelope = read_envelope(stream.keys[partition].where, raw)
         except DamagedEntry as error:
-            return Row(stream.name, partition, position, {}, str(error))
-        return self.row_of(Found(stream.name, partition, position, envelope, raw)) if fits(envelope) else None
+            return TrailRow(stream.name, partition, position, {}, str(error))
+        return (
+            self.row_of(PastEvent(stream.name, partition, position, envelope, raw))
+            if fits(envelope)
+            else None
+        )
 
-    def _by_index(self, history: History, partition: int, event_ids: list[str]) -> list[Row]:
+    def _by_index(self, history: History, partition: int, event_ids: list[str]) -> list[TrailRow]:
         stream, ids = history.stream, history.stream.keys[partition].ids
         fields = [field_of(event_id) for event_id in event_ids] + [
             collided_field_of(event_id) for event_id in event_ids
         ]
-        found = asked(stream, partition, ("HMGET", ids, *fields))
-        positions = sorted({unpack_position(row).decode() for row in found if row is not None}, key=as_pair)
+        held = stream.ask(partition, ("HMGET", ids, *fields), what=f"read of {stream.name}/{partition}")[0]
+        positions = sorted(
+            {unpack_position(row).decode() for row in held if row is not None}, key=Position.parse
+        )
         wanted = set(event_ids)
         rows = self._at(history, partition, positions, lambda event: event.event_id in wanted)
         return [row for row in rows if not row.damage]
 
-    def _of_lost_causes(self, causes: set[str], rows: list[Row]) -> list[Row]:
+    def _of_lost_causes(self, causes: set[str], rows: list[TrailRow]) -> list[TrailRow]:
         """Causes that were trimmed, with their index rows: among the archived events of their effects'
         subjects, before the effect.
         """
-        found: dict[str, Row] = {}
+        located: dict[str, TrailRow] = {}
         archived = [history for history in self.histories if history.archive is not None] if causes else []
         for row in rows:
-            for cause in {str(row.event.get(name, "")) for name in ("causation_id", "correlation_id")} & (
-                causes - found.keys()
-            ):
+            for cause in _causes_of(row) & (causes - located.keys()):
                 for history in archived:
-                    if (
-                        held := self._before(history, str(row.event["subject"]), row.position, cause)
-                    ) is not None:
-                        found[cause] = held
-        return list(found.values())
+                    held = self._before(history, str(row.event["subject"]), row.position, cause)
+                    if held is not None:
+                        located[cause] = held
+        return list(located.values())
 
-    def _before(self, history: History, subject: str, position: str, event_id: str) -> Row | None:
+    def _before(self, history: History, subject: str, position: str, event_id: str) -> TrailRow | None:
         """The subject's event of this ID, appended before a position; None where it is not among the
         LOOK_BACK_MAX last.
         """
@@ -249,21 +240,40 @@ class Trails:
         before = [
             place
             for place in known_of_subject(history.stream, subject).positions
-            if as_pair(place) < as_pair(position)
+            if Position.parse(place) < Position.parse(position)
         ]
         for end in range(len(before), max(0, len(before) - LOOK_BACK_MAX), -LOOK_MAX):
-            for row in self._at(
-                history,
-                partition,
-                before[max(0, end - LOOK_MAX) : end],
-                lambda event: event.event_id == event_id,
-            ):
+            places = before[max(0, end - LOOK_MAX) : end]
+            for row in self._at(history, partition, places, lambda event: event.event_id == event_id):
                 if not row.damage:
                     return row
         return None
 
 
-def _envelope(row: Row) -> Envelope:
+class _Seen(msgspec.Struct):
+    """What a look around has looked for: event IDs and stories; lost: causes it has not come upon yet."""
+
+    ids: set[str] = msgspec.field(default_factory=set)
+    stories: set[str] = msgspec.field(default_factory=set)
+    lost: set[str] = msgspec.field(default_factory=set)
+
+    def not_looked_for(self, rows: list[TrailRow]) -> tuple[set[str], set[str]]:
+        """The stories and the causes that these rows are the first to name."""
+        ids = {row.event_id for row in rows if row.event_id}
+        self.ids |= ids
+        named = set().union(*(_causes_of(row) for row in rows if row.event_id))
+        stories, causes = (ids | named) - self.stories, named - self.ids
+        self.stories |= stories
+        self.ids |= causes
+        self.lost |= causes
+        return stories, causes
+
+
+def _causes_of(row: TrailRow) -> set[str]:
+    return {str(row.event.get(name, "")) for name in ("causation_id", "correlation_id")} - {""}
+
+
+def _envelope(row: TrailRow) -> Envelope:
     return msgspec.convert(
         {name: row.event[name] for name in Envelope.__struct_fields__ if name in row.event},
         Envelope,

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from aurastream.processors.effects import OPERATIONS, list_letters, retry
 from aurastream.processors.history.causation import DEPTH_MAX, Node, drawn, trees
 from aurastream.processors.history.selection import Selection
-from aurastream.processors.history.trails import AROUND_MAX, Row, Trails
+from aurastream.processors.history.trails import AROUND_MAX, TrailRow, Trails
 from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import Codec, Event, History, Server, Settings, Stream, open_stream
 from tests.commands import Home, Nursery
@@ -296,9 +296,9 @@ def test_a_processors_story_has_its_effects_its_dead_letters_and_what_persons_de
     assert root.effects[1].row.event["why"] == "the platform is back"
 
 
-def row(event_id: str, cause: str = "", position: int = 0) -> Row:
+def row(event_id: str, cause: str = "", position: int = 0) -> TrailRow:
     event = {"event_id": event_id, **({"causation_id": cause} if cause else {})}
-    return Row("s", 0, f"{position}-0", event)
+    return TrailRow("s", 0, f"{position}-0", event)
 
 
 def test_an_effect_whose_cause_is_not_here_is_a_root_that_says_so() -> None:
@@ -338,7 +338,7 @@ def test_every_row_is_in_the_trees_once_whatever_points_where() -> None:
 
 
 def test_what_two_streams_hold_is_in_the_tree_twice_under_one_cause() -> None:
-    rows = [row("a"), Row("copy", 0, "1-0", {"event_id": "a"}), row("b", "a")]
+    rows = [row("a"), TrailRow("copy", 0, "1-0", {"event_id": "a"}), row("b", "a")]
     assert shape(trees(rows)) == [["a", "b"], "a"]
 
 

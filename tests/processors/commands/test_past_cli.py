@@ -15,8 +15,8 @@ from zlib import crc32
 
 import pytest
 
-from aurastream.processors.history import as_of as past
-from aurastream.processors.history.as_of import folded
+from aurastream.processors import fanout
+from aurastream.processors.history import PastFolder
 from aurastream.projections import ProjectionError
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.past import AsOf, Past
@@ -191,9 +191,9 @@ def test_partitions_folded_by_processes_are_those_folded_here(
     stream.append([observation(n, clip=f"c{n % 9}", minute=n, category=f"p{n % 3}") for n in range(300)])
     when = AsOf(NOON + timedelta(minutes=200))
 
-    here = folded(stream, Clips(), when, [0, 1, 2, 3], ())
-    monkeypatch.setattr(past, "SMALL", 0)
-    elsewhere = folded(stream, Clips(), when, [0, 1, 2, 3], ())
+    here = PastFolder(stream, Clips(), when)([0, 1, 2, 3])
+    monkeypatch.setattr(fanout, "SMALL", 0)
+    elsewhere = PastFolder(stream, Clips(), when)([0, 1, 2, 3])
 
     def told(found: dict[int, Past]) -> Any:
         return {
@@ -208,7 +208,7 @@ def test_partitions_folded_by_processes_are_those_folded_here(
     )
     server.client.xadd(stream.keys[0].log, {"event": raw, "crc32": crc32(raw)})
     with pytest.raises(ProjectionError, match="version 9"):
-        folded(stream, Clips(), when, [0, 1, 2, 3], ())
+        PastFolder(stream, Clips(), when)([0, 1, 2, 3])
     server.close()
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aurastream.processors.history import rebuilding
+from aurastream.processors import fanout
 from aurastream.processors.history.rebuilding import Team
 from aurastream.projections.rebuild import Decision, Rebuild, builder
 from aurastream.streams import Server, open_stream
@@ -48,7 +48,7 @@ class Stumbling(Counting):
 
 
 def main(url: str, name: str) -> None:
-    rebuilding.SMALL = 0
+    fanout.SMALL = 0
     builder.EVENTS_MAX = 100
     history = History(open_stream(Server(url), name))
     with (

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.history import rebuilding
-from aurastream.processors.history.rebuilding import RebuildFailed, Team
+from aurastream.processors import WorkFailed, fanout
+from aurastream.processors.history.rebuilding import Team
 from aurastream.projections import View
 from aurastream.projections.engine.apply import Fenced
 from aurastream.projections.engine.generations import read_record
@@ -35,7 +35,7 @@ APPS = ("tests.processors.history.crew",)
 
 @pytest.fixture
 def parted(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
-    monkeypatch.setattr(rebuilding, "SMALL", 0)
+    monkeypatch.setattr(fanout, "SMALL", 0)
     stream = open_stream(server, "clips-parted", create=True, settings=Settings(partitions=3))
     stream.append(crowd(1_500))
     yield stream
@@ -74,7 +74,7 @@ def test_what_goes_wrong_in_a_process_is_said_here_with_partition_and_event(
     ):
         work.crew = team
         work.begin()
-        with pytest.raises(RebuildFailed, match="'stumbling' failed on event 'e700' of clips-parted/"):
+        with pytest.raises(WorkFailed, match="'stumbling' failed on event 'e700' of clips-parted/"):
             work.build()
 
     assert read_record(server, parted.name, "stumbling").live == 1

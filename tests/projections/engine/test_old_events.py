@@ -21,8 +21,10 @@ import msgspec
 import pytest
 
 from aurastream.processors.effects import ASKS_MAX, Attempt, EffectConsumer, EffectStreams, Processor
-from aurastream.processors.history.selection import Selection, read_past
-from aurastream.processors.history.sinks import Journal, Lines, ToStream
+from aurastream.processors.history.lines import Lines, Writing
+from aurastream.processors.history.reading import read_past
+from aurastream.processors.history.selection import Selection
+from aurastream.processors.history.sinks import Journal, ToStream
 from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals, View
 from aurastream.projections.engine.check import check
 from aurastream.projections.entity import Entities
@@ -347,7 +349,7 @@ def test_a_handler_is_given_todays_form(readings: Stream) -> None:
 def test_a_replay_writes_todays_form(readings: Stream, form: Any) -> None:
     archive_all(readings, keep=10)
     file = io.BytesIO()
-    sink = Lines(file, form, TODAY, {"readings": readings.keyring})
+    sink = Lines(file, Writing(form, TODAY, {"readings": readings.keyring}))
     for found in read_past([history_of(readings)], Selection()):
         sink.put(found)
 

@@ -1,0 +1,149 @@
+"""
+A replay as lines: of a terminal, a pipe or a file.
+
+    {"stream", "partition", "position", "event"} or a CloudEvent, one a line, personal fields opened
+
+How it goes on after a kill:
+    a file     its whole lines say how far each partition is; an incomplete last one is cut off (resume_file)
+    a pipe     the last line's place, which the reader has: --after STREAM/PARTITION/POSITION (after_place)
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from aurastream.processors import harmless
+from aurastream.processors.history.selection import PastEvent, StreamPartition
+from aurastream.processors.history.sinks import CannotReplay, event_of
+from aurastream.streams import PLACE, Codec, Keyring, Position, Stream, to_cloudevent
+
+LINE_MAX = 2**21
+
+Form = Literal["json", "cloudevents"]
+BEGINS: dict[Form, bytes] = {"json": b'{"stream":"', "cloudevents": b'{"specversion":"'}
+
+
+class EntryPlace(msgspec.Struct, frozen=True):
+    """What a written line says of its entry's place."""
+
+    stream: str
+    partition: int
+    position: str
+
+
+class Writing(msgspec.Struct, frozen=True):
+    """How lines are written. keyrings: by stream. is_shown: to a person's terminal, which no text may command."""
+
+    form: Form
+    codec: Codec
+    keyrings: dict[str, Keyring]
+    is_shown: bool = False
+
+
+class Lines:
+    """Writes lines."""
+
+    def __init__(self, file: BinaryIO, writing: Writing) -> None:
+        self._file, self._writing = file, writing
+        self._encode = msgspec.json.Encoder().encode
+        self.events: Counter[str] = Counter()
+        self.last: PastEvent | None = None
+
+    def put(self, event: PastEvent) -> None:
+        """Write the event's line."""
+        line = self._line(event)
+        if self._writing.is_shown:
+            line = harmless(line.decode()).encode()
+        self._file.write(line + b"\n")
+        self.events[event.stream] += 1
+        self.last = event
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._file.flush()
+
+    def _line(self, stored: PastEvent) -> bytes:
+        opened = self._writing.keyrings[stored.stream].open_json(self._today(stored))
+        if self._writing.form == "cloudevents":
+            event = self._writing.codec.decode(opened, stored.place)
+            return self._encode({**to_cloudevent(event), PLACE: stored.place}) if event is not None else b""
+        if b"\n" in opened or b"\r" in opened:  # a raw XADD of pretty JSON
+            opened = msgspec.json.format(opened, indent=-1)
+        place = b'{"stream":"%b","partition":%d,"position":"%b","event":'
+        return place % (stored.stream.encode(), stored.partition, stored.position.encode()) + opened + b"}"
+
+    def _today(self, stored: PastEvent) -> bytes:
+        """The stored JSON where it is of today's version, or of a type unknown here, of which nobody knows a
+        newer form.
+        """
+        codec, envelope = self._writing.codec, stored.envelope
+        if self._writing.form == "json" and envelope.type not in codec.types:
+            return stored.raw
+        event = event_of(stored, codec)
+        return stored.raw if envelope.version == type(event).schema_version else codec.encode(event)
+
+
+def resume_file(path: Path, form: Form) -> dict[StreamPartition, str]:
+    """Cut an incomplete last line off, and say how far each partition is in the file.
+
+    Raises CannotReplay for a line that is none of a replay's, which is then left as it is.
+    """
+    after: dict[StreamPartition, str] = {}
+    whole = 0
+    with path.open("r+b") as file:
+        for number, raw in enumerate(iter(lambda: file.readline(LINE_MAX), b""), start=1):
+            place = _place_of(raw, form) if raw.endswith(b"\n") else None
+            if place is None and _is_beginning(raw, form):
+                break
+            if place is None:
+                raise CannotReplay(
+                    f"line {number} of {path} is no line of a replay in this form. Name another file, or "
+                    "mend that one."
+                )
+            after[place.stream, place.partition] = place.position
+            whole += len(raw)
+        file.truncate(whole)
+        file.flush()
+        os.fsync(file.fileno())
+    return after
+
+
+def _is_beginning(raw: bytes, form: Form) -> bool:
+    """Whether a line was cut off while it was written."""
+    return not raw.endswith(b"\n") and (raw.startswith(BEGINS[form]) or BEGINS[form].startswith(raw))
+
+
+def _place_of(raw: bytes, form: Form) -> EntryPlace | None:
+    try:
+        if form == "json":
+            return msgspec.json.decode(raw, type=EntryPlace)
+        return parsed_place(str(msgspec.json.decode(raw, type=dict[str, object]).get(PLACE, "")))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def parsed_place(text: str) -> EntryPlace | None:
+    """stream/partition/position; None for what is none."""
+    stream, _, rest = text.partition("/")
+    partition, _, position = rest.partition("/")
+    milliseconds, _, sequence = position.partition("-")
+    if not (stream and partition.isdecimal() and milliseconds.isdecimal() and sequence.isdecimal()):
+        return None
+    return EntryPlace(stream, int(partition), position)
+
+
+def after_place(last: EntryPlace, streams: list[Stream]) -> dict[StreamPartition, str]:
+    """How far every partition is when the last line of the merged order was this one."""
+    before = str(Position.parse(last.position).before())
+    return {
+        (stream.name, partition): last.position
+        if (stream.name, partition) <= (last.stream, last.partition)
+        else before
+        for stream in streams
+        for partition in range(stream.partitions)
+    }
