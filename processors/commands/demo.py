@@ -106,7 +106,7 @@ def _consumed(found: Session, names: tuple[str, ...], expected: int) -> int:
     with progress_bar("consume", expected) as bar:
 
         def count(progress: Progress) -> None:
-            bar.by(progress.applied)
+            bar.by(progress.events)
 
         projections = list(found.installed.projections.values())
         consumer = Consumer(
@@ -132,7 +132,9 @@ def _show(found: Session, stream: Stream, done: Demo) -> None:
 
 
 def _show_rankings(view: View[Clip]) -> None:
-    show_ranking(view.projection, "viral", view.ranking("viral", TOP).rows, "Viral")
+    hours = view.projection.settings.viral_age_hours
+    viral = f"Viral: younger than {hours:g} h (these looks are daily)"
+    show_ranking(view.projection, "viral", view.ranking("viral", TOP).rows, viral)
     rows = [
         [
             place,

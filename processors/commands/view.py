@@ -125,7 +125,7 @@ def _show_ranking(look: Look, options: ViewOptions) -> None:
     look.foot(answer.positions)
 
 
-def show_ranking(projection: Projection[Any], name: str, rows: Sequence[Ranked[Any]], title: str) -> None:
+def show_ranking(projection: Projection[Any], name: str, rows: Sequence[Ranked], title: str) -> None:
     """A ranking for people: place, key, score, and what the projection shows of a state."""
     states = [projection.shown(row.state) for row in rows]
     columns = list(states[0]) if states else []
@@ -165,8 +165,8 @@ def _show_table(look: Look, name: str, top: int) -> None:
         look.answer({"table": name, "rows": rows, "positions": positions})
         return
     plain = {key: msgspec.to_builtins(row) for key, row in list(rows.items())[:top]}
-    first = next(iter(plain.values()), {})
-    columns = list(first) if isinstance(first, dict) else ["value"]
+    first = next(iter(plain.values()), None)
+    columns = ["value"] if not isinstance(first, dict) else list(first)
     shown = [
         [key, *([row.get(column) for column in columns] if isinstance(row, dict) else [str(row)])]
         for key, row in plain.items()

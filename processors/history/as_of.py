@@ -56,17 +56,8 @@ class PastFolder(msgspec.Struct, frozen=True):
             if len(partitions) > 1 and is_worth(entries):
                 pasts = dict(self._by_processes(work, tell))
             else:
-                pasts = {
-                    partition: fold_past(
-                        history,
-                        self.projection,
-                        partition,
-                        self.when,
-                        checkpoints,
-                        lambda _, read: tell(read),
-                    )
-                    for partition in partitions
-                }
+                fold = PastFold(history, self.projection, self.when, checkpoints, lambda _, read: tell(read))
+                pasts = {partition: fold.fold(partition) for partition in partitions}
         self._warn_of_gaps(pasts)
         return pasts
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from aurastream.projections.built_in import story_of
 from aurastream.streams import AHEAD_MAX, END, EPOCH, MICROSECOND, START, Envelope, Position
-
-if TYPE_CHECKING:  # pyarrow takes its time
-    from aurastream.streams.archive import Where
+from aurastream.streams.archive import Where
 
 By = Literal["occurred", "appended"]
 StreamPartition = tuple[str, int]
@@ -101,8 +99,6 @@ class Selection(msgspec.Struct, frozen=True):
 
     def where(self) -> Where | None:
         """What the archive can be asked for by its columns; None where it must be read through."""
-        from aurastream.streams.archive import Where
-
         since, until = (self.since, self.until) if self.by == "occurred" else (None, None)
         where = Where(
             type=_only(self.types),

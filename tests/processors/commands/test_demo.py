@@ -21,7 +21,7 @@ REPEATS = b"duplicates"  # in a partition's meta: counts repeated appends, and n
 
 def dump(home: Home) -> dict[bytes, object]:
     """Every key with its content; repeated appends left out."""
-    with redis.Redis(unix_socket_path=str(home.path / "demo" / "server.sock")) as client:
+    with redis.Redis(unix_socket_path=str(home.path / "server.sock")) as client:
         held: dict[bytes, object] = {key: client.dump(key) for key in client.scan_iter(count=1_000)}
         for key in [
             key for key in held if key.endswith(b":log")
@@ -37,8 +37,7 @@ def dump(home: Home) -> dict[bytes, object]:
 
 def test_the_demo_appends_once_ends_with_the_check_and_changes_nothing_when_run_again(home: Home) -> None:
     """The first minute with the product: the answer is right, and running it again is safe."""
-    keeper = home.start("serve-redis", "--json", env={"AURASTREAM_HOME": str(home.path / "demo")})
-    keeper.json()
+    home.hold()
 
     first = home.run("demo", "--slice", env={"COLUMNS": "80"})
     before = dump(home)
@@ -73,13 +72,12 @@ def assert_fits(out: str, columns: int) -> None:
 
 
 def assert_next_steps_work(home: Home, out: str) -> None:
-    """Its last words are commands to copy."""
+    """Its last words are commands to copy; they need neither flags nor settings, as the demo had none."""
     commands = [shlex.split(line) for line in out.partition("Look further:\n")[2].splitlines()]
-    assert len(commands) == 3
-    for setting, program, *arguments in commands:
-        assert setting == f"AURASTREAM_HOME={home.path / 'demo'}"
+    assert [words[1] for words in commands] == ["status", "view", "why", "audit", "check"]
+    for program, *arguments in commands:
         assert Path(program).name == "aurastream"
-        assert home.run(*arguments, env={"AURASTREAM_HOME": str(home.path / "demo")}).code == 0
+        assert home.run(*arguments).code == 0
 
 
 def timeless(text: str) -> list[str]:
@@ -110,7 +108,7 @@ def test_the_demo_as_a_document_and_from_the_shell(home: Home, tmp_path: Path) -
     )
     assert {part["differing"] for part in [*document["checked"], *again["checked"]]} == {0}
     expected = json.loads((SLICE / "expected.json").read_text())
-    report = home.run("report", "--json", env={"AURASTREAM_HOME": str(home.path / "demo")}).json()
+    report = home.run("report", "--json").json()
     assert {name: report[name] for name in expected if name in report} == {
         name: expected[name] for name in expected if name in report
     }
