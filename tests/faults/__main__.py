@@ -57,19 +57,19 @@ def play(row: Row, seed: int, is_long: bool, seconds: float | None) -> int:
             print(f"    skipped: {reason}", flush=True)
             return 0
         except Exception as error:
-            run.find(f"the row ended with {type(error).__name__}: {error}")
+            run.complain(f"the row ended with {type(error).__name__}: {error}")
             traceback.print_exc()
     took_s = time.monotonic() - began
     if took_s > row.bound_s * (LONG_BOUND if is_long else 1):
-        run.find(f"the row took {took_s:.0f} s")
+        run.complain(f"the row took {took_s:.0f} s")
     counts = ", ".join(
-        f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(run.told.items()) if count
+        f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(run.counts.items()) if count
     )
     print(f"    {took_s:5.1f} s  {counts}")
-    for sentence in run.found:
+    for sentence in run.findings:
         print(f"    FOUND: {sentence}")
-    print(f"    {len(run.found)} found" if run.found else "    nothing found", flush=True)
-    return len(run.found)
+    print(f"    {len(run.findings)} found" if run.findings else "    nothing found", flush=True)
+    return len(run.findings)
 
 
 if __name__ == "__main__":

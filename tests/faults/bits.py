@@ -72,7 +72,7 @@ def _in_the_aof(run: Run) -> None:
             if restored.is_up:
                 _judge(run, restored.url, original, place, is_event=place == in_event * 8)
             else:
-                run.tell(refused=1)
+                run.count(refused=1)
                 _fix_and_look(run, restored)
         finally:
             restored.stop()
@@ -113,15 +113,15 @@ def _judge(run: Run, url: str, original: Any, place: int, *, is_event: bool) -> 
         changed = _has_changed(client, original)
         ours = _checker_says(client) if changed else []
     product = product_finds(run, url) if changed else []
-    run.tell(**{"changed" if changed else "unchanged": 1})
+    run.count(**{"changed" if changed else "unchanged": 1})
     if changed and not product:
         seen = f"the checker of the tests says {ours[:3]}" if ours else "nor does the checker of the tests"
-        run.find(
+        run.complain(
             f"bit {place % 8} of byte {place // 8} changed what is stored, and `check` does not say so; "
             f"{seen}"
         )
     if is_event and not any("checksum" in sentence for sentence in product):
-        run.find(f"a bit flipped in a stored event is not named by its checksum: {product[:3]}")
+        run.complain(f"a bit flipped in a stored event is not named by its checksum: {product[:3]}")
 
 
 def _has_changed(client: Any, original: Any) -> bool:
@@ -165,7 +165,7 @@ def _told(run: Run, url: str, ask: Callable[[Server], list[str]]) -> list[str]:
     try:
         return ask(server)
     except ValueError as error:  # of Python itself: loud, but no sentence; msgspec's are typed
-        run.tell(**{"no sentence": not isinstance(error, msgspec.MsgspecError)})
+        run.count(**{"no sentence": not isinstance(error, msgspec.MsgspecError)})
         return [f"{type(error).__name__}: {error}"]
     except Exception as error:
         if not isinstance(error, redis.RedisError) and not type(error).__module__.startswith("aurastream."):
@@ -193,21 +193,21 @@ def _fix_and_look(run: Run, restored: Restored) -> None:
     is a prefix.
     """
     if (tool := shutil.which("redis-check-aof")) is None:
-        run.tell(no_tool=1)
+        run.count(no_tool=1)
         return
     path = increment_of(Path(restored.directory) / "appendonlydir")
     subprocess.run([tool, "--fix", str(path)], input=b"y\n", capture_output=True, timeout=30, check=False)
     restored.start()
     if not restored.is_up:
-        run.tell(
+        run.count(
             not_fixed=1
         )  # the tool calls the file valid: a command that does not exist, a value that is no number
         return
     with redis.Redis.from_url(restored.url) as client:
         held = held_by(client, STREAM, 0)
         told = check_prefix(held) if held.log else []
-    run.tell(fixed=1)
-    run.find(*[f"after --fix: {sentence}" for sentence in told])
+    run.count(fixed=1)
+    run.complain(*[f"after --fix: {sentence}" for sentence in told])
 
 
 # What need not be found when it changes, and why that is no silent harm.
@@ -245,14 +245,14 @@ def _in_every_kind_of_key(run: Run) -> None:
                     continue
                 found = _check_says_or_refuses(run, url)
                 told.setdefault(kind, []).append(bool(found))
-                run.tell(altered=1)
+                run.count(altered=1)
                 if not found and kind not in HINTS and kind.partition(" ")[0] not in HINTS:
-                    run.find(f"{what} of {key.decode()} was changed, and `check` does not say so")
+                    run.complain(f"{what} of {key.decode()} was changed, and `check` does not say so")
                 client.restore(key, 0, kept, replace=True)
         if (left := _check_says(stream)) != []:
-            run.find(f"not everything was put back: {left[:3]}")
-    run.tell(**{f"{kind} found": found.count(True) for kind, found in told.items()})
-    run.tell(**{f"{kind} not found": found.count(False) for kind, found in told.items()})
+            run.complain(f"not everything was put back: {left[:3]}")
+    run.count(**{f"{kind} found": found.count(True) for kind, found in told.items()})
+    run.count(**{f"{kind} not found": found.count(False) for kind, found in told.items()})
 
 
 def _in_the_slot_of_the_archive(run: Run) -> None:
@@ -274,17 +274,17 @@ def _in_the_slot_of_the_archive(run: Run) -> None:
         return [finding.problem for finding in found.findings]
 
     if (told := verified()) != []:
-        run.find(f"a sound archive does not verify: {told}")
+        run.complain(f"a sound archive does not verify: {told}")
     for field in (b"number", b"position", b"entries", b"head"):
         for _ in range(20 if run.is_long else 2):
             kept = client.dump(stream.keys[0].archive)
             _alter_value(run, client, stream.keys[0].archive.encode(), field)
             if not _told(run, url, lambda server: verified()):
-                run.find(
+                run.complain(
                     f"{field.decode()} of the archive's slot was changed, and `audit verify` does not say so"
                 )
             client.restore(stream.keys[0].archive, 0, kept, replace=True)
-            run.tell(archive_slot_found=1)
+            run.count(archive_slot_found=1)
 
 
 def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:

@@ -41,11 +41,11 @@ def a_killed_owner_costs_an_outage_and_no_view(run: Run) -> None:
             until(lambda producer=producer, acked=acked: producer.acked > acked + 100, "appends to go on", 30)
             outage_s = producer.gap_s()
             if outage_s > 2 * NODE_TIMEOUT_MS / 1_000 + 1 + LOADED_S:
-                lane.find(f"the outage lasted {outage_s:.1f} s")
+                lane.complain(f"the outage lasted {outage_s:.1f} s")
             lane.judge(cluster.url, may_lose=["memory"])
-        run.told.update(lane.told)
-        run.tell(kills=1, outage_ms=round(outage_s * 1_000))
-        run.find(*lane.found)
+        run.counts.update(lane.counts)
+        run.count(kills=1, outage_ms=round(outage_s * 1_000))
+        run.complain(*lane.findings)
 
 
 def _is_replaced(cluster: Cluster, victim: Node) -> bool:
@@ -67,7 +67,7 @@ def slots_that_move_cost_retries_only(run: Run) -> None:
         key = stream.keys[number % PARTITIONS].log
         source = cluster.owner_of(key)
         target = run.dice.choice([node for node in cluster.nodes if node is not source])
-        run.tell(slots=1, keys=move(cluster, key_slot(key.encode()), source, target, run))
+        run.count(slots=1, keys=move(cluster, key_slot(key.encode()), source, target, run))
         acked = producer.acked
         until(lambda acked=acked: producer.acked > acked + 20, "appends to go on", 30)
     run.judge(cluster.url)

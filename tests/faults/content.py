@@ -11,8 +11,9 @@ import redis
 
 from aurastream.projections import Consumer, FoldFailed, ViewBroken
 from aurastream.streams import ClipViewsObserved, Codec, Server, Stream, open_stream
-from tests.faults.harness import NOON, STREAM, Run, consume_all
+from tests.faults.harness import Run, consume_all
 from tests.faults.operators import fill
+from tests.faults.producers import NOON, STREAM
 from tests.faults.rows import row
 from tests.invariants import check, check_prefix, held_by
 from tests.projections.counting import Count, Counting
@@ -46,15 +47,15 @@ def no_memory_is_refused_or_whole_and_resumes(run: Run) -> None:
         for act in (lambda step=step: fill(stream, 1_000 + 20 * step, 20), lambda: consume_all(url)):
             try:
                 act()
-                run.tell(whole=1)
+                run.count(whole=1)
             except redis.exceptions.OutOfMemoryError:
-                run.tell(refused=1)
-            run.find(*check_prefix(held_by(client, STREAM, 0)))
+                run.count(refused=1)
+            run.complain(*check_prefix(held_by(client, STREAM, 0)))
         client.config_set("maxmemory", 0)
         if run.dice.random() < 0.3:
             consume_all(url)
-    if not (run.told["whole"] and run.told["refused"]):
-        run.find(f"no step was near the limit: {dict(run.told)}")
+    if not (run.counts["whole"] and run.counts["refused"]):
+        run.complain(f"no step was near the limit: {dict(run.counts)}")
     run.judge(url, strangers=True)
 
 
@@ -97,14 +98,14 @@ def a_bad_value_anywhere_changes_nothing_and_the_rest_goes_on(run: Run) -> None:
                     )
             consume_all(url)
             told = check(held_by(client, STREAM, 0))
-            run.tell(batches=1)
-            run.find(*[f"{kind} at place {place}: {sentence}" for sentence in told])
+            run.count(batches=1)
+            run.complain(*[f"{kind} at place {place}: {sentence}" for sentence in told])
     # The largest counts there are, and their sum beyond what a double holds.
     stream.append([observed(f"large-{n}", subject="large", views=2**53 - 1) for n in range(20)])
     consume_all(url)
     dead = len(held_by(client, STREAM, 0).hashes.get("dead:counting", {}))
-    if dead != run.told["batches"]:
-        run.find(f"{run.told['batches']} bad entries, {dead} in the list of the dead")
+    if dead != run.counts["batches"]:
+        run.complain(f"{run.counts['batches']} bad entries, {dead} in the list of the dead")
     _wrong_types(run, url, stream, client)
     run.judge(url, strangers=True)
 
@@ -135,19 +136,19 @@ def _wrong_types(run: Run, url: str, stream: Stream, client: Any) -> None:
         try:
             consume_all(url)
         except (ViewBroken, redis.ResponseError) as error:
-            run.tell(named=1)
+            run.count(named=1)
             if key not in str(error) and "WRONGTYPE" not in str(error):
-                run.find(f"{key} has another type and the error does not say so: {error}")
+                run.complain(f"{key} has another type and the error does not say so: {error}")
         else:
-            run.tell(not_touched=1)  # a part of a ranking that this batch did not change
+            run.count(not_touched=1)  # a part of a ranking that this batch did not change
         after = {name: client.dump(name) for name in before}
         client.delete(key)
         if kept is not None:
             client.restore(key, 0, kept)
-        if after != before and run.told["not_touched"] == 0:
-            run.find(f"{key} has another type and something else was changed")
+        if after != before and run.counts["not_touched"] == 0:
+            run.complain(f"{key} has another type and something else was changed")
         consume_all(url)
-        run.find(*check_prefix(held_by(client, STREAM, 0)))
+        run.complain(*check_prefix(held_by(client, STREAM, 0)))
 
 
 @row(28, "poison: a decoder or a handler that raises")
@@ -167,9 +168,9 @@ def poison_is_set_aside_once_and_order_is_kept(run: Run) -> None:
     consume_all(url)
     consume_all(url)
     dead = held_by(client, STREAM, 0).hashes.get("dead:counting", {})
-    run.tell(poison=poisoned)
+    run.count(poison=poisoned)
     if len(dead) != poisoned:
-        run.find(f"{poisoned} poisoned entries, {len(dead)} in the list of the dead")
+        run.complain(f"{poisoned} poisoned entries, {len(dead)} in the list of the dead")
 
     # A handler that raises stops its view before the event, whatever the batch, and goes on when it is
     # mended.
@@ -191,7 +192,7 @@ def poison_is_set_aside_once_and_order_is_kept(run: Run) -> None:
     finally:
         server.close()
         Counting.apply = sound  # type: ignore[method-assign]
-    run.find(*check_prefix(held_by(client, STREAM, 0)))
+    run.complain(*check_prefix(held_by(client, STREAM, 0)))
     run.judge(url, strangers=True, rebuild=True)
 
 
@@ -207,13 +208,13 @@ def positions_grow_whatever_the_clock_says(run: Run) -> None:
     raw_add(client, stream, Codec().encode(observed("ahead")), position=f"{ahead_ms}-5")
     placed = stream.append([observed(f"back-{n}", views=n) for n in range(20)])
     if not all(item.position.startswith(f"{ahead_ms}-") for item in placed):
-        run.find(f"positions after a clock that went back: {[item.position for item in placed[:3]]}")
+        run.complain(f"positions after a clock that went back: {[item.position for item in placed[:3]]}")
     with pytest.raises(redis.ResponseError, match="equal or smaller"):
         raw_add(client, stream, Codec().encode(observed("behind")), position=f"{ahead_ms - 3_600_000}-0")
     again = stream.append([observed(f"back-{n}", views=n) for n in range(20)])
     if [item.position for item in again] != [item.position for item in placed]:
-        run.find("a repeated append has other positions after the clock went back")
-    run.tell(entries=client.xlen(stream.keys[0].log))
+        run.complain("a repeated append has other positions after the clock went back")
+    run.count(entries=client.xlen(stream.keys[0].log))
     run.judge(url, strangers=True, rebuild=True)
 
 
@@ -250,7 +251,7 @@ def event_time_in_any_order_gives_the_view_of_the_log(run: Run) -> None:
             stream.append([event])
         if run.dice.random() < 0.1:
             consume_all(url)
-    run.tell(quarantined=late)
+    run.count(quarantined=late)
     held = run.judge(url, strangers=True, rebuild=True)[0]
     if int(held.cursor["quarantined"]) != late:
-        run.find(f"{late} events from the future, {held.cursor['quarantined']} quarantined")
+        run.complain(f"{late} events from the future, {held.cursor['quarantined']} quarantined")

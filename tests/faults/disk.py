@@ -17,8 +17,9 @@ import redis
 from aurastream.projections.engine import is_commit
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Stream
-from tests.faults.harness import STREAM, Producer, Run, Skipped, consume_all, kill_server
+from tests.faults.harness import Run, Skipped, consume_all, kill_server
 from tests.faults.operators import fill
+from tests.faults.producers import STREAM, Producer
 from tests.faults.rows import row
 from tests.invariants import check_prefix, held_by
 from tests.projections.counting import Counting
@@ -67,11 +68,11 @@ def a_killed_server_keeps_log_and_view_in_step(run: Run) -> None:
             for _ in range(12 if run.is_long else 2):
                 threading.Event().wait(run.dice.uniform(0.2, 0.5))
                 kill_server(process)
-                run.tell(kills=1)
+                run.count(kills=1)
             threading.Event().wait(0.2)
             lane.judge(process.url, may_lose=["memory"])
-        run.told.update(lane.told)
-        run.find(*lane.found)
+        run.counts.update(lane.counts)
+        run.complain(*lane.findings)
 
 
 @row(13, "kill -9 of the server while its fsync is slow")
@@ -90,10 +91,10 @@ def a_server_killed_with_a_slow_disk_loses_nothing_that_the_disk_vouched_for(run
                 kill_server(process)
                 if number < 2 and run.is_long:
                     _slow_down(lane, process.process.pid, delay_ms)
-                run.tell(kills=1)
+                run.count(kills=1)
             lane.judge(process.url, may_lose=["memory"])
-        run.told.update({f"{level} {name}": count for name, count in lane.told.items()})
-        run.find(*lane.found)
+        run.counts.update({f"{level} {name}": count for name, count in lane.counts.items()})
+        run.complain(*lane.findings)
 
 
 def _slow_down(run: Run, pid: int, delay_ms: int) -> None:
@@ -148,23 +149,23 @@ def a_cut_commit_is_there_or_not_and_never_in_part(run: Run) -> None:
     begin = content.rindex(b"*1\r\n$5\r\nMULTI\r\n")
     cuts = range(begin, len(content) + 1)
     chosen = cuts if run.is_long else sorted({cuts[0], cuts[-1], cuts[-2], *run.dice.sample(cuts, 8)})
-    run.tell(bytes=len(cuts))
+    run.count(bytes=len(cuts))
     for cut in chosen:
         restored = Restored(run.binary, source, lambda path, cut=cut: os.truncate(path, cut))
         try:
             if not restored.is_up:
-                run.find(f"cut at byte {cut - begin} of {len(cuts)}: the server does not start")
+                run.complain(f"cut at byte {cut - begin} of {len(cuts)}: the server does not start")
                 continue
             with redis.Redis.from_url(restored.url) as client:
                 held = held_by(client, STREAM, 0)
             told = check_prefix(held)
             wanted = "30" if cut == len(content) else "20"
             if told or held.cursor["read"] != wanted:
-                run.find(
+                run.complain(
                     f"cut at byte {cut - begin} of {len(cuts)}: read is {held.cursor['read']}, not "
                     f"{wanted}; {told}"
                 )
-            run.tell(cuts=1)
+            run.count(cuts=1)
         finally:
             restored.stop()
 
@@ -208,24 +209,24 @@ def a_full_disk_refuses_and_recovers(run: Run) -> None:
             if level == "memory" and process.process.poll() is None:
                 with redis.Redis.from_url(process.url) as client:
                     assert client.xlen(f"aura:{{{STREAM}.0}}:log") > 0, "it still answers reads"
-            run.told.update({f"{level} {name}": count for name, count in producer.refused.items()})
+            run.counts.update({f"{level} {name}": count for name, count in producer.refused.items()})
             process.enlarge()
             if process.process.poll() is not None:
-                run.tell(exits=1)
+                run.count(exits=1)
                 process.start()
             until(partial(_has_acked_more, producer, producer.acked), "appends to be accepted again", 60)
             assert worker.is_alive()
             producer.stop()
             kill_server(process)
             lane.judge(process.url, may_lose=["memory"])
-        run.told.update(
+        run.counts.update(
             {
                 f"{level} {name}": count
-                for name, count in lane.told.items()
+                for name, count in lane.counts.items()
                 if name.startswith(("lost", "acked", "worker"))
             }
         )
-        run.find(*lane.found)
+        run.complain(*lane.findings)
 
 
 def _is_full(producer: Producer, process: ServerProcess) -> bool:
@@ -248,7 +249,7 @@ def a_rewrite_of_the_aof_cut_short_costs_nothing(run: Run) -> None:
             until(lambda client=client: _rewrite(client), "a rewrite to be under way")
         threading.Event().wait(run.dice.uniform(0, 0.1))
         kill_server(process)
-        run.tell(kills=1)
+        run.count(kills=1)
     with redis.Redis.from_url(process.url) as client:
         client.bgrewriteaof()
         until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "a rewrite to end")

@@ -30,7 +30,7 @@ def interceptor(run: Run, url: str, decide: object) -> Interceptor:
 
 def tell_fates(run: Run, *proxies: Interceptor) -> None:
     for proxy in proxies:
-        run.told.update({f"answers or requests {name}": count for name, count in proxy.fates.items()})
+        run.counts.update({f"answers or requests {name}": count for name, count in proxy.fates.items()})
 
 
 @row(7, "the answer of an append is lost")
@@ -46,7 +46,7 @@ def an_append_whose_answer_is_lost_is_one_entry(run: Run) -> None:
     threading.Event().wait(run.lasts(1.2, 10))
     helds = run.judge(url)
     tell_fates(run, proxy)
-    run.tell(duplicates=sum(int(held.hashes["meta"].get(b"duplicates", 0)) for held in helds))
+    run.count(duplicates=sum(int(held.hashes["meta"].get(b"duplicates", 0)) for held in helds))
 
 
 @row(8, "the answer of a commit or of a read is lost")
@@ -88,9 +88,9 @@ def a_late_duplicate_changes_nothing(run: Run) -> None:
     pause = threading.Event()
     while time.monotonic() < end:
         pause.wait(run.dice.uniform(0.05, 0.3))
-        run.tell(late=proxy.deliver(run.dice.randrange(5)))
+        run.count(late=proxy.deliver(run.dice.randrange(5)))
     run.stop_producers()
-    run.tell(late=proxy.deliver())
+    run.count(late=proxy.deliver())
     proxy.decide = lambda command: PASS
     run.judge(url)
     tell_fates(run, proxy)
@@ -112,7 +112,7 @@ def a_server_frozen_past_the_time_out_doubles_nothing(run: Run) -> None:
         os.kill(process.process.pid, signal.SIGSTOP)
         pause.wait(frozen_s)
         os.kill(process.process.pid, signal.SIGCONT)
-        run.tell(freezes=1)
+        run.count(freezes=1)
     pause.wait(0.2)
     run.stop_producers()
     run.judge(process.url)
@@ -138,5 +138,5 @@ def connections_killed_all_the_time_lose_and_double_nothing(run: Run) -> None:
     pause = threading.Event()
     while time.monotonic() < end:
         pause.wait(0.05)
-        run.tell(connections=client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        run.count(connections=client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
     run.judge(url)

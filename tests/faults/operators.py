@@ -15,7 +15,8 @@ import redis
 from aurastream.projections import LogRewound
 from aurastream.projections import check as check_views
 from aurastream.streams import ClipViewsObserved, Server, ServerUnfit, Stream, open_stream
-from tests.faults.harness import NOON, STREAM, Run, applied, consume_all, where_cursors_are
+from tests.faults.harness import Run, applied, consume_all, where_cursors_are
+from tests.faults.producers import NOON, STREAM
 from tests.faults.rows import row
 from tests.invariants import check, check_log, every_partition, held_by
 from tests.projections.counting import Counting
@@ -79,9 +80,9 @@ def whatever_is_done_to_the_group_the_cursor_decides(run: Run) -> None:
     while time.monotonic() < end:
         try:
             group_hazards(client, run.dice, log)()
-            run.tell(hazards=1)
+            run.count(hazards=1)
         except redis.ResponseError:
-            run.tell(hazards_refused=1)
+            run.count(hazards_refused=1)
         pause.wait(run.dice.uniform(0, 0.02))
     run.stop_producers()
     # And where nothing comes after it: a group that is set ahead of the last entries.
@@ -99,7 +100,7 @@ def whatever_is_done_to_the_group_the_cursor_decides(run: Run) -> None:
         try:
             until(lambda: _is_level(client), "the last entry", 8)
         except AssertionError:
-            run.find(
+            run.complain(
                 f"the last entry was never applied: hazard {number} was done to the group before it was read"
             )
     run.judge(url, strangers=True)
@@ -131,16 +132,16 @@ def entries_that_vanish_are_counted_exactly(run: Run) -> None:
 
         for moment in ("before", "after"):
             told = [sentence for sentence in product_says(stream) if f"{gone} entries" in sentence]
-            run.tell(looked=1, gone=gone if moment == "before" else 0)
+            run.count(looked=1, gone=gone if moment == "before" else 0)
             if not told:
-                run.find(
+                run.complain(
                     f"{name}: `check` does not say that {gone} entries are gone {moment} the rest is "
                     f"applied: {product_says(stream)}"
                 )
             if f"{STREAM}/0: {gone} entries are gone from the log without the trimmer" not in check_log(
                 held_by(client, STREAM, 0)
             ):
-                run.find(f"{name}: the invariant checker does not count {gone} entries")
+                run.complain(f"{name}: the invariant checker does not count {gone} entries")
             consume_all(url)
 
 
@@ -157,28 +158,28 @@ def a_log_that_is_gone_is_reported_and_not_forgotten(run: Run) -> None:
         else:
             client.rename(log, "elsewhere")
         told = product_says(stream)
-        run.tell(looked=1)
+        run.count(looked=1)
         if not any("ends before the cursor" in sentence for sentence in told):
-            run.find(f"{name}: `check` does not say that the log is rewound: {told}")
+            run.complain(f"{name}: `check` does not say that the log is rewound: {told}")
         before = applied(client)
         consume_all(url)
         if applied(client) != before:
-            run.find(f"{name}: something was applied from a log that is gone")
+            run.complain(f"{name}: something was applied from a log that is gone")
         fill(stream, 100, 5)  # a log of its own grows where the old one was
         try:
             consume_all(url)
-            run.find(f"{name}: a log that began anew was applied to a view of the old one")
+            run.complain(f"{name}: a log that began anew was applied to a view of the old one")
         except LogRewound as error:
-            run.tell(refused=error.read)
+            run.count(refused=error.read)
         if applied(client) != before:
-            run.find(f"{name}: something of the new log was applied")
+            run.complain(f"{name}: something of the new log was applied")
         if not any("60 entries" in sentence for sentence in product_says(stream)):
-            run.find(
+            run.complain(
                 f"{name}: `check` forgets that 60 entries are gone once new ones are there: "
                 f"{product_says(stream)}"
             )
         if not check(held_by(client, STREAM, 0)):
-            run.find(f"{name}: the invariant checker is green without a log")
+            run.complain(f"{name}: the invariant checker is green without a log")
 
 
 @row(24, "SCRIPT FLUSH, NOSCRIPT, BUSY, SCRIPT KILL")
@@ -195,14 +196,14 @@ def forgotten_and_busy_scripts_are_retried(run: Run) -> None:
     pause = threading.Event()
     while time.monotonic() < end:
         client.script_flush()
-        run.tell(flushes=1)
+        run.count(flushes=1)
         if run.dice.random() < 0.1:
             busy = threading.Thread(target=_be_busy, args=(url,), daemon=True)
             busy.start()
             pause.wait(0.15)
             _kill_script(client)
             busy.join(10)
-            run.tell(busy=1)
+            run.count(busy=1)
         pause.wait(run.dice.uniform(0, 0.03))
     run.judge(url)
 
@@ -230,7 +231,7 @@ def a_server_that_would_forget_is_refused_and_a_time_to_live_is_seen(run: Run) -
         client.config_set("maxmemory-policy", policy)
         with pytest.raises(ServerUnfit, match="noeviction"):
             open_stream(Server(url), STREAM)
-        run.tell(refused=1)
+        run.count(refused=1)
     client.config_set("maxmemory-policy", "noeviction")
     fill(stream, 0, 20)
     consume_all(url)
@@ -242,8 +243,8 @@ def a_server_that_would_forget_is_refused_and_a_time_to_live_is_seen(run: Run) -
             for sentence in check(held)
             if "time to live" in sentence
         ]
-        run.tell(looked=1)
+        run.count(looked=1)
         if len(told) != 1:
-            run.find(f"a time to live on {key.decode()}: {told}")
+            run.complain(f"a time to live on {key.decode()}: {told}")
         client.persist(key)
     run.judge(url, strangers=True)

@@ -6,7 +6,9 @@ import signal
 import time
 from typing import Any
 
-from tests.faults.harness import STREAM, Run, Worker, applied
+from tests.faults.harness import Run, applied
+from tests.faults.processes import Worker
+from tests.faults.producers import STREAM
 from tests.faults.rows import row
 from tests.servers import until
 
@@ -51,8 +53,8 @@ def a_worker_killed_at_any_point_of_a_commit(run: Run) -> None:
             LEASE_MS / 1000 + 1 + LOADED_S,
         )
         slowest = max(slowest, time.monotonic() - began)
-        run.tell(kills=1)
-    run.tell(slowest_takeover_ms=round(slowest * 1000))
+        run.count(kills=1)
+    run.count(slowest_takeover_ms=round(slowest * 1000))
     run.judge(url, rebuild=True)
 
 
@@ -74,9 +76,9 @@ def a_worker_stopped_past_its_lease_is_refused(run: Run) -> None:
         sleeper.signal(signal.SIGCONT)
         until(lambda sleeper=sleeper: sleeper.pid in owners(client), "the sleeper to own again")
         told = sleeper.end()
-        run.tell(stops=1, fenced=told["fenced"], **told["refused"])
+        run.count(stops=1, fenced=told["fenced"], **told["refused"])
         if not told["refused"].get("FENCED", 0) + told["refused"].get("STALE", 0):
-            run.find("the worker that slept past its lease was not refused at its next commit")
+            run.complain("the worker that slept past its lease was not refused at its next commit")
     run.judge(url)
 
 
@@ -90,9 +92,9 @@ def competing_workers_cost_refusals_and_nothing_else(run: Run) -> None:
     goal = 20_000 if run.is_long else 1_500
     until(lambda: applied(client) >= goal, "the events to be applied", 120)
     run.judge(url)
-    told = {name for name in run.told if name.isupper()} - {"STALE", "GAP", "FENCED", "events"}
+    told = {name for name in run.counts if name.isupper()} - {"STALE", "GAP", "FENCED", "events"}
     if told:
-        run.find(f"three owners of a partition were answered {told}")
+        run.complain(f"three owners of a partition were answered {told}")
     assert workers
 
 
@@ -109,21 +111,21 @@ def a_terminated_worker_ends_soon_with_nothing_pending(run: Run) -> None:
         until(lambda goal=goal: applied(client) >= goal, "the worker to work")
         began = time.monotonic()
         told = worker.end(10 + LOADED_S)
-        run.tell(
+        run.count(
             ends=1,
-            slowest_end_ms=max(0, round((time.monotonic() - began) * 1000) - run.told["slowest_end_ms"]),
+            slowest_end_ms=max(0, round((time.monotonic() - began) * 1000) - run.counts["slowest_end_ms"]),
         )
         if not told:
-            run.find(f"a terminated {kind} ended without telling how")
+            run.complain(f"a terminated {kind} ended without telling how")
         if kind == "owner" and any(owners(client)):
-            run.find("a terminated owner kept a lease")
+            run.complain("a terminated owner kept a lease")
         pending = (
             [client.xpending(f"aura:{{{STREAM}.{n}}}:log", "counting")["pending"] for n in range(PARTITIONS)]
             if number
             else []
         )
         if kind == "reader" and any(pending):
-            run.tell(
+            run.count(
                 delivered_and_not_applied=sum(pending)
             )  # read ahead with the last commit; the next start puts it right
     run.judge(url)

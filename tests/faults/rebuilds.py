@@ -13,7 +13,8 @@ from aurastream.projections.rebuild import Decision, Rebuild, rollback
 from aurastream.streams import Stream
 from aurastream.streams.history import History
 from aurastream.streams.keys import generation_group
-from tests.faults.harness import ROOT, Run, consume_all
+from tests.faults.harness import Run, consume_all
+from tests.faults.processes import ROOT
 from tests.faults.rows import row
 from tests.invariants import check, check_acks, every_partition
 from tests.projections.counting import Counting
@@ -47,30 +48,30 @@ def a_rebuild_that_is_killed_leaves_the_live_view_alone_and_a_swap_is_whole(run:
         ]
         done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         after = read_record(stream.server, stream.name, "counting").live
-        run.tell(killed=1)
+        run.count(killed=1)
         # -9 is what was asked for; 0 is a step that this rebuild had no need of, as somebody before it had
         # done it.
         if done.returncode not in (-9, 0):
-            run.found.append(f"{step}: exit {done.returncode}: {done.stderr[-500:]}")
+            run.findings.append(f"{step}: exit {done.returncode}: {done.stderr[-500:]}")
         if step in BEFORE_SWAP and done.returncode == -9 and after != before:
-            run.found.append(
+            run.findings.append(
                 f"{step}: generation {after} is live after a rebuild that was killed before its swap, not "
                 f"{before}"
             )
-        run.found += [f"{step}: {finding}" for finding in _findings(stream)]
+        run.findings += [f"{step}: {finding}" for finding in _findings(stream)]
     with Rebuild(History(stream), Counting(), Decision("chaos"), lease_ms=LEASE_MS) as work:
         work.begin()
         work.build()
         differing = [one.differing for one in work.compare() or []]
         if any(differing):
-            run.found.append(f"the last rebuild differs: {differing}")
+            run.findings.append(f"the last rebuild differs: {differing}")
         work.swap(DAY_MS)
         work.follow()
     rollback(History(stream), Counting(), Decision("chaos"), keep_ms=DAY_MS)
     run.stop_producers()
     run.end_workers()
     consume_all(url)
-    run.found += _findings(stream)
+    run.findings += _findings(stream)
     _judge(run, url, stream)
 
 
@@ -91,10 +92,10 @@ def _judge(run: Run, url: str, stream: Stream) -> None:
         held for held in every_partition(client) if held.stream == stream.name
     ]  # the audit trail is nobody's to fold here
     for held in helds:
-        run.find(*check(held, group=None))
+        run.complain(*check(held, group=None))
     acks = run.acks()
-    run.find(*check_acks(helds, acks))
-    run.tell(
+    run.complain(*check_acks(helds, acks))
+    run.count(
         events=sum(len(held.log) for held in helds),
         acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}),
     )

@@ -13,8 +13,9 @@ from typing import Any
 
 from aurastream.projections import Consumer
 from aurastream.streams import Server, open_stream
-from tests.faults.harness import NOON, STREAM, Run, applied, consume_all
+from tests.faults.harness import Run, applied, consume_all
 from tests.faults.operators import fill
+from tests.faults.producers import NOON, STREAM
 from tests.faults.rows import row
 from tests.invariants import Held, check, check_acks, every_partition
 from tests.projections.counting import Counting
@@ -28,9 +29,9 @@ class Replaying:
     """The command in a process of its own; ended with the run."""
 
     def __init__(self, run: Run, url: str, *more: str) -> None:
-        name = run.directory / f"replay-{run.told['replays']}"
+        name = run.directory / f"replay-{run.counts['replays']}"
         self._out, self._error = name.with_suffix(".json"), name.with_suffix(".err")
-        run.tell(replays=1)
+        run.count(replays=1)
         program = str(Path(sys.executable).with_name("aurastream"))
         command = [
             program,
@@ -94,7 +95,7 @@ def a_replay_counts_each_event_once_whatever_interrupts_it(run: Run) -> None:
         is_on_its_way = partial(_has_replayed, client, least, replaying)
         until(is_on_its_way, "some of the range to be replayed")
         if replaying.is_alive():
-            run.tell(killed=1)
+            run.count(killed=1)
         replaying.kill()
         if rival is not None:
             rival.summary()
@@ -107,10 +108,10 @@ def a_replay_counts_each_event_once_whatever_interrupts_it(run: Run) -> None:
     run.stop_producers()
     first_time, second_time = Replaying(run, url).summary(), Replaying(run, url, "--restart").summary()
     if second_time["already_there"] != second_time["events"][STREAM]:
-        run.find(
+        run.complain(
             f"replayed again, {second_time['events'][STREAM] - second_time['already_there']} events were new"
         )
-    run.tell(replayed=second_time["events"][STREAM], known=first_time["already_there"])
+    run.count(replayed=second_time["events"][STREAM], known=first_time["already_there"])
     _judge(run, url, client, {f"f{n}" for n in range(count, count + 300)})
 
 
@@ -127,8 +128,8 @@ def _judge(run: Run, url: str, client: Any, live: set[str]) -> None:
     Consumer(server, [Counting()], lambda: [target]).run(until_idle=True)
     helds = [held for held in every_partition(client) if held.stream in {STREAM, TARGET}]
     for held in helds:
-        run.find(*check(held))
-    run.find(*check_acks([held for held in helds if held.stream == STREAM], run.acks(), strangers=True))
+        run.complain(*check(held))
+    run.complain(*check_acks([held for held in helds if held.stream == STREAM], run.acks(), strangers=True))
     for partition in range(2):
         source, copy = (
             next(h for h in helds if (h.stream, h.partition) == (name, partition))
@@ -137,10 +138,10 @@ def _judge(run: Run, url: str, client: Any, live: set[str]) -> None:
         wanted = [event_id for event_id, at in _events(source) if SINCE <= at <= UNTIL]
         got = [event_id for event_id, _ in _events(copy)]
         if len(set(got)) != len(got):
-            run.find(f"{TARGET}/{partition} has {len(got) - len(set(got))} events twice")
+            run.complain(f"{TARGET}/{partition} has {len(got) - len(set(got))} events twice")
         if set(got) - live != set(wanted):
             missing, more = set(wanted) - set(got), set(got) - live - set(wanted)
-            run.find(
+            run.complain(
                 f"{TARGET}/{partition} lacks {len(missing)} events of the range and has {len(more)} that "
                 "are none of it"
             )
@@ -150,9 +151,9 @@ def _judge(run: Run, url: str, client: Any, live: set[str]) -> None:
         if [name for name in got if name not in live | early] != [
             name for name in wanted if name not in early
         ]:
-            run.find(f"{TARGET}/{partition} is not in the order of {STREAM}/{partition}")
+            run.complain(f"{TARGET}/{partition} is not in the order of {STREAM}/{partition}")
     if unfinished := client.hkeys("aura:replays"):
-        run.find(f"replays that are whole are still written down: {unfinished}")
+        run.complain(f"replays that are whole are still written down: {unfinished}")
 
 
 def _events(held: Held) -> list[tuple[str, datetime]]:

@@ -15,9 +15,10 @@ from aurastream.projections.engine import CommitAnswer, is_commit
 from aurastream.projections.engine.consumer import GroupLane
 from aurastream.streams import Ack, NotReplicated, Outcome, Stream
 from tests.cluster import free_ports
-from tests.faults.harness import Port, Run, applied, consume_all, is_applied
+from tests.faults.harness import Run, applied, consume_all, is_applied
 from tests.faults.network import interceptor
 from tests.faults.operators import fill
+from tests.faults.processes import Port
 from tests.faults.proxy import PASS, Interceptor, Link
 from tests.faults.rows import row
 from tests.projections.counting import Counting
@@ -79,14 +80,14 @@ def a_lost_primary_takes_no_event_that_a_replica_vouched_for(run: Run) -> None:
             threading.Event().wait(0.3)
             lane.judge(url, may_lose=["memory"])
         kind = "lagging" if is_lagging else "live"
-        run.tell(
+        run.count(
             fail_overs=1,
             **{
-                f"{kind} lost {level}": lane.told[f"lost {level}"]
+                f"{kind} lost {level}": lane.counts[f"lost {level}"]
                 for level in ("memory", "replica", "unknown")
             },
         )
-        run.find(*[f"{kind} link: {sentence}" for sentence in lane.found])
+        run.complain(*[f"{kind} link: {sentence}" for sentence in lane.findings])
 
 
 @row(19, "a batch read from the old primary that the new one does not have")
@@ -110,9 +111,9 @@ def a_ghost_is_refused(run: Run) -> None:
 
         answer = CommitAnswer(stream.wire(0).ask(ghost)[0][0])
 
-        run.tell(**{answer.name: 1})
+        run.count(**{answer.name: 1})
         if answer not in (CommitAnswer.GAP, CommitAnswer.STALE):
-            run.find(f"the ghost's commit was answered {answer.name}")
+            run.complain(f"the ghost's commit was answered {answer.name}")
         fill(stream, 30, 10)  # the producer repeats what it does not know of
         run.judge(pair.address.url, strangers=True)
 
@@ -147,13 +148,13 @@ def a_split_brain_is_bounded_and_the_survivor_is_whole(run: Run) -> None:
     until(lambda: here.refused.total() > 3 and vouched.refused.total() > 3, "the old primary to refuse", 20)
     bound_s = here.acked_at[-1] - cut_at
     here.stop(), vouched.stop()
-    run.tell(accepted_alone_for_ms=round(1_000 * bound_s), there=there.acked)
+    run.count(accepted_alone_for_ms=round(1_000 * bound_s), there=there.acked)
     if bound_s > 1 + 1 + LOADED_S:
-        run.find(f"the old primary accepted appends for {bound_s:.1f} s after it was cut off")
+        run.complain(f"the old primary accepted appends for {bound_s:.1f} s after it was cut off")
     port = pair.replica.port
     run.client(old).replicaof("127.0.0.1", port)  # and it discards what nobody else has
     run.judge(new, may_lose=["memory"])
-    run.tell(**{f"refused {name}": count for name, count in (here.refused + vouched.refused).items()})
+    run.count(**{f"refused {name}": count for name, count in (here.refused + vouched.refused).items()})
 
 
 @row(21, "WAIT on another connection, in MULTI, after a duplicate")
@@ -172,16 +173,16 @@ def an_acknowledgement_by_replicas_is_never_false(run: Run) -> None:
             fill(other, 10, 5)
         with pytest.raises(NotReplicated):
             fill(other, 0, 5)  # even of what the replica has: this connection's last write has not arrived
-        run.tell(refused=2)
+        run.count(refused=2)
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(_append_again(first)), daemon=True)
     waiting.start()
     pair.link.thaw()
     waiting.join(10)
     if answers != [[Outcome.DUPLICATE] * 5]:
-        run.find(f"once the link is back, a repeated append is answered {answers}")
+        run.complain(f"once the link is back, a repeated append is answered {answers}")
     if pair.client.xlen(first.keys[0].log) != 15:
-        run.find("it was acknowledged and the replica does not have it")
+        run.complain("it was acknowledged and the replica does not have it")
     run.judge(url, strangers=True)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import redis
 
 from tests.faults.disk import ALWAYS
-from tests.faults.harness import STREAM, Run, Worker, kill_server
+from tests.faults.harness import Run, kill_server
 from tests.faults.network import interceptor
 from tests.faults.operators import group_hazards
+from tests.faults.processes import Worker
+from tests.faults.producers import STREAM
 from tests.faults.proxy import DOUBLE, DROP, HOLD, LOSE, PASS
 from tests.faults.rows import row
 
@@ -45,14 +47,14 @@ def a_storm_of_everything_leaves_log_and_views_whole(run: Run) -> None:
         try:
             _misfortune(run, process, proxy, client, workers)
         except redis.RedisError:
-            run.tell(faults_refused=1)  # the server is away: misfortune enough
+            run.count(faults_refused=1)  # the server is away: misfortune enough
     proxy.decide = lambda command: PASS
     for worker in workers:
         worker.signal(signal.SIGCONT)
     run.stop_producers()
-    run.tell(late=proxy.deliver())
+    run.count(late=proxy.deliver())
     run.judge(process.url, rebuild=True)
-    run.told.update({f"requests {name}": count for name, count in proxy.fates.items()})
+    run.counts.update({f"requests {name}": count for name, count in proxy.fates.items()})
 
 
 def _worker(run: Run, url: str, kind: str) -> Worker:
@@ -81,7 +83,7 @@ def _misfortune(run: Run, process: Any, proxy: Any, client: Any, workers: list[W
             "glimpse",
         )
     )
-    run.tell(**{kind: 1})
+    run.count(**{kind: 1})
     if kind == "kill":
         place = dice.randrange(len(workers))
         workers[place].kill()
@@ -104,7 +106,7 @@ def _misfortune(run: Run, process: Any, proxy: Any, client: Any, workers: list[W
     elif kind == "group":
         group_hazards(client, dice, f"aura:{{{STREAM}.{dice.randrange(PARTITIONS)}}}:log")()
     elif kind == "late":
-        run.tell(late=proxy.deliver())
+        run.count(late=proxy.deliver())
     elif kind == "rewrite":
         client.bgrewriteaof()
     else:

@@ -37,6 +37,6 @@ def test_fault(row: Row) -> None:
         except Skipped as reason:
             pytest.skip(str(reason))
         finally:
-            print(f"row {row.number} seed {seed}: {dict(run.told)}")
-    assert run.found == []
+            print(f"row {row.number} seed {seed}: {dict(run.counts)}")
+    assert run.findings == []
     assert time.monotonic() - began < row.bound_s

@@ -23,7 +23,9 @@ from aurastream.projections import Consumer, check
 from aurastream.projections.engine.memory import MemoryView
 from aurastream.streams import Server, UnknownEventVersion, open_stream
 from tests.faults import build_new, build_old
-from tests.faults.harness import STREAM, Run, Worker
+from tests.faults.harness import Run
+from tests.faults.processes import Worker
+from tests.faults.producers import STREAM
 from tests.faults.rows import row
 from tests.invariants import (
     Held,
@@ -47,8 +49,8 @@ def an_upgrade_one_by_one_loses_and_doubles_nothing(run: Run) -> None:
     for kind in ("owner", "reader") * (3 if run.is_long else 1):
         with Run(run.dice.randrange(10**6), is_long=run.is_long) as lane:
             _upgrade(lane, kind)
-        run.told.update(lane.told)
-        run.find(*[f"{kind}: {sentence}" for sentence in lane.found])
+        run.counts.update(lane.counts)
+        run.complain(*[f"{kind}: {sentence}" for sentence in lane.findings])
 
 
 def _upgrade(run: Run, kind: str) -> None:
@@ -68,17 +70,17 @@ def _upgrade(run: Run, kind: str) -> None:
     until(lambda: _has_met(old), "the old worker to meet version 2")
     _glimpse(run, client)
     if not old.is_alive():
-        run.find(
+        run.complain(
             "the old worker ended by itself: it must wait for the new one, and be of use to its other "
             "partitions"
         )
     if run.dice.random() < 0.5:
         old.kill()
-        run.tell(killed=1)
+        run.count(killed=1)
     else:
         report = old.end()
-        run.tell(ended=1, refused_by_the_old=report["troubles"].get("UnknownEventVersion", 0))
-        run.find(
+        run.count(ended=1, refused_by_the_old=report["troubles"].get("UnknownEventVersion", 0))
+        run.complain(
             *[
                 f"the old worker ran into {name}"
                 for name in report["troubles"]
@@ -90,7 +92,7 @@ def _upgrade(run: Run, kind: str) -> None:
     for producer in (before, after):
         producer.stop()
     until(lambda: _read(client) == _events(client), "everything to be applied")
-    run.find(*[f"the new worker ran into {name}" for name in new.end()["troubles"]])
+    run.complain(*[f"the new worker ran into {name}" for name in new.end()["troubles"]])
     _judge(run, url, client)
 
 
@@ -153,28 +155,28 @@ def difference(held: Held) -> list[str]:
 
 def _glimpse(run: Run, client: Any) -> None:
     for held in every_partition(client):
-        run.find(*difference(held)[:5])
-    run.tell(glimpses=1)
+        run.complain(*difference(held)[:5])
+    run.count(glimpses=1)
 
 
 def _judge(run: Run, url: str, client: Any) -> None:
     helds = every_partition(client)
     versions: Counter[int] = Counter()
     for held in helds:
-        run.find(*difference(held)[:5])
+        run.complain(*difference(held)[:5])
         versions.update(2 if b'"version":2' in fields[b"event"] else 1 for _, fields in held.log)
     if not (versions[1] and versions[2]):
-        run.find(f"the log has versions {dict(versions)}, not both")
+        run.complain(f"the log has versions {dict(versions)}, not both")
     plain = [
         Held(held.stream, held.partition, [(position, _as_first(fields)) for position, fields in held.log])
         for held in helds
     ]
-    run.find(*check_acks(plain, run.acks()))
-    run.tell(first=versions[1], second=versions[2])
+    run.complain(*check_acks(plain, run.acks()))
+    run.count(first=versions[1], second=versions[2])
     server = Server(url)
     try:
         stream = open_stream(server, STREAM, codec=build_new.CODEC)
-        run.find(
+        run.complain(
             *[
                 f"check: {told}"
                 for result in check(stream, [build_new.Counting()])
@@ -189,12 +191,12 @@ def _judge(run: Run, url: str, client: Any) -> None:
         with pytest.raises(UnknownEventVersion, match="the events stay in the log until then"):
             Consumer(server, [build_old.Counting()], lambda: [stream]).run(until_idle=True)
         for held in every_partition(client):
-            run.find(
+            run.complain(
                 *[f"folded by the old one as far as it goes: {sentence}" for sentence in difference(held)[:5]]
             )
         Consumer(server, [build_new.Counting()], lambda: [stream]).run(until_idle=True)
         for held in every_partition(client):
-            run.find(*[f"gone on with by the new one: {sentence}" for sentence in difference(held)[:5]])
+            run.complain(*[f"gone on with by the new one: {sentence}" for sentence in difference(held)[:5]])
     finally:
         server.close()
 
@@ -206,12 +208,12 @@ def _is_pure(run: Run, stream: Any) -> None:
     for view in (first, second):
         view.fold(view.decode(raw))
     if first.tables != second.tables:
-        run.find("two folds of the same entries differ")
+        run.complain("two folds of the same entries differ")
     for _, fields in raw:
         content = msgspec.json.decode(fields[1])
         if content.get("version", 1) == 1:
             kept = copy.deepcopy(content)
             build_new.second(content)
             if content != kept:
-                run.find("the upcaster changes what it is given")
+                run.complain("the upcaster changes what it is given")
                 return
