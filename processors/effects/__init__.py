@@ -31,6 +31,7 @@ from aurastream.processors.effects.dead import (
 from aurastream.processors.effects.handler import Isolation
 from aurastream.processors.effects.lane import EffectLane, LaneOptions, LaneStreams
 from aurastream.processors.effects.lines import ASKS_MAX
+from aurastream.processors.effects.pauses import Pauses
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
 from aurastream.processors.effects.runner import LaneRunner
 from aurastream.streams import OPERATIONS, operator
@@ -51,6 +52,7 @@ __all__ = [
     "LaneOptions",
     "LaneRunner",
     "LaneStreams",
+    "Pauses",
     "Processor",
     "discard",
     "list_letters",

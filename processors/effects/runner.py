@@ -14,12 +14,11 @@ import asyncio
 from aurastream.processors.effects.handler import Isolation
 from aurastream.processors.effects.lane import EffectLane
 from aurastream.processors.effects.lines import PATIENCE_S, Lines
+from aurastream.processors.effects.pauses import Pauses
 from aurastream.projections.engine import Fenced
 from aurastream.streams import AsyncWires, Backoff, Logger, UnknownOutcome, is_passing
 
 LOOK_S = 0.5  # how late a person's word may be noticed
-PASSING_FIRST_S, PASSING_MAX_S = 0.05, 1.0  # pauses after a passing fault
-MEND_FIRST_S, MEND_MAX_S = 1.0, 30.0  # pauses after an error that a person must mend
 
 log = Logger("aurastream.effects")
 
@@ -41,10 +40,7 @@ class LaneRunner:
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._polls = Backoff(*polls_s)
-        self._passing, self._mending = (
-            Backoff(PASSING_FIRST_S, PASSING_MAX_S),
-            Backoff(MEND_FIRST_S, MEND_MAX_S),
-        )
+        self._pauses = Pauses()
         self._look_at = 0.0
 
     @property
@@ -97,8 +93,7 @@ class LaneRunner:
             await self.lines.look()
             self._look_at = loop.time() + LOOK_S
         self.error = None
-        self._passing.reset()
-        self._mending.reset()
+        self._pauses.reset()
         if has_news:
             self._polls.reset()
             return
@@ -112,10 +107,10 @@ class LaneRunner:
         reason = f"{type(error).__name__}: {error}"
         if is_passing(error) or isinstance(error, UnknownOutcome):
             log.warning("effects_interrupted", **self._where(), reason=reason[:300])
-            return self._passing.next_s()
+            return self._pauses.next_s(is_passing=True)
         self.error = error
         log.error("effects_stuck", **self._where(), reason=reason[:500])
-        return self._mending.next_s()
+        return self._pauses.next_s(is_passing=False)
 
     def _where(self) -> dict[str, str]:
         return {"processor": self.lane.group, "where": self.lane.keys.where}

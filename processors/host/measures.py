@@ -27,7 +27,8 @@ from prometheus_client import (
 
 from aurastream.processors.effects import LaneRunner
 from aurastream.processors.host.effects import HostedEffectLanes
-from aurastream.processors.host.lanes import HostedLane, HostedLanes
+from aurastream.processors.host.lane import HostedLane
+from aurastream.processors.host.lanes import HostedLanes
 from aurastream.projections.engine import CommitAnswer, Progress
 from aurastream.streams import Lag, Server, generation_group, is_passing
 
@@ -93,9 +94,9 @@ class Measures:
             if answer is not CommitAnswer.OK:
                 self._refused.labels(answer.name)
 
-    def watch(self, lane: HostedLane) -> None:
+    def watch(self, hosted: HostedLane) -> None:
         """Count what this lane does."""
-        labels = (lane.applier.view.group, lane.applier.stream.name, str(lane.applier.partition))
+        labels = (hosted.lane.view.group, hosted.lane.stream.name, str(hosted.lane.partition))
         applied, duplicates, dead = (
             counter.labels(*labels) for counter in (self._applied, self._duplicates, self._dead)
         )
@@ -112,8 +113,8 @@ class Measures:
         def refused(answer: CommitAnswer) -> None:
             self._refused.labels(answer.name).inc()
 
-        lane.applier.on_commit, lane.applier.on_refusal = committed, refused
-        lane.on_commit = lambda seconds: self._commit_ms.observe(seconds * 1_000)
+        hosted.lane.on_commit, hosted.lane.on_refusal = committed, refused
+        hosted.on_commit = lambda seconds: self._commit_ms.observe(seconds * 1_000)
 
     async def exposition(self, lanes: HostedLanes, effects: HostedEffectLanes, takeovers: int) -> bytes:
         """The text of /metrics."""
@@ -154,20 +155,20 @@ class Measures:
         return [lane.lag(self._server) for lane in lanes]
 
 
-def _judged(lane: HostedLane, lag: Lag, now: float) -> LaneHealth:
-    applier = lane.applier
-    trouble = lane.trouble
+def _judged(hosted: HostedLane, lag: Lag, now: float) -> LaneHealth:
+    lane = hosted.lane
+    trouble = hosted.trouble
     if not trouble and lag.rewound:
         trouble = "the log ends before the cursor: it was restored or re-created; see aurastream check"
-    if not trouble and min(lag.seconds, now - lane.moved_at) > STALL_S:
-        trouble = f"{lag.events} events wait and the cursor has not moved for {now - lane.moved_at:.0f} s"
+    if not trouble and min(lag.seconds, now - hosted.moved_at) > STALL_S:
+        trouble = f"{lag.events} events wait and the cursor has not moved for {now - hosted.moved_at:.0f} s"
     return LaneHealth(
-        applier.projection.name,
-        applier.stream.name,
-        applier.partition,
-        applier.cursor.position,
+        lane.projection.name,
+        lane.stream.name,
+        lane.partition,
+        lane.cursor.position,
         lag.events,
         lag.seconds,
         trouble,
-        applier.generation,
+        lane.generation,
     )
