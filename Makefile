@@ -1,11 +1,11 @@
-# make setup | demo | test | check | chaos | bench      PYTHON=python3.12 picks another interpreter
+# make setup | demo | test | check | docs | chaos | bench      PYTHON=python3.12 picks another interpreter
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 QUICK  := not (slow or process or cluster or chaos or full_data or second_server)
-CODE   := streams projections processors tests benchmarks aurastream/__init__.py
+CODE   := streams projections processors tests benchmarks docs aurastream/__init__.py
 
-.PHONY: setup demo test check chaos bench format clean
+.PHONY: setup demo test check docs chaos bench format clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -39,8 +39,16 @@ format: setup
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
+$(VENV)/.docs: $(VENV)/.ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: setup $(VENV)/.docs # the reference pages from the code, then docs/_build/html/index.html; a warning fails
+	$(BIN)/python docs/reference/make.py
+	$(BIN)/python -m sphinx --jobs auto --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
 bench: setup $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build

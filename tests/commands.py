@@ -118,9 +118,9 @@ class Nursery:
 
     def __init__(self) -> None:
         self._directory = tempfile.mkdtemp(prefix="aura-")
-        self._path = f"{self._directory}/n.sock"
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.commands", self._path], cwd=ROOT)
-        until(lambda: os.path.exists(self._path), "the nursery")
+        self.path = f"{self._directory}/n.sock"
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.commands", self.path], cwd=ROOT)
+        until(lambda: os.path.exists(self.path), "the nursery")
 
     def start(
         self, arguments: tuple[str, ...], environ: dict[str, str], cwd: Path, stdin: bytes, stdout: int | None
@@ -129,7 +129,7 @@ class Nursery:
         files[0].write(stdin)
         files[0].seek(0)
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._path)
+        connection.connect(self.path)
         request = json.dumps([arguments, environ, str(cwd)]).encode()
         descriptors = [file.fileno() for file in files]
         if stdout is not None:
