@@ -30,7 +30,8 @@ from tests.commands import ROOT, Nursery, environment
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PATIENCE_S = 60.0
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A directive of the builder's, as ```{toctree}, is none of ours.
+_FENCE = re.compile(r"^```(?:(\w*)\n(.*?)|\{.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHOWN = re.compile(r"<!-- shown: (.+?) -->\n+\Z")
 _NAMED = re.compile(r"# ([\w/.-]+\.\w+)\n")
 _EXIT = re.compile(r"# exit code (\d+)$")
@@ -92,6 +93,7 @@ def blocks(page: Path) -> list[Block]:
             reason[1] if (reason := _SHOWN.search(text, 0, match.start())) else "",
         )
         for match in _FENCE.finditer(text)
+        if match[2] is not None
     ]
 
 
@@ -206,6 +208,8 @@ class Shell:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._errors.close()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
 
 
 def _executable(path: Path, text: str) -> None:
