@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.commands import Home, Nursery
@@ -14,6 +15,10 @@ from tests.servers import EVERY_SERVER, ServerProcess, binaries
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+
+# A busy machine is no fault of an example; a test has its bound.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -14,6 +14,8 @@ from tests.facts import consume, observation
 from tests.processors.effects.outside import STREAM, Noting, failing, work
 from tests.projections.counting import Counting
 
+pytestmark = pytest.mark.process
+
 APP = "tests.processors.effects.outside"
 Command = Callable[..., Done]
 
@@ -95,6 +97,7 @@ def test_a_retry_and_a_discard_are_found_in_the_audit_trail_of_the_subject(
         (("discard", "noting", "nowhere/0/1-1", "--why", "x"), 2, "no stream 'nowhere'"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_done_is_one_sentence_and_an_honest_exit_code(
     command: Command, line: list[str], arguments: tuple[str, ...], code: int, said: str
 ) -> None:

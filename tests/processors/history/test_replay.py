@@ -390,6 +390,7 @@ def test_a_replayed_stream_has_the_events_under_their_ids_in_their_order_however
 
 @pytest.mark.parametrize("is_before", [True, False])
 @pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.slow
 def test_a_process_that_ends_between_a_batch_and_its_row_loses_and_doubles_nothing(
     server: Server, wide: Stream, monkeypatch: pytest.MonkeyPatch, number: int, is_before: bool
 ) -> None:

@@ -251,6 +251,7 @@ def test_the_clip_view_does_not_depend_on_batches_nor_on_the_cache(
 
 @thorough
 @given(events=looks())
+@pytest.mark.slow
 def test_the_clip_view_of_a_log_is_one_however_often_it_is_folded(events: list[ClipViewsObserved]) -> None:
     """Delivery is at least once: a repeat of an event that stays in the batch is a tie or late, and moves no
     number but those two.
@@ -509,6 +510,7 @@ def test_the_clip_view_says_what_plain_python_says(events: list[ClipViewsObserve
 
 
 @pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.slow
 def test_a_long_log_of_many_clips_says_what_plain_python_says_in_any_batches(number: int) -> None:
     """More clips than a recap names, more late ones than a row of the list has, two days, ranks that expire."""
     seed = seed_of(number)

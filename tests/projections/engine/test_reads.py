@@ -190,6 +190,7 @@ class TornView(View[Any]):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.slow
 def test_a_reader_of_two_steps_turns_the_check_red(written: str, check: Callable[[Reader], None]) -> None:
     """The mutation check: the differences are there to be seen, and the checks see them."""
     reader = Reader(written, TornView)
@@ -204,6 +205,7 @@ def for_long(check: Callable[[Reader], None], reader: Reader) -> None:
         check(reader)
 
 
+@pytest.mark.slow
 def test_two_hgetalls_see_a_total_that_differs_from_its_parts(written: str) -> None:
     """What any client sees that does not read by script."""
     reader = Reader(written)
@@ -459,6 +461,7 @@ def test_a_ranking_that_does_not_exist_is_refused_with_those_that_do(stream: Str
         View(stream, Clips()).ranking("best")
 
 
+@pytest.mark.slow
 def test_a_row_of_thousands_is_read_whole(server: Server, stream: Stream) -> None:
     """A script may unpack about 8,000 values at once; rankings and rows are longer than that."""
     stream.append([observation(n, clip=f"c{n:05}") for n in range(9_001)])

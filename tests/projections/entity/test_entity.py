@@ -258,6 +258,7 @@ def test_a_snapshot_of_another_history_is_not_used_and_not_kept(
 
 
 @pytest.mark.parametrize("bit", [0, 3, 6])
+@pytest.mark.slow
 def test_a_snapshot_with_a_flipped_bit_is_read_over(server: Server, jobs: Stream, bit: int) -> None:
     """A digit of a state that becomes another digit is JSON as before: nothing else would find it."""
     append(jobs, 0, 250)
@@ -591,6 +592,7 @@ SEED = int(os.environ.get("AURASTREAM_TEST_SEED", "0"))
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + 6))
 @pytest.mark.parametrize("is_pure", [True, False], ids=["pure", "raw"])
+@pytest.mark.slow
 def test_the_state_is_what_the_views_row_is_whatever_happens(
     server: Server, jobs: Stream, seed: int, is_pure: bool
 ) -> None:

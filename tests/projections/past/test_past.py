@@ -156,6 +156,7 @@ def test_late_events_are_in_their_own_time_by_event_time_and_not_before_they_cam
 @pytest.mark.parametrize("by", ["occurred", "appended"])
 @pytest.mark.parametrize("projection", [Clips(), Counting(), Trail()], ids=lambda item: item.name)
 @pytest.mark.any_server
+@pytest.mark.slow
 def test_any_past_of_any_log_is_what_the_plain_rule_gives(
     server: Server,
     parted: Stream,
@@ -414,6 +415,7 @@ def test_a_second_question_begins_at_what_the_first_one_left(archived: History) 
 
 @pytest.mark.parametrize("by", ["occurred", "appended"])
 @pytest.mark.parametrize("second", [0, 1_999, 2_400, 2_469, 4_000, 5_399, 5_500, 8_000])
+@pytest.mark.slow
 def test_with_checkpoints_or_without_the_answer_is_the_same(archived: History, second: int, by: str) -> None:
     """A checkpoint is a cache: an answer that depends on it would be two truths."""
     folded(archived, at_second(8_000))
@@ -438,6 +440,7 @@ def test_segments_that_begin_after_the_time_are_not_read(archived: History) -> N
     assert len(archived.archive.list_blobs(0)) == 0  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_late_event_makes_the_checkpoint_after_it_one_of_its_own_prefix_alone(
     server: Server, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +480,7 @@ def test_an_entry_of_a_broken_clock_does_not_make_checkpoints_useless(
 
 
 @pytest.mark.parametrize("byte", [0, 20, 60, 1_000, -1])
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte: int) -> None:
     """It is a cache beside the truth: damage costs time and a warning, never an answer."""
     folded(archived, at_second(5_999))
@@ -496,6 +500,7 @@ def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte
 
 
 @pytest.mark.parametrize("size", [0, 10, 49, 50, 200])
+@pytest.mark.slow
 def test_a_checkpoint_cut_short_is_passed_over(archived: History, size: int) -> None:
     """A full disk leaves half a file; what begins well must not pass for whole."""
     folded(archived, at_second(5_999))
@@ -543,6 +548,7 @@ def test_a_checkpoint_of_another_log_is_passed_over(
     assert view.tables == {}
 
 
+@pytest.mark.slow
 def test_an_archive_that_takes_no_file_costs_checkpoints_and_no_answer(
     archived: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,6 +566,7 @@ def test_an_archive_that_takes_no_file_costs_checkpoints_and_no_answer(
     assert ["Permission denied" in sentence for sentence in told] == [True]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_settings_and_other_code_are_not_looked_at(
     archived: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -578,6 +585,7 @@ def test_checkpoints_of_other_settings_and_other_code_are_not_looked_at(
     assert folded(archived, at_second(5_999), Clips()).began == ""
 
 
+@pytest.mark.slow
 def test_checkpoints_lie_farther_apart_the_larger_they_are(
     archived: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:

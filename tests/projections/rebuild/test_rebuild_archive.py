@@ -71,6 +71,7 @@ def rebuilt(stream: Stream, projection: Any) -> list[Compared]:
 
 
 @pytest.mark.parametrize("projection", [Counting, Clips, Trail])
+@pytest.mark.slow
 def test_a_view_is_rebuilt_from_archive_and_log_as_it_was_folded_live(
     server: Server, stream: Stream, projection: Any
 ) -> None:

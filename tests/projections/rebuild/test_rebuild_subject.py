@@ -33,6 +33,7 @@ def anew(
 
 @pytest.mark.parametrize("projection", [Counting, Clips, Trail])
 @pytest.mark.parametrize("with_trail", [True, False])
+@pytest.mark.slow
 def test_every_key_equals_its_own_events(
     server: Server, stream: Stream, projection: Any, with_trail: bool
 ) -> None:

@@ -46,6 +46,7 @@ def test_what_was_archived_comes_back_byte_for_byte(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.slow
 def test_entries_of_every_kind_come_back_byte_for_byte(server: Server, tmp_path: Path, attempt: int) -> None:
     """Raw, foreign, doubled, damaged, no event at all: the archive judges none of them, and cuts them
     anywhere.
@@ -252,6 +253,7 @@ print("pandas" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_reading_the_archive_does_not_wait_for_pandas(kept: Kept) -> None:
     """Where pandas is installed pyarrow imports it for the first value it is given: half a second of every
     look at the past.
@@ -284,6 +286,7 @@ def test_reading_the_archive_does_not_wait_for_pandas(kept: Kept) -> None:
         {},
     ],
 )
+@pytest.mark.slow
 def test_a_scan_gives_what_a_look_at_every_entry_would(kept: Kept, asked: dict[str, Any]) -> None:
     """Segments and row groups are skipped; entries are not."""
     append(kept, 1_500)
@@ -309,6 +312,7 @@ def _fits(entry: RawEntry, asked: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_scan_reads_only_the_row_groups_that_matter(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def test_the_past_is_the_archive_and_then_the_log(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.slow
 def test_any_range_is_that_of_the_log_as_it_was(kept: Kept, attempt: int) -> None:
     dice = random.Random(f"{seed_of_this_run()} {attempt}")
     append(kept, 1_100)
@@ -76,6 +77,7 @@ def test_an_archive_and_a_trim_in_the_middle_of_a_read_leave_no_gap(kept: Kept) 
     assert read == log
 
 
+@pytest.mark.slow
 def test_a_reader_beside_archiver_and_trimmer_sees_every_entry_once(kept: Kept, server: Server) -> None:
     """Producer, archiver and trimmer run as fast as they can; readers begin again and again, wherever they
     are.

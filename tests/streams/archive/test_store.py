@@ -79,6 +79,7 @@ def test_a_place_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path, url: 
         Store(url if "://" in url else str(tmp_path / url)).write("x/f", b"")
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_none_is_told_in_a_sentence(s3: dict[str, Any]) -> None:
     with pytest.raises(ArchiveUnusable, match="s3://no-bucket"):
         Store("s3://no-bucket/archive", s3).write("x/f", b"")

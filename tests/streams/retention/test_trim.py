@@ -257,6 +257,7 @@ def twice(stream: Stream, positions: list[str]) -> str:
     [unarchived, unread, rebuilding, foreign, foreign_pending, unacknowledged, parked, forgotten, twice],
     ids=lambda hold: hold.__name__,
 )
+@pytest.mark.slow
 def test_what_somebody_needs_stays_and_he_is_named(
     server: Server, stream: Stream, operations: Stream, hold: Callable[[Stream, list[str]], str], goal: Goal
 ) -> None:
@@ -447,6 +448,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.slow
 def test_what_changes_between_look_and_removal_is_looked_at_again(
     server: Server, stream: Stream, operations: Stream, change: str
 ) -> None:
@@ -682,6 +684,7 @@ def test_a_log_in_kafka_and_an_unclear_goal_are_refused(
         Trimmer(stream, operations, Goal())
 
 
+@pytest.mark.slow
 def test_with_a_real_archive_history_and_check_agree_before_and_after(server: Server, tmp_path: Path) -> None:
     """Append, consume, archive, trim, append again, twice; the past stays whole and the view stays the fold
     of all of it.

@@ -315,6 +315,7 @@ def test_a_keyword_that_nobody_knows_is_not_passed_over() -> None:
     assert [change.kind for change in compare(old, [new], [])] == ["not_judged"]
 
 
+@pytest.mark.slow
 def test_a_type_within_itself_is_compared_once() -> None:
     code = "import sys; from tests.streams.schema.test_evolution import *; from tests.streams.schema.test_schemas import Grown; sys.exit(len(compare(baseline(Grown), [Grown], [('test.grown', 1)])))"
     assert (

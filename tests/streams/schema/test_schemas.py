@@ -40,6 +40,7 @@ def decodes(kind: type[Event], raw: bytes) -> bool:
 
 
 @pytest.mark.parametrize("kind", BUILT_IN)
+@pytest.mark.slow
 def test_the_golden_entries_are_valid_by_their_schema_and_by_no_other(kind: type[Event]) -> None:
     sample = json.loads(SAMPLES[kind])
     valid = [
@@ -74,6 +75,7 @@ def test_what_the_codec_refuses_is_not_valid(kind: type[Event]) -> None:
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), shapes)
+@pytest.mark.slow
 def test_what_is_encoded_is_valid_and_what_is_valid_decodes(data: st.DataObject, shape: Shape) -> None:
     """Any struct's: nested, unions, defaults, every bound."""
     kind = event_type(shape)
