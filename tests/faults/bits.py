@@ -24,7 +24,7 @@ import msgspec
 import redis
 
 from aurastream.projections import check as check_views
-from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, StreamFacts, open_stream
+from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, StreamFacts, drive, open_stream
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.verify import audited_by, verify_partition
@@ -33,8 +33,9 @@ from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.soundness import unsound
 from tests.faults.content import observed, raw_add
 from tests.faults.disk import ALWAYS, Restored, increment_of, last_commit
-from tests.faults.harness import STREAM, Run, client_of, consume_all
+from tests.faults.harness import Run, client_of, consume_all
 from tests.faults.operators import fill
+from tests.faults.producers import STREAM
 from tests.faults.rows import row
 from tests.invariants import Ack as Told
 from tests.invariants import Held, check, check_acks, check_prefix, every_partition, held_by
@@ -302,13 +303,9 @@ def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
         for entry in stream.read(0, count=3):
             raw_add(client, stream, stream.codec.encode(entry.event))
     consume_all(url)
-    leases = Leases("keeper", 60_000)
-    steps, answers = leases.tick([Claim("counting", STREAM, partition) for partition in range(2)]), None
-    try:
-        while True:
-            answers = [stream.wire(0).ask(command)[0] for _, command in steps.send(answers)]
-    except StopIteration:
-        return stream
+    claims = [Claim("counting", STREAM, partition) for partition in range(2)]
+    drive(Leases("keeper", 60_000).tick(claims), stream.wires.ask)
+    return stream
 
 
 def _reads_alike(client: Any, key: bytes) -> Callable[[Any], bool]:

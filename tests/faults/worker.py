@@ -38,7 +38,7 @@ from aurastream.streams import (
     Server,
     Stream,
     StreamError,
-    Wire,
+    Wires,
     connection,
     drive,
     is_passing,
@@ -64,10 +64,10 @@ class Report:
         """Count the answers of every commit of this process."""
         commit = Lane.commit
 
-        def watched(applier: Lane, *arguments: Any) -> Any:
+        def watched(lane: Lane, *arguments: Any) -> Any:
             name = "FENCED"
             try:
-                answer, following = yield from commit(applier, *arguments)
+                answer, following = yield from commit(lane, *arguments)
                 name = answer.name
                 return answer, following
             except Fenced:
@@ -91,7 +91,7 @@ class Report:
         if self.troubles[word] == 1:
             self._path.with_suffix(".troubles").write_text(" ".join(sorted(self.troubles)))
 
-    def told(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
@@ -107,11 +107,11 @@ class Owner:
             Claim(self.projection.name, options.stream, partition)
             for partition in range(self.stream.partitions)
         ]
-        self.appliers = {
+        self.lanes = {
             claim: Lane(self.projection, self.stream, claim.partition, batch_max=options.batch_max)
             for claim in self.claims
         }
-        self.wires: dict[str, Wire] = {}
+        self.wires = Wires(self.server)
         self.read_to: dict[Claim, str] = {}
         self.sent = 0
         self.tick_at = 0.0
@@ -144,32 +144,32 @@ class Owner:
         return any(worked)
 
     def work(self, claim: Claim) -> bool:
-        applier, epoch = self.appliers[claim], self.leases.held[claim]
+        lane, epoch = self.lanes[claim], self.leases.held[claim]
         try:
-            if applier.epoch != epoch:
-                applier.epoch = epoch
-                applier.reset()
-                self.steps(applier, applier.settle())
-                self.read_to[claim] = applier.cursor.position
+            if lane.epoch != epoch:
+                lane.epoch = epoch
+                lane.reset()
+                self.steps(lane, lane.settle())
+                self.read_to[claim] = lane.cursor.position
             after = self.read_to.get(claim) or "0-0"
             (raw,) = self.ask(
-                applier.keys.log, [("XRANGE", applier.keys.log, f"({after}", "+", "COUNT", applier.batch_max)]
+                lane.keys.log, [("XRANGE", lane.keys.log, f"({after}", "+", "COUNT", lane.batch_max)]
             )
             if isinstance(raw, Exception):
                 raise raw
             if raw:
-                self.steps(applier, applier.take(raw))
+                self.steps(lane, lane.take(raw))
                 self.read_to[claim] = raw[-1][0].decode()
             return bool(raw)
         except Fenced:
             self.report.fenced += 1
             self.leases.lost(claim)
-            applier.reset()
+            lane.reset()
             return True
 
-    def steps(self, applier: Lane, steps: Any) -> None:
+    def steps(self, lane: Lane, steps: Any) -> None:
         """All at once: a lane's keys are of one node."""
-        drive(steps, lambda asks: self.ask(applier.keys.log, [ask.command for ask in asks]))
+        drive(steps, lambda asks: self.ask(lane.keys.log, [ask.command for ask in asks]))
 
     def routed(self, steps: Any) -> None:
         drive(steps, lambda asks: [self.ask(key, [command])[0] for key, command in asks])
@@ -178,7 +178,7 @@ class Owner:
         has_commit = any(map(is_commit, commands))
         self.sent += has_commit
         self.maybe_break(has_commit, "before")
-        wire = self.wire(key)
+        wire = self.wires.of(key)
         wire.send(commands)
         self.maybe_break(has_commit, "in")
         answers = [wire.receive() for _ in commands]
@@ -189,20 +189,12 @@ class Owner:
         if has_commit and where == self.where and self.sent == self.break_at:
             os.kill(os.getpid(), getattr(signal, f"SIG{self.how}"))
 
-    def wire(self, key: str) -> Wire:
-        node = self.server.node_of(key)
-        if node not in self.wires:
-            self.wires[node] = self.server.wire(key)
-        return self.wires[node]
-
     def forget(self) -> None:
         """The connection was lost: connect again, continue from the cursors."""
-        for wire in self.wires.values():
-            wire.close()
-        self.wires.clear()
-        for applier in self.appliers.values():
-            applier.reset()
-            applier.epoch = None  # settle anew: a fail-over may have set the cursor back
+        self.wires.close()
+        for lane in self.lanes.values():
+            lane.reset()
+            lane.epoch = None  # settle anew: a fail-over may have set the cursor back
         try:
             self.server.refresh()
         except (*LOST, ResponseError) as error:
@@ -270,7 +262,7 @@ def main(arguments: list[str]) -> int:
     else:
         read(options, report, lambda: bool(over))
     part = options.report.with_suffix(".part")
-    part.write_text(json.dumps(report.told()))
+    part.write_text(json.dumps(report.counts()))
     part.rename(options.report)
     return 0
 

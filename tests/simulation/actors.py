@@ -86,7 +86,7 @@ class Owner:
         self._claims = [
             Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)
         ]
-        self._appliers = {
+        self._lanes = {
             claim: Lane(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims
         }
         self._read_to: dict[Claim, str] = {}  # where the transport believes to be; a hint
@@ -107,9 +107,9 @@ class Owner:
             except (*LOST, ResponseError) as error:
                 if not is_passing(error):
                     raise
-                for applier in self._appliers.values():
-                    applier.reset()
-                    applier.epoch = None  # catch up from the cursor, which a fail-over may have set back
+                for lane in self._lanes.values():
+                    lane.reset()
+                    lane.epoch = None  # catch up from the cursor, which a fail-over may have set back
             yield Sleep(self._dice.uniform(1, 40))
 
     def _work(self, claim: Claim) -> Life:
@@ -118,28 +118,28 @@ class Owner:
         """
         if claim not in self.leases.held:
             return
-        applier, epoch = self._appliers[claim], self.leases.held[claim]
+        lane, epoch = self._lanes[claim], self.leases.held[claim]
         try:
-            if applier.epoch != epoch:
-                applier.epoch = epoch
-                applier.reset()
-                yield from ask(applier.catch_up())
-                self._read_to[claim] = applier.cursor.position
+            if lane.epoch != epoch:
+                lane.epoch = epoch
+                lane.reset()
+                yield from ask(lane.catch_up())
+                self._read_to[claim] = lane.cursor.position
             after = self._read_to.get(claim) or "0-0"
             if self._dice.random() < 0.05:
                 after = "0-0"
-            (raw,) = yield Ask([("XRANGE", applier.keys.log, f"({after}", "+", "COUNT", applier.batch_max)])
+            (raw,) = yield Ask([("XRANGE", lane.keys.log, f"({after}", "+", "COUNT", lane.batch_max)])
             if isinstance(raw, Exception):
                 raise raw
             if raw:
                 raw = raw[self._dice.randrange(len(raw)) :] if self._dice.random() < 0.05 else raw
-                yield from ask(applier.take([(place, fields) for place, fields in raw]))
+                yield from ask(lane.take([(place, fields) for place, fields in raw]))
                 self._read_to[claim] = max(
                     self._read_to.get(claim, ""), raw[-1][0].decode(), key=Position.parse
                 )
         except Fenced:
             self.leases.lost(claim)
-            applier.reset()
+            lane.reset()
 
 
 def producer(

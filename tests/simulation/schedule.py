@@ -76,7 +76,6 @@ class _Play:
         self.acks: list[Ack] = []
         self.copies: list[Memory] = []
         self.workers: list[Actor] = []
-        self.appliers: list[Any] = []
         self.has_failed_over = self.has_strangers = False
         self._born = 0
 
