@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
-import structlog
 
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys
 from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
@@ -33,6 +32,7 @@ from aurastream.streams import (
     Cursor,
     InvariantBroken,
     Keys,
+    Logger,
     Position,
     RawEntry,
     Stream,
@@ -51,7 +51,7 @@ REFUSALS_MAX = 50  # batches refused in a row at one cursor before a lane gives 
 RESOLVE_MAX = 3  # times a batch may be answered ODD before it is read anew
 PENDING_MAX = 1_000  # entries acknowledged at once
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 class Progress(msgspec.Struct, frozen=True):
