@@ -1,27 +1,26 @@
 """
-A partition this worker owns: how far it was handed to Faust, and how far it is acknowledged.
+A partition this app owns: how far it was handed to Faust, and how far it is acknowledged.
 
-    acquire: cursor -> TopicLane -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
-                                                        passed <- the longest prefix that is acknowledged ->
-                                                            acknowledge.lua
+    acquiring: cursor -> TopicLane -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
+                                      passed <- the longest prefix that is acknowledged -> acknowledge.lua
 
-Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so
-that they name the same entry in every worker. Positions are the truth: reading continues after a position,
-whatever the server's group says.
+Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so that they name the same entry
+in every process. Positions are the truth: reading continues after a position, whatever the server's group says.
 
-Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before
-``acknowledged`` was handled. What is handed out again is cut into the same messages as before: Faust
-acknowledges by offset, and a late acknowledgement of a small batch must not pass for one of a larger batch
-that begins at the same entry.
+Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before ``acknowledged`` was handled. What is
+handed out again is cut into the same messages as before: Faust acknowledges by offset, and a late acknowledgement of a small batch must
+not pass for one of a larger batch that begins at the same entry.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from aurastream.streams import Ask, Asking, Claim, Keys, RawEntry, Script
+import msgspec
+
+from aurastream.streams import Ask, Asking, Claim, Command, Keys, RawEntry, Script
 
 UNACKED_MAX = (
     100_000  # messages of one partition handed out and not acknowledged: beyond, nothing more is read
@@ -46,9 +45,7 @@ class Handed(NamedTuple):
 
 
 class TopicLane:
-    """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in
-    order.
-    """
+    """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in order."""
 
     def __init__(self, claim: Claim, epoch: int, position: str = "", read: int = 0) -> None:
         self.claim, self.epoch = claim, epoch
@@ -83,9 +80,7 @@ class TopicLane:
             self.unacked.append(handed)
 
     def passed(self, acked: set[int]) -> int | None:
-        """The offset after the longest acknowledged prefix, which leaves `acked`; None when nothing was added
-        to it.
-        """
+        """The offset after the longest acknowledged prefix, which leaves `acked`; None when nothing was added to it."""
         before = self.acknowledged
         while self.unacked and self.unacked[0].offset in acked:
             self.acknowledged = self.unacked.popleft()
@@ -114,38 +109,39 @@ class TopicLane:
     def acknowledging(self) -> Ask:
         """The command that records ``acknowledged``; its answer is an Acknowledged."""
         keys = (self.keys.acked(self.claim.group), self.keys.lease(self.claim.group), self.keys.log)
-        done = self.acknowledged
-        return Ask(
-            keys[0], _ACKNOWLEDGE.call(keys, (self.claim.group, self.epoch, done.position, done.following))
-        )
+        head = _Head(self.claim.group, self.epoch, self.acknowledged.position, self.acknowledged.following)
+        return Ask(keys[0], _ACKNOWLEDGE.call(keys, (msgspec.msgpack.encode(head),)))
 
 
-class Acquisition:
-    """Takes a partition over from the group's cursor. ``lane`` is the result, None when a newer owner
-    exists.
+class _Head(msgspec.Struct, frozen=True):
+    """See acknowledge.lua."""
+
+    group: str
+    epoch: int
+    position: str
+    read: int
+
+
+def acquiring(claim: Claim, epoch: int, *, from_end: bool) -> Asking[TopicLane | None]:
+    """Take a partition over from the group's cursor. None when a newer owner exists.
 
     from_end: a group that is new to the partition begins after its last entry instead of before its first.
     """
-
-    def __init__(self, claim: Claim, epoch: int, from_end: bool) -> None:
-        self.claim, self.epoch, self.from_end = claim, epoch, from_end
-        self.lane: TopicLane | None = None
-
-    def steps(self) -> Asking[None]:
-        """Commands to answer."""
-        claim, keys = self.claim, self.claim.keys
-        commands: list[tuple[Any, ...]] = [
-            ("HMGET", keys.acked(claim.group), "position", "read"),
-            ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
-            ("XLEN", keys.log),
-            ("HGET", keys.meta, "trimmed"),
-        ]
-        stored, last, length, trimmed = yield [Ask(keys.log, command) for command in commands]
-        lane = TopicLane(claim, self.epoch, "", int(trimmed or 0))  # offsets count what was trimmed
-        if stored[1] is not None:
-            lane = TopicLane(claim, self.epoch, stored[0].decode(), int(stored[1]))
-        elif self.from_end and last:
-            lane = TopicLane(claim, self.epoch, last[0][0].decode(), length + int(trimmed or 0))
-        lane.highwater = length + int(trimmed or 0)
-        (answer,) = yield [lane.acknowledging()]
-        self.lane = lane if Acknowledged(answer) is Acknowledged.OK else None
+    keys = claim.keys
+    commands: tuple[Command, ...] = (
+        ("HMGET", keys.acked(claim.group), "position", "read"),
+        ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
+        ("XLEN", keys.log),
+        ("HGET", keys.meta, "trimmed"),
+    )
+    (position, read), last, length, trimmed = yield [Ask(keys.log, command) for command in commands]
+    gone = int(trimmed or 0)  # offsets count what was trimmed
+    if position is not None:
+        lane = TopicLane(claim, epoch, position.decode(), int(read))
+    elif from_end and last:
+        lane = TopicLane(claim, epoch, last[0][0].decode(), length + gone)
+    else:
+        lane = TopicLane(claim, epoch, "", gone)
+    lane.highwater = length + gone
+    (answer,) = yield [lane.acknowledging()]
+    return lane if Acknowledged(answer) is Acknowledged.OK else None

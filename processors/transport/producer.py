@@ -18,6 +18,7 @@ from collections.abc import Awaitable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import msgspec
 from faust.exceptions import ProducerSendError
 from faust.transport import base
 from faust.types import TP, RecordMetadata
@@ -41,6 +42,15 @@ class Sent(IntEnum):
 
     SENT = 0
     REPEATED = 1
+
+
+class Head(msgspec.Struct, frozen=True):
+    """See send.lua."""
+
+    producer: str
+    sequence: int
+    producers_max: int = PRODUCERS_MAX
+    forget_ms: int = FORGET_MS
 
 
 class Waiting(NamedTuple):
@@ -107,10 +117,9 @@ class Outbox:
 
     async def _send(self, chunk: list[Waiting]) -> list[int]:
         self._sequence += 1
-        args: list[Any] = [self._producer, self._sequence, PRODUCERS_MAX, FORGET_MS]
+        args: list[Any] = [msgspec.msgpack.encode(Head(self._producer, self._sequence))]
         for message in chunk:
-            args.append(len(message.fields))
-            args += message.fields
+            args += (len(message.fields), *message.fields)
         command = _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args)
         answer: list[int] = (await self._wires.ask([Ask(self._keys.log, command)]))[0]
         Sent(answer[0])

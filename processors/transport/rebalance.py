@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from faust.types import TP
 
-from aurastream.processors.transport.lane import Acquisition, TopicLane
+from aurastream.processors.transport.lane import TopicLane, acquiring
 from aurastream.processors.transport.names import is_leader_topic, topic_of
+from aurastream.processors.transport.partitions import Partitions
 from aurastream.processors.transport.queues import is_busy, purge
 from aurastream.streams import Claim, Logger, adrive
-
-if TYPE_CHECKING:
-    from aurastream.processors.transport.consumer import Consumer
 
 # of every message: a partition's queued events are taken out when it goes, so none is ever of an older one
 GENERATION = 1
@@ -38,7 +36,7 @@ log = Logger(__name__)
 class Rebalance:
     """The owner that the coordinator speaks to."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Partitions) -> None:
         self._consumer = consumer
         self._app: Any = consumer.app
         self._cuts: dict[TP, list[int]] = {}
@@ -90,17 +88,15 @@ class Rebalance:
 
     async def _acquired(self, claims: dict[Claim, int]) -> dict[TP, TopicLane]:
         from_end = self._app.conf.consumer_auto_offset_reset == "latest"
-        acquisitions = [Acquisition(claim, epoch, from_end) for claim, epoch in claims.items()]
-        await asyncio.gather(
-            *[adrive(acquisition.steps(), self._consumer.wires.ask) for acquisition in acquisitions]
+        ask = self._consumer.wires.ask
+        acquired = await asyncio.gather(
+            *[adrive(acquiring(claim, epoch, from_end=from_end), ask) for claim, epoch in claims.items()]
         )
-        lanes = {}
-        for acquisition in acquisitions:
-            tp = tp_of(acquisition.claim)
-            if acquisition.lane is None:
-                continue  # already another worker's: the next tick says so
-            acquisition.lane.cuts.extend(self._cuts.pop(tp, []))
-            lanes[tp] = acquisition.lane
+        lanes = {
+            tp_of(lane.claim): lane for lane in acquired if lane is not None
+        }  # what is not: the next tick says so
+        for tp, lane in lanes.items():
+            lane.cuts.extend(self._cuts.pop(tp, []))
         for tp, cursor in (await self._consumer.resume_at(set(lanes))).items():
             lanes[tp].start(cursor.position, cursor.read)
         return lanes
@@ -155,8 +151,8 @@ class Rebalance:
         app.topics.notice_missed()
 
     def _lanes_of(self, claims: set[Claim]) -> dict[TP, TopicLane]:
-        found = ((tp_of(claim), self._consumer.lanes.get(tp_of(claim))) for claim in claims)
-        return {tp: lane for tp, lane in found if lane is not None}
+        tps = map(tp_of, claims)
+        return {tp: lane for tp in tps if (lane := self._consumer.lanes.get(tp)) is not None}
 
 
 def tp_of(claim: Claim) -> TP:

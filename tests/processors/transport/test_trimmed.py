@@ -6,23 +6,20 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.transport.lane import Acquisition, TopicLane
-from aurastream.streams import OPERATIONS, Server, Stream, open_stream
+from aurastream.processors.transport.lane import TopicLane, acquiring
+from aurastream.streams import OPERATIONS, Ask, Server, Stream, drive, open_stream
 from aurastream.streams.leases import Claim
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.facts import observation
 
 
 def acquire(stream: Stream, *, from_end: bool) -> TopicLane:
-    acquisition = Acquisition(Claim("orders", stream.name, 0), 1, from_end)
-    steps, answers = acquisition.steps(), None
-    while True:
-        try:
-            commands: list[Any] = steps.send(answers)
-        except StopIteration:
-            assert acquisition.lane is not None
-            return acquisition.lane
-        answers = stream.wire(0).ask(*[command for _, command in commands])
+    def answer(asks: list[Ask]) -> list[Any]:
+        return stream.wire(0).ask(*[ask.command for ask in asks])
+
+    lane = drive(acquiring(Claim("orders", stream.name, 0), 1, from_end=from_end), answer)
+    assert lane is not None
+    return lane
 
 
 @pytest.mark.parametrize(
