@@ -287,7 +287,6 @@ def test_no_packages_import_each_other_in_a_circle(house: House) -> None:
     assert circles(edges) == []
 
 
-@not_yet("transport: consumer and rebalance")
 def test_no_files_import_each_other_in_a_circle(house: House) -> None:
     """Which of them is imported first would decide what works; imports for type checkers alone count."""
     edges: dict[str, set[str]] = defaultdict(set)
