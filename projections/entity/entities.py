@@ -96,18 +96,7 @@ class Entities(Generic[S]):
         on_step: Callable[[str], None] = lambda step: None,
     ) -> None:
         """Raises EntityUnfit where the key is not the subject, or the stream keeps no versions."""
-        projection.check()
-        if type(projection).key is not Projection.key:
-            raise EntityUnfit(
-                f"{projection.name!r} has a key of its own, so its states are not entities: an event's "
-                "subject is what has a "
-                "version. Decide by a projection that keeps the default key."
-            )
-        if not stream.versioned:
-            raise EntityUnfit(
-                f"stream {stream.name!r} keeps no versions. Create it with versioned=True to decide on its "
-                "entities."
-            )
+        _check_fit(stream, projection)
         self.stream, self.projection = stream, projection
         self._given_history, self._attempts_max, self._on_step = history, attempts_max, on_step
         self._view = View(stream, projection)
@@ -133,16 +122,7 @@ class Entities(Generic[S]):
         longer read.
         """
         batch, loaded = list(events), after or self.load(subject)
-        if len(batch) > BATCH_MAX:
-            raise EntityUnfit(
-                f"a decision on {subject!r} has {len(batch)} events; {BATCH_MAX} is what one append can "
-                "hold whole."
-            )
-        if others := sorted({event.subject for event in batch} - {subject}):
-            raise EntityUnfit(
-                f"a decision on {subject!r} has events of {others[0]!r}: only one entity's version can be "
-                "vouched for."
-            )
+        _check_batch(subject, batch)
         placed = self.stream.append(batch, expected={subject: loaded.version}, ack=ack)
         self._on_step("appended")
         if loaded.version + len(batch) - loaded.kept >= SNAPSHOT_EVERY:
@@ -239,3 +219,32 @@ class Entities(Generic[S]):
     def _loaded(self, look: EntityLook, state: bytes, read: int, kept: int) -> Loaded[S]:
         opened = self._decode(self.stream.keyring.open_json(state)) if state else None
         return Loaded(look.subject, opened, look.version, read, kept)
+
+
+def _check_fit(stream: Stream, projection: Projection[S]) -> None:
+    """Raise EntityUnfit where the key is not the subject, or the stream keeps no versions."""
+    projection.check()
+    if type(projection).key is not Projection.key:
+        raise EntityUnfit(
+            f"{projection.name!r} has a key of its own, so its states are not entities: an event's "
+            "subject is what has a version. Decide by a projection that keeps the default key."
+        )
+    if not stream.versioned:
+        raise EntityUnfit(
+            f"stream {stream.name!r} keeps no versions. Create it with versioned=True to decide on its "
+            "entities."
+        )
+
+
+def _check_batch(subject: str, batch: list[Event]) -> None:
+    """Raise EntityUnfit for what one append cannot vouch for."""
+    if len(batch) > BATCH_MAX:
+        raise EntityUnfit(
+            f"a decision on {subject!r} has {len(batch)} events; {BATCH_MAX} is what one append can "
+            "hold whole."
+        )
+    if others := sorted({event.subject for event in batch} - {subject}):
+        raise EntityUnfit(
+            f"a decision on {subject!r} has events of {others[0]!r}: only one entity's version can be "
+            "vouched for."
+        )

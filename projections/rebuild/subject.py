@@ -60,30 +60,35 @@ def rebuild_subject(
         )
     fold, rows = SubjectFold(history, projection, subject), SubjectRows(history.stream, projection, subject)
     for _ in range(TRIES_MAX):
-        cursor, stored = rows.read()
-        fold.fold_to(cursor.position)
-        folded = fold.rows(cursor.watermark)
-        differences = list(compare(stored, folded))
-        is_due = bool(differences) and accept
-        is_written = is_due and rows.write(cursor, stored, folded)
-        if is_due and not is_written:
-            continue
-        if is_written:
-            _announce(rows, cursor, decision, len(differences))
-        return SubjectResult(
-            rows.partition,
-            cursor.position,
-            fold.events,
-            sum(len(table) for table in folded.values()),
-            len(differences),
-            differences,
-            subject,
-            fold.shared(),
-            is_written,
-        )
+        if result := _tried(fold, rows, decision, accept=accept):
+            return result
     raise InvariantBroken(
         f"the view {projection.name} of {rows.keys.where} moved on {TRIES_MAX} times before it could be "
         "written to."
+    )
+
+
+def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: bool) -> SubjectResult | None:
+    """One look and, with accept, one writing; None where the view has moved on between the two."""
+    cursor, stored = rows.read()
+    fold.fold_to(cursor.position)
+    folded = fold.rows(cursor.watermark)
+    differences = list(compare(stored, folded))
+    is_written = bool(differences) and accept
+    if is_written:
+        if not rows.write(cursor, stored, folded):
+            return None
+        _announce(rows, cursor, decision, len(differences))
+    return SubjectResult(
+        rows.partition,
+        cursor.position,
+        fold.events,
+        sum(len(table) for table in folded.values()),
+        len(differences),
+        differences,
+        rows.subject,
+        fold.shared(),
+        is_written,
     )
 
 

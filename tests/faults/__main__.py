@@ -32,18 +32,18 @@ def main() -> int:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     numbers = [int(number) for number in options.rows.split(",")] if options.rows else sorted(ROWS)
     print(f"chaos: seed {seed}, rows {','.join(map(str, numbers))}", flush=True)
-    found = 0
+    findings = 0
     try:
         for number in numbers:
-            found += play(ROWS[number], seed * 100 + number, not options.short, options.seconds)
+            findings += play(ROWS[number], seed * 100 + number, not options.short, options.seconds)
     finally:
         Run.close_nursery()
     print(
-        f"chaos: {found} findings; replay: make chaos SEED={seed}"
-        if found
+        f"chaos: {findings} findings; replay: make chaos SEED={seed}"
+        if findings
         else f"chaos: nothing found (seed {seed})"
     )
-    return 1 if found else 0
+    return 1 if findings else 0
 
 
 def play(row: Row, seed: int, is_long: bool, seconds: float | None) -> int:

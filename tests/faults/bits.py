@@ -136,9 +136,9 @@ def _has_changed(client: Any, original: Any) -> bool:
 def _checker_says(client: Any) -> list[str]:
     try:
         helds = every_partition(client)
-        told = [sentence for held in helds for sentence in check(held, group=None)]
+        sentences = [sentence for held in helds for sentence in check(held, group=None)]
         return (
-            told
+            sentences
             + check_acks(helds, [Told(f"f{n}", "disk", "acked") for n in range(EVENTS)])
             + ([] if helds else ["no stream"])
         )
@@ -153,9 +153,9 @@ def product_finds(run: Run, url: str) -> list[str]:
 
     def ask(server: Server) -> list[str]:
         stream = open_stream(server, STREAM)
-        told, before = _check_says(stream), _dead(server, stream)
+        sentences, before = _check_says(stream), _dead(server, stream)
         consume_all(url)
-        return told + sorted(_dead(server, stream) - before)
+        return sentences + sorted(_dead(server, stream) - before)
 
     return _told(run, url, ask)
 
@@ -177,12 +177,12 @@ def _told(run: Run, url: str, ask: Callable[[Server], list[str]]) -> list[str]:
 
 
 def _check_says(stream: Stream) -> list[str]:
-    told = []
+    sentences = []
     for result in check_views(stream, [Counting()]):
-        told += result.complaints + [
+        sentences += result.complaints + [
             f"{item.table} {item.key}: {item.view} != {item.log}" for item in result.differences
         ]
-    return told + list(unsound(history_of(stream)))
+    return sentences + list(unsound(history_of(stream)))
 
 
 def _dead(server: Server, stream: Stream) -> set[str]:
@@ -206,9 +206,9 @@ def _fix_and_look(run: Run, restored: Restored) -> None:
         return
     with redis.Redis.from_url(restored.url) as client:
         held = held_by(client, STREAM, 0)
-        told = check_prefix(held) if held.log else []
+        sentences = check_prefix(held) if held.log else []
     run.count(fixed=1)
-    run.complain(*[f"after --fix: {sentence}" for sentence in told])
+    run.complain(*[f"after --fix: {sentence}" for sentence in sentences])
 
 
 # What need not be found when it changes, and why that is no silent harm.
@@ -230,7 +230,7 @@ def _in_every_kind_of_key(run: Run) -> None:
     """One value, one name, one score at a time: changed, judged, put back. In a stream as strangers leave it,
     and in one with versions.
     """
-    told: dict[str, list[bool]] = {}
+    seen: dict[str, list[bool]] = {}
     for versioned in (False, True):
         url = run.server().url
         client = run.client(url)
@@ -244,16 +244,16 @@ def _in_every_kind_of_key(run: Run) -> None:
                 if is_same(client):
                     client.restore(key, 0, kept, replace=True)
                     continue
-                found = _check_says_or_refuses(run, url)
-                told.setdefault(kind, []).append(bool(found))
+                is_seen = bool(_check_says_or_refuses(run, url))
+                seen.setdefault(kind, []).append(is_seen)
                 run.count(altered=1)
-                if not found and kind not in HINTS and kind.partition(" ")[0] not in HINTS:
+                if not is_seen and kind not in HINTS and kind.partition(" ")[0] not in HINTS:
                     run.complain(f"{what} of {key.decode()} was changed, and `check` does not say so")
                 client.restore(key, 0, kept, replace=True)
         if (left := _check_says(stream)) != []:
             run.complain(f"not everything was put back: {left[:3]}")
-    run.count(**{f"{kind} found": found.count(True) for kind, found in told.items()})
-    run.count(**{f"{kind} not found": found.count(False) for kind, found in told.items()})
+    run.count(**{f"{kind} found": looks.count(True) for kind, looks in seen.items()})
+    run.count(**{f"{kind} not found": looks.count(False) for kind, looks in seen.items()})
 
 
 def _in_the_slot_of_the_archive(run: Run) -> None:
@@ -271,11 +271,13 @@ def _in_the_slot_of_the_archive(run: Run) -> None:
     list(Archiver(archive, operations).run(0))
 
     def verified() -> list[str]:
-        found = verify_partition(stream, 0, open_archive(settings, stream), audited_by(History(operations)))
-        return [finding.problem for finding in found.findings]
+        verified_part = verify_partition(
+            stream, 0, open_archive(settings, stream), audited_by(History(operations))
+        )
+        return [finding.problem for finding in verified_part.findings]
 
-    if (told := verified()) != []:
-        run.complain(f"a sound archive does not verify: {told}")
+    if (problems := verified()) != []:
+        run.complain(f"a sound archive does not verify: {problems}")
     for field in (b"number", b"position", b"entries", b"head"):
         for _ in range(20 if run.is_long else 2):
             kept = client.dump(stream.keys[0].archive)

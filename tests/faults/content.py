@@ -97,9 +97,9 @@ def a_bad_value_anywhere_changes_nothing_and_the_rest_goes_on(run: Run) -> None:
                         [observed(f"{kind.replace(' ', '-').replace('^', '')}-{place}-{n}", views=n)]
                     )
             consume_all(url)
-            told = check(held_by(client, STREAM, 0))
+            findings = check(held_by(client, STREAM, 0))
             run.count(batches=1)
-            run.complain(*[f"{kind} at place {place}: {sentence}" for sentence in told])
+            run.complain(*[f"{kind} at place {place}: {sentence}" for sentence in findings])
     # The largest counts there are, and their sum beyond what a double holds.
     stream.append([observed(f"large-{n}", subject="large", views=2**53 - 1) for n in range(20)])
     consume_all(url)

@@ -158,12 +158,12 @@ def a_cut_commit_is_there_or_not_and_never_in_part(run: Run) -> None:
                 continue
             with redis.Redis.from_url(restored.url) as client:
                 held = held_by(client, STREAM, 0)
-            told = check_prefix(held)
+            findings = check_prefix(held)
             wanted = "30" if cut == len(content) else "20"
-            if told or held.cursor["read"] != wanted:
+            if findings or held.cursor["read"] != wanted:
                 run.complain(
                     f"cut at byte {cut - begin} of {len(cuts)}: read is {held.cursor['read']}, not "
-                    f"{wanted}; {told}"
+                    f"{wanted}; {findings}"
                 )
             run.count(cuts=1)
         finally:

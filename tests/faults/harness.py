@@ -174,7 +174,7 @@ class Run:
             self.counts.update(producer.refused)
 
     def end_workers(self) -> None:
-        """SIGTERM to all, and their reports into what is told."""
+        """SIGTERM to all, and their reports into the counts."""
         for worker in self.workers:
             if worker.is_alive():
                 report = worker.end()

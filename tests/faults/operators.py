@@ -42,10 +42,10 @@ def fill(stream: Stream, first: int, count: int) -> None:
 
 def product_says(stream: Stream) -> list[str]:
     """What `aurastream check` says."""
-    told = []
+    complaints = []
     for result in check_views(stream, [Counting()]):
-        told += result.complaints + [f"{item.table} {item.key}" for item in result.differences]
-    return told
+        complaints += result.complaints + [f"{item.table} {item.key}" for item in result.differences]
+    return complaints
 
 
 def group_hazards(client: Any, dice: Any, log: str) -> Callable[[], Any]:
@@ -131,9 +131,9 @@ def entries_that_vanish_are_counted_exactly(run: Run) -> None:
         gone = remove(client, stream.keys[0].log)
 
         for moment in ("before", "after"):
-            told = [sentence for sentence in product_says(stream) if f"{gone} entries" in sentence]
+            sentences = [sentence for sentence in product_says(stream) if f"{gone} entries" in sentence]
             run.count(looked=1, gone=gone if moment == "before" else 0)
-            if not told:
+            if not sentences:
                 run.complain(
                     f"{name}: `check` does not say that {gone} entries are gone {moment} the rest is "
                     f"applied: {product_says(stream)}"
@@ -157,10 +157,10 @@ def a_log_that_is_gone_is_reported_and_not_forgotten(run: Run) -> None:
             client.delete(log)
         else:
             client.rename(log, "elsewhere")
-        told = product_says(stream)
+        sentences = product_says(stream)
         run.count(looked=1)
-        if not any("ends before the cursor" in sentence for sentence in told):
-            run.complain(f"{name}: `check` does not say that the log is rewound: {told}")
+        if not any("ends before the cursor" in sentence for sentence in sentences):
+            run.complain(f"{name}: `check` does not say that the log is rewound: {sentences}")
         before = applied(client)
         consume_all(url)
         if applied(client) != before:
@@ -237,14 +237,14 @@ def a_server_that_would_forget_is_refused_and_a_time_to_live_is_seen(run: Run) -
     consume_all(url)
     for key in sorted(key for key in client.keys("aura:{*") if b":members:" not in key):
         client.expire(key, 1_000)
-        told = [
+        sentences = [
             sentence
             for held in every_partition(client)
             for sentence in check(held)
             if "time to live" in sentence
         ]
         run.count(looked=1)
-        if len(told) != 1:
-            run.complain(f"a time to live on {key.decode()}: {told}")
+        if len(sentences) != 1:
+            run.complain(f"a time to live on {key.decode()}: {sentences}")
         client.persist(key)
     run.judge(url, strangers=True)

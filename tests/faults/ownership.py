@@ -75,9 +75,9 @@ def a_worker_stopped_past_its_lease_is_refused(run: Run) -> None:
         until(lambda goal=goal: applied(client) >= goal, "the other to go on")
         sleeper.signal(signal.SIGCONT)
         until(lambda sleeper=sleeper: sleeper.pid in owners(client), "the sleeper to own again")
-        told = sleeper.end()
-        run.count(stops=1, fenced=told["fenced"], **told["refused"])
-        if not told["refused"].get("FENCED", 0) + told["refused"].get("STALE", 0):
+        report = sleeper.end()
+        run.count(stops=1, fenced=report["fenced"], **report["refused"])
+        if not report["refused"].get("FENCED", 0) + report["refused"].get("STALE", 0):
             run.complain("the worker that slept past its lease was not refused at its next commit")
     run.judge(url)
 
@@ -92,9 +92,9 @@ def competing_workers_cost_refusals_and_nothing_else(run: Run) -> None:
     goal = 20_000 if run.is_long else 1_500
     until(lambda: applied(client) >= goal, "the events to be applied", 120)
     run.judge(url)
-    told = {name for name in run.counts if name.isupper()} - {"STALE", "GAP", "FENCED", "events"}
-    if told:
-        run.complain(f"three owners of a partition were answered {told}")
+    answers = {name for name in run.counts if name.isupper()} - {"STALE", "GAP", "FENCED", "events"}
+    if answers:
+        run.complain(f"three owners of a partition were answered {answers}")
     assert workers
 
 
@@ -110,12 +110,12 @@ def a_terminated_worker_ends_soon_with_nothing_pending(run: Run) -> None:
         goal = applied(client) + run.dice.randrange(1, 300)
         until(lambda goal=goal: applied(client) >= goal, "the worker to work")
         began = time.monotonic()
-        told = worker.end(10 + LOADED_S)
+        report = worker.end(10 + LOADED_S)
         run.count(
             ends=1,
             slowest_end_ms=max(0, round((time.monotonic() - began) * 1000) - run.counts["slowest_end_ms"]),
         )
-        if not told:
+        if not report:
             run.complain(f"a terminated {kind} ended without telling how")
         if kind == "owner" and any(owners(client)):
             run.complain("a terminated owner kept a lease")

@@ -82,7 +82,7 @@ class Worker:
         until(lambda: not self.is_alive(), "a killed worker to be gone", END_S)
 
     def end(self, patience_s: float = END_S) -> dict[str, Any]:
-        """SIGTERM, and what it told at its end; empty when it was killed before."""
+        """SIGTERM, and its report at its end; empty when it was killed before."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         until(lambda: not self.is_alive(), "a worker to end", patience_s)

@@ -62,11 +62,11 @@ class Replaying:
         return self.process.poll() is None
 
     def summary(self) -> dict[str, Any]:
-        """What it told at its end, which must be a good one."""
+        """Its report at its end, which must be a good one."""
         code = self.process.wait(timeout=60)
         assert code == 0, self._error.read_text()
-        told: dict[str, Any] = json.loads(self._out.read_text())
-        return told
+        report: dict[str, Any] = json.loads(self._out.read_text())
+        return report
 
 
 def _has_replayed(client: Any, least: int, replaying: Replaying) -> bool:

@@ -302,8 +302,8 @@ def test_the_checker_names_what_was_tampered_with(
 
     tamper(server.client, stream.keys[0], View(stream, Counting()))
 
-    told = check(held(server, stream))
-    assert any(said in sentence for sentence in told), told
+    findings = check(held(server, stream))
+    assert any(said in sentence for sentence in findings), findings
 
 
 def test_a_state_in_between_is_judged_by_its_prefix(server: Server, stream: Stream) -> None:

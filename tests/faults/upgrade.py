@@ -119,12 +119,12 @@ def _read(client: Any) -> int:
 
 def readings(held: Held) -> list[Read]:
     """The entries with what they say in the terms of version 1."""
-    found = []
+    decoded = []
     for position, fields in held.log:
         reading = read_entry(position, _as_first(fields))
         assert reading.kind == "counted", reading
-        found.append(reading)
-    return found
+        decoded.append(reading)
+    return decoded
 
 
 def _as_first(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -140,7 +140,7 @@ def difference(held: Held) -> list[str]:
     """I1 up to the cursor, counts included."""
     cursor = held.cursor
     every = readings(held)
-    canonical, told = canonical_entries(held, every)
+    canonical, findings = canonical_entries(held, every)
     passed = [
         reading for reading in every if place_of(reading.position) <= place_of(cursor.get("position", ""))
     ]
@@ -150,7 +150,7 @@ def difference(held: Held) -> list[str]:
         for name, count in wanted.counts.items()
         if int(cursor.get(name, 0)) != count
     ]
-    return [*told, *counts, *compare(held, wanted.tables)]
+    return [*findings, *counts, *compare(held, wanted.tables)]
 
 
 def _glimpse(run: Run, client: Any) -> None:
@@ -178,9 +178,9 @@ def _judge(run: Run, url: str, client: Any) -> None:
         stream = open_stream(server, STREAM, codec=build_new.CODEC)
         run.complain(
             *[
-                f"check: {told}"
+                f"check: {complaint}"
                 for result in check(stream, [build_new.Counting()])
-                for told in (*result.complaints, *result.differences)
+                for complaint in (*result.complaints, *result.differences)
             ]
         )
         _is_pure(run, stream)

@@ -51,7 +51,7 @@ START_S = 20.0  # how long a server may stay away when the worker starts
 
 
 class Report:
-    """What is told at the end."""
+    """What is written at the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -25,7 +25,7 @@ def main() -> int:
     if options.seed is not None:
         done = play(options.seed)
         print("\n".join(done.story))
-        return tell([done])
+        return report([done])
     end = time.monotonic() + 60 * (options.minutes or 1)
     began, failed, events, count = time.monotonic(), [], 0, 0
     faults: Counter[str] = Counter()
@@ -38,7 +38,7 @@ def main() -> int:
             failed.append(done)
     rate = count / (time.monotonic() - began) * 60
     print(f"{count:,} schedules ({rate:,.0f} a minute), {events:,} events, faults: {dict(faults)}")
-    return tell(failed)
+    return report(failed)
 
 
 def silence() -> None:
@@ -46,7 +46,7 @@ def silence() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 
-def tell(played: list[Schedule]) -> int:
+def report(played: list[Schedule]) -> int:
     failed = [done for done in played if done.findings]
     for done in failed[:20]:
         print(f"seed {done.seed}: python -m tests.simulation {done.seed}")

@@ -167,8 +167,8 @@ class Memory:
         return (self._of(words[0], dict) or {}).get(words[1])
 
     def _hmget(self, words: list[bytes]) -> Any:
-        found = self._of(words[0], dict) or {}
-        return [found.get(field) for field in words[1:]]
+        held = self._of(words[0], dict) or {}
+        return [held.get(field) for field in words[1:]]
 
     def _hgetall(self, words: list[bytes]) -> Any:
         return [part for pair in (self._of(words[0], dict) or {}).items() for part in pair]
@@ -177,14 +177,14 @@ class Memory:
         return len(self._of(words[0], dict) or {})
 
     def _hset(self, words: list[bytes]) -> int:
-        found = self._make(words[0], dict)
-        before = len(found)
-        found.update(zip(words[1::2], words[2::2], strict=True))
-        return len(found) - before
+        held = self._make(words[0], dict)
+        before = len(held)
+        held.update(zip(words[1::2], words[2::2], strict=True))
+        return len(held) - before
 
     def _hsetnx(self, words: list[bytes]) -> int:
-        found = self._make(words[0], dict)
-        return 0 if words[1] in found else self._hset(words)
+        held = self._make(words[0], dict)
+        return 0 if words[1] in held else self._hset(words)
 
     def _hexists(self, words: list[bytes]) -> int:
         return int(words[1] in (self._of(words[0], dict) or {}))
@@ -193,33 +193,33 @@ class Memory:
         return list(self._of(words[0], dict) or {})
 
     def _hdel(self, words: list[bytes]) -> int:
-        found = self._of(words[0], dict)
-        if found is None:
+        held = self._of(words[0], dict)
+        if held is None:
             return 0
-        gone = sum(found.pop(field, None) is not None for field in words[1:])
+        gone = sum(held.pop(field, None) is not None for field in words[1:])
         self._tidy(words[0])
         return gone
 
     def _hincrby(self, words: list[bytes]) -> int:
-        found = self._make(words[0], dict)
-        total = int(found.get(words[1], 0)) + int(words[2])
-        found[words[1]] = b"%d" % total
+        held = self._make(words[0], dict)
+        total = int(held.get(words[1], 0)) + int(words[2])
+        held[words[1]] = b"%d" % total
         return total
 
     # Sorted sets.
 
     def _zadd(self, words: list[bytes]) -> int:
-        found = self._make(words[0], Ranked)
-        before = len(found)
+        held = self._make(words[0], Ranked)
+        before = len(held)
         for score, member in zip(words[1::2], words[2::2], strict=True):
-            found[member] = float(score)
-        return len(found) - before
+            held[member] = float(score)
+        return len(held) - before
 
     def _zrem(self, words: list[bytes]) -> int:
-        found = self._of(words[0], Ranked)
-        if found is None:
+        held = self._of(words[0], Ranked)
+        if held is None:
             return 0
-        gone = sum(found.pop(member, None) is not None for member in words[1:])
+        gone = sum(held.pop(member, None) is not None for member in words[1:])
         self._tidy(words[0])
         return gone
 
@@ -227,9 +227,9 @@ class Memory:
         return (self._of(words[0], Ranked) or Ranked()).ordered()[_slice(words[1], words[2])]
 
     def _zrangebyscore(self, words: list[bytes]) -> Any:
-        found = self._of(words[0], Ranked) or Ranked()
+        held = self._of(words[0], Ranked) or Ranked()
         low, high = float(words[1]), float(words[2])
-        return [member for member in found.ordered() if low <= found[member] <= high]
+        return [member for member in held.ordered() if low <= held[member] <= high]
 
     def _zremrangebyscore(self, words: list[bytes]) -> int:
         members = self._zrangebyscore(words)
@@ -238,59 +238,59 @@ class Memory:
     # Streams.
 
     def _xlen(self, words: list[bytes]) -> int:
-        found = self._of(words[0], Log)
-        return 0 if found is None else len(found.entries)
+        log = self._of(words[0], Log)
+        return 0 if log is None else len(log.entries)
 
     def _xadd(self, words: list[bytes]) -> bytes:
-        found: Log = self._make(words[0], Log)
+        log: Log = self._make(words[0], Log)
         if words[1] == b"*":
-            position = max((int(self.now_ms), 0), (found.last[0], found.last[1] + 1))
+            position = max((int(self.now_ms), 0), (log.last[0], log.last[1] + 1))
         else:
             position = _position(words[1], 0)
-            if position <= found.last:
+            if position <= log.last:
                 raise ResponseError(
                     "The ID specified in XADD is equal or smaller than the target stream top item"
                 )
-        found.last = position
-        found.added += 1
+        log.last = position
+        log.added += 1
         name = b"%d-%d" % position
-        found.positions.append(position)
-        found.entries.append((name, words[2:]))
+        log.positions.append(position)
+        log.entries.append((name, words[2:]))
         return name
 
     def _xrange(self, words: list[bytes]) -> Any:
-        found = self._of(words[0], Log)
-        if found is None:
+        log = self._of(words[0], Log)
+        if log is None:
             return []
-        start = bisect_right(found.positions, _position(words[1][1:], 0)) if words[1][:1] == b"(" else None
+        start = bisect_right(log.positions, _position(words[1][1:], 0)) if words[1][:1] == b"(" else None
         if start is None:
-            start = bisect_left(found.positions, _position(words[1], 0))
-        end = bisect_right(found.positions, _position(words[2], LAST[1]))
+            start = bisect_left(log.positions, _position(words[1], 0))
+        end = bisect_right(log.positions, _position(words[2], LAST[1]))
         if len(words) > 3:
             end = min(end, start + int(words[4]))
-        return [[name, list(fields)] for name, fields in found.entries[start:end]]
+        return [[name, list(fields)] for name, fields in log.entries[start:end]]
 
     def _group(self, key: bytes, name: bytes) -> tuple[Log, Group]:
-        found = self._of(key, Log)
-        if found is None or name not in found.groups:
+        log = self._of(key, Log)
+        if log is None or name not in log.groups:
             raise ResponseError(f"NOGROUP No such key {key.decode()!r} or consumer group {name.decode()!r}")
-        return found, found.groups[name]
+        return log, log.groups[name]
 
     def _xgroup(self, words: list[bytes]) -> Any:
         verb, key, name = words[:3]
         if verb == b"CREATE":
-            found = self._make(key, Log)
-            if name in found.groups:
+            log = self._make(key, Log)
+            if name in log.groups:
                 raise ResponseError("BUSYGROUP Consumer Group name already exists")
-            found.groups[name] = Group(found.last if words[3] == b"$" else _position(words[3], 0))
+            log.groups[name] = Group(log.last if words[3] == b"$" else _position(words[3], 0))
             return Status(b"OK")
         if self._of(key, Log) is None:
             raise ResponseError("The XGROUP subcommand requires the key to exist.")
         if verb == b"DESTROY":
             return int(self.data[key].groups.pop(name, None) is not None)
-        found, group = self._group(key, name)
+        log, group = self._group(key, name)
         if verb == b"SETID":
-            group.last = found.last if words[3] == b"$" else _position(words[3], 0)
+            group.last = log.last if words[3] == b"$" else _position(words[3], 0)
             return Status(b"OK")
         gone = [position for position, owner in group.pending.items() if owner == words[3]]
         for position in gone:
@@ -300,12 +300,12 @@ class Memory:
     def _xreadgroup(self, words: list[bytes]) -> Any:
         name, consumer, key = words[1], words[2], words[words.index(b"STREAMS") + 1]
         count = int(words[words.index(b"COUNT") + 1])
-        found, group = self._group(key, name)
-        start = bisect_right(found.positions, group.last)
-        entries = found.entries[start : start + count]
+        log, group = self._group(key, name)
+        start = bisect_right(log.positions, group.last)
+        entries = log.entries[start : start + count]
         if not entries:
             return None
-        for position in found.positions[start : start + count]:
+        for position in log.positions[start : start + count]:
             if b"NOACK" not in words:
                 group.pending[position] = consumer
             group.last = position
@@ -318,26 +318,26 @@ class Memory:
         return [[b"%d-%d" % position, group.pending[position], 0, 1] for position in chosen]
 
     def _xinfo(self, words: list[bytes]) -> Any:
-        found = self._of(words[1], Log)
-        if found is None:
+        log = self._of(words[1], Log)
+        if log is None:
             raise ResponseError("no such key")
-        last = b"%d-%d" % found.last
+        last = b"%d-%d" % log.last
         return [
             b"length",
-            len(found.entries),
+            len(log.entries),
             b"last-generated-id",
             last,
             b"entries-added",
-            found.added,
+            log.added,
             b"groups",
-            len(found.groups),
+            len(log.groups),
         ]
 
     def _xack(self, words: list[bytes]) -> int:
-        found = self._of(words[0], Log)
-        if found is None or words[1] not in found.groups:
+        log = self._of(words[0], Log)
+        if log is None or words[1] not in log.groups:
             return 0
-        pending = found.groups[words[1]].pending
+        pending = log.groups[words[1]].pending
         return sum(pending.pop(_position(word, 0), None) is not None for word in words[2:])
 
 
@@ -474,9 +474,9 @@ def _unpack(layout: bytes, packed: bytes, at: int = 1) -> tuple[Any, ...]:
 @lru_cache
 def _layout(layout: bytes) -> list[tuple[str, int]]:
     """Big-endian unsigned integers and strings of fixed length: what our scripts use."""
-    told = layout.decode().removeprefix(">")
-    parts = re.findall(r"([Ic])(\d+)", told)
-    assert "".join(kind + size for kind, size in parts) == told, f"struct layout {layout!r}"
+    codes = layout.decode().removeprefix(">")
+    parts = re.findall(r"([Ic])(\d+)", codes)
+    assert "".join(kind + size for kind, size in parts) == codes, f"struct layout {layout!r}"
     return [(kind, int(size)) for kind, size in parts]
 
 

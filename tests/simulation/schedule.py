@@ -58,7 +58,7 @@ def held_in(memory: Memory, partition: int) -> Held:
                 for place, fields in value.entries
             ]
             held.added = value.added
-            held.pending = {group.decode(): len(found.pending) for group, found in value.groups.items()}
+            held.pending = {name.decode(): len(group.pending) for name, group in value.groups.items()}
         elif isinstance(value, Ranked):
             held.rankings[tail] = dict(value)
         elif isinstance(value, dict):
@@ -165,7 +165,7 @@ class _Play:
     def _kill(self) -> None:
         if living := self._living():
             victim = self.dice.choice(living)
-            self.world.tell("killed", victim.name)
+            self.world.note("killed", victim.name)
             self.world.kill(victim)
             kind = victim.name.split(" ", maxsplit=1)[0]
             self.world.after(self.dice.uniform(1, 500), lambda: self._bear(kind))
@@ -174,11 +174,11 @@ class _Play:
         if living := self._living():
             victim = self.dice.choice(living)
             victim.paused_until = self.world.now_ms + self.dice.uniform(50, 700)
-            self.world.tell("paused", victim.name, f"until {victim.paused_until:.0f} ms")
+            self.world.note("paused", victim.name, f"until {victim.paused_until:.0f} ms")
 
     def _copy(self) -> None:
         self.copies.append(self.world.server.copy())
-        self.world.tell("copied")
+        self.world.note("copied")
 
     def _fail_over(self) -> None:
         """To a copy from before, log and view together; its clock may be behind or ahead."""
@@ -191,11 +191,11 @@ class _Play:
             (0.0, again_ms, -self.dice.uniform(0, 2_000), self.dice.uniform(0, 100_000))
         )
         self.has_failed_over = True
-        self.world.tell("failed over", f"clock {skew_ms:+.0f} ms")
+        self.world.note("failed over", f"clock {skew_ms:+.0f} ms")
         self.world.fail_over(copy, skew_ms)
 
     def _flush(self) -> None:
-        self.world.tell("scripts flushed")
+        self.world.note("scripts flushed")
         self.world.server.scripts.clear()
 
     def _meddle(self) -> None:
@@ -209,7 +209,7 @@ class _Play:
             ("XREADGROUP", "GROUP", "counting", "thief", "COUNT", 10, "STREAMS", log, ">"),
         )
         command = self.dice.choice(commands)
-        self.world.tell("meddled", *command)
+        self.world.note("meddled", *command)
         self.world.server.run([command])
 
     def _mirror(self) -> None:
@@ -227,16 +227,16 @@ class _Play:
                 )
             )
             fields = [b"event", raw, b"crc32", b"%d" % crc32(raw)]
-        self.world.tell("mirrored", log)
+        self.world.note("mirrored", log)
         self.world.server.run([("XADD", log, "*", *fields)])
 
     def _glimpse(self) -> None:
         for partition in range(self.partitions):
             self._find(check_prefix(held_in(self.world.server, partition)))
 
-    def _find(self, told: list[str]) -> None:
-        self.done.findings += told
-        self.world.story += [f"{self.world.now_ms:9.1f} ms  FINDING {sentence}" for sentence in told]
+    def _find(self, sentences: list[str]) -> None:
+        self.done.findings += sentences
+        self.world.story += [f"{self.world.now_ms:9.1f} ms  FINDING {sentence}" for sentence in sentences]
 
     def _drain(self, producers: list[Actor]) -> None:
         world = self.world

@@ -80,7 +80,7 @@ def test_a_script_without_its_guard_is_found_out(
     monkeypatch.setitem(Script.every, mutant.sha, mutant)
     monkeypatch.setattr(module, name, mutant)
 
-    found = next((seed for seed in range(MUTANT_SCHEDULES_MAX) if play(seed).findings), None)
+    seed = next((each for each in range(MUTANT_SCHEDULES_MAX) if play(each).findings), None)
 
-    print(f"without the {guard[:40]!r}: found by seed {found}")
-    assert found is not None
+    print(f"without the {guard[:40]!r}: found by seed {seed}")
+    assert seed is not None

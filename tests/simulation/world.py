@@ -77,7 +77,7 @@ class World:
         self._number += 1
         heapq.heappush(self._due, (self.now_ms + ms, self._number, what))
 
-    def tell(self, fault: str, *more: Any) -> None:
+    def note(self, fault: str, *more: Any) -> None:
         """Remember what went wrong, for whoever replays."""
         self.faults[fault] = self.faults.get(fault, 0) + 1
         self.story.append(f"{self.now_ms:9.1f} ms  {fault} {' '.join(map(str, more))}")
@@ -158,7 +158,7 @@ class World:
         if fate > 0.12:
             self._arrive(there, commands, lambda answers: self._answer(actor, turn, back, answers))
         elif fate > 0.10:
-            self.tell("slow", actor.name, _names(commands))
+            self.note("slow", actor.name, _names(commands))
             self._arrive(
                 there + dice.random() * 300,
                 commands,
@@ -166,18 +166,18 @@ class World:
             )
         else:
             if fate <= 0.02:
-                self.tell("request lost", actor.name, _names(commands))
+                self.note("request lost", actor.name, _names(commands))
             elif fate <= 0.05:
-                self.tell("answer lost", actor.name, _names(commands))
+                self.note("answer lost", actor.name, _names(commands))
                 self._arrive(there, commands)
             elif fate <= 0.06:
-                self.tell("request cut", actor.name, _names(commands))
+                self.note("request cut", actor.name, _names(commands))
                 self._arrive(there, commands[: dice.randrange(len(commands) + 1)])
             elif fate <= 0.08:
-                self.tell("late duplicate", actor.name, _names(commands))
+                self.note("late duplicate", actor.name, _names(commands))
                 self._arrive(20 + dice.random() * 600, commands)
             else:
-                self.tell("doubled", actor.name, _names(commands))
+                self.note("doubled", actor.name, _names(commands))
                 self._arrive(there + dice.random() * 300, commands)
                 self._arrive(there, commands, lambda answers: self._answer(actor, turn, back, answers))
                 return

@@ -333,7 +333,7 @@ def test_of_two_deciders_one_wins_and_the_other_decides_again_on_the_new_state(
                         )
                     ],
                 )
-        except Exception as error:  # told below: a thread's own traceback would fail nothing
+        except Exception as error:  # shown below: a thread's own traceback would fail nothing
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in range(rivals)]

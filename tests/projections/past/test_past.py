@@ -72,13 +72,18 @@ def plain_fold(
         canonical.setdefault(event["event_id"], unpack_position(row) if row else position)
     for position, fields in entries:
         raw = fields[1]
-        told = msgspec.json.decode(raw)
-        at = datetime.fromisoformat(told["occurred_at"])
+        members = msgspec.json.decode(raw)
+        at = datetime.fromisoformat(members["occurred_at"])
         clock_ms = Position.parse(position).ms
         is_in = at <= as_of.at if as_of.by == "occurred" else clock_ms <= as_of.at.timestamp() * 1000
         is_sound = crc32(raw) == int(fields[3]) and at.timestamp() * 1000 <= clock_ms + 86_400_000
-        if is_in and is_sound and canonical[told["event_id"]] == position and told["event_id"] not in seen:
-            seen.add(told["event_id"])
+        if (
+            is_in
+            and is_sound
+            and canonical[members["event_id"]] == position
+            and members["event_id"] not in seen
+        ):
+            seen.add(members["event_id"])
             event = read_envelope("", raw) if projection.events is None else projection.codec().decode(raw)
             if event is not None:
                 view.step([(position.decode(), event)])
@@ -220,8 +225,8 @@ def test_any_past_of_any_log_is_what_the_plain_rule_gives(
         )
         as_of = AsOf(at, by)
         for partition in range(3):
-            found = fold_past(past, projection, partition, as_of, checkpoints_of)
-            assert tables(found.view) == plain_fold(parted, projection, partition, as_of)
+            fold = fold_past(past, projection, partition, as_of, checkpoints_of)
+            assert tables(fold.view) == plain_fold(parted, projection, partition, as_of)
     if checkpoints_of is not None:
         assert any(checkpoints_of.of(partition) for partition in range(3))
 
@@ -241,7 +246,7 @@ def test_the_present_as_a_past_time_is_the_live_view(
     consume(server, parted, projection)
     live, past = View(parted, projection), PastView(history(parted), projection, AsOf(after_noon(10**4)))
 
-    def told(view: View[Any]) -> Any:
+    def content(view: View[Any]) -> Any:
         """All tables, with the cursors. Scores are numbers, which servers spell differently; read_bytes no
         fold knows.
         """
@@ -259,7 +264,7 @@ def test_the_present_as_a_past_time_is_the_live_view(
     ranked = {spec.name for spec in projection.rankings}
     declared = (*projection.rankings, *projection.totals, *projection.rollups, *projection.listings)
     names = [projection.table, *(spec.name for spec in declared)]
-    assert told(past) == told(live)
+    assert content(past) == content(live)
     assert past.states() == live.states()
     assert past.state("c3") == live.state("c3")
     assert past.rows(projection.table, ["c3", "none"]) == live.rows(projection.table, ["c3", "none"])
@@ -307,15 +312,15 @@ def test_an_empty_log_has_a_past_of_nothing(stream: Stream) -> None:
 def test_what_is_appended_meanwhile_is_no_part_of_it(stream: Stream) -> None:
     """A busy log would otherwise never let a fold end."""
     stream.append([observation(n, minute=n) for n in range(3_000)])
-    told: list[int] = []
+    spans_read: list[int] = []
 
     def meanwhile(partition: int, entries: int) -> None:
-        told.append(entries)
-        stream.append([observation(n, clip="new", event_id=f"n{len(told)}-{n}") for n in range(200)])
+        spans_read.append(entries)
+        stream.append([observation(n, clip="new", event_id=f"n{len(spans_read)}-{n}") for n in range(200)])
 
     past = PastFold(history(stream), Clips(), AsOf(after_noon(10**4)), on_read=meanwhile).fold(0)
 
-    assert (past.read, sum(told), list(past.view.tables["clips"])) == (3_000, 3_000, ["clip-1"])
+    assert (past.read, sum(spans_read), list(past.view.tables["clips"])) == (3_000, 3_000, ["clip-1"])
     assert past.position == past.view.cursor.position
 
 
@@ -385,9 +390,9 @@ def archived(long_log: History, monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 def kept(
-    history: History, projection: Projection[Any] | None = None, told: list[str] | None = None
+    history: History, projection: Projection[Any] | None = None, warnings: list[str] | None = None
 ) -> Checkpoints:
-    complaints = told if told is not None else []
+    complaints = warnings if warnings is not None else []
     return Checkpoints(history.archive, history.stream.name, projection or Clips(), complaints.append)  # type: ignore[arg-type]
 
 
@@ -490,12 +495,12 @@ def test_a_damaged_checkpoint_is_told_of_and_passed_over(archived: History, byte
     blob[byte] ^= 1
     archive.write_blob(0, farthest.name, bytes(blob))
 
-    told: list[str] = []
-    past = folded(archived, at_second(5_999), told=told)
+    warnings: list[str] = []
+    past = folded(archived, at_second(5_999), warnings=warnings)
 
     assert past.began == next_one.position
-    assert len(told) == 1
-    assert farthest.name in told[0]
+    assert len(warnings) == 1
+    assert farthest.name in warnings[0]
     assert tables(past.view) == tables(fold_past(History(archived.stream), Clips(), 0, at_second(5_999)).view)
 
 
@@ -508,9 +513,9 @@ def test_a_checkpoint_cut_short_is_passed_over(archived: History, size: int) -> 
     for place in kept(archived).of(0):
         archive.write_blob(0, place.name, archive.read_blob(0, place.name)[:size])
 
-    told: list[str] = []
-    assert folded(archived, at_second(5_999), told=told).began == ""
-    assert len(told) == 2
+    warnings: list[str] = []
+    assert folded(archived, at_second(5_999), warnings=warnings).began == ""
+    assert len(warnings) == 2
 
 
 def test_a_checkpoint_under_another_name_is_passed_over(archived: History) -> None:
@@ -521,9 +526,9 @@ def test_a_checkpoint_under_another_name_is_passed_over(archived: History) -> No
     renamed = farthest.name.replace(str(farthest.latest_us), "0")
     archive.write_blob(0, renamed, archive.read_blob(0, farthest.name))
 
-    told: list[str] = []
-    assert folded(archived, at_second(100), told=told).began == ""
-    assert "under this name" in told[0]
+    warnings: list[str] = []
+    assert folded(archived, at_second(100), warnings=warnings).began == ""
+    assert "under this name" in warnings[0]
 
 
 def test_a_checkpoint_of_another_log_is_passed_over(
@@ -539,12 +544,12 @@ def test_a_checkpoint_of_another_log_is_passed_over(
     ]
     monkeypatch.setattr(archive, "segments", lambda partition: chain)
 
-    told: list[str] = []
-    found = Checkpoints(archive, archived.stream.name, Clips(), told.append)
+    warnings: list[str] = []
+    own = Checkpoints(archive, archived.stream.name, Clips(), warnings.append)
     view = MemoryView(Clips())
 
-    assert [found.load(0, place, view) for place in found.of(0)] == [0, 0]
-    assert ["of another log" in sentence for sentence in told] == [True, True]
+    assert [own.load(0, place, view) for place in own.of(0)] == [0, 0]
+    assert ["of another log" in sentence for sentence in warnings] == [True, True]
     assert view.tables == {}
 
 
@@ -554,16 +559,16 @@ def test_an_archive_that_takes_no_file_costs_checkpoints_and_no_answer(
 ) -> None:
     """Read-only, or full: said once."""
 
-    def refuse(*asked: Any) -> None:
+    def refuse(*arguments: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(archived.archive, "write_blob", refuse)
-    told: list[str] = []
+    warnings: list[str] = []
 
-    past = folded(archived, at_second(5_999), told=told)
+    past = folded(archived, at_second(5_999), warnings=warnings)
 
     assert tables(past.view) == tables(fold_past(History(archived.stream), Clips(), 0, at_second(5_999)).view)
-    assert ["Permission denied" in sentence for sentence in told] == [True]
+    assert ["Permission denied" in sentence for sentence in warnings] == [True]
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ class ByCategory(Projection[Count]):
         )
 
 
-def asked(
+def explained(
     stream: Stream, projection: Projection[Any], key: str, *arguments: Any, history: History | None = None
 ) -> Why:
     return why(Inquiry(history or History(stream), projection, key, *arguments))
@@ -105,7 +105,7 @@ def test_the_events_behind_a_state_and_what_each_changed(server: Server, stream:
     )
     consume(server, stream, Clips(), Trail())
 
-    answer = asked(stream, Clips(), "clip-1")
+    answer = explained(stream, Clips(), "clip-1")
 
     assert [(step.position, step.event_id) for step in answer.steps] == [
         (placed[n].position, f"clip-1:{minute}:{views}")
@@ -132,7 +132,7 @@ def test_ties_and_late_events_are_listed_with_all_they_changed(server: Server, s
     )
     consume(server, stream, Clips(), Trail())
 
-    steps = asked(stream, Clips(), "clip-1").steps
+    steps = explained(stream, Clips(), "clip-1").steps
 
     assert [(step.event_id, step.changed) for step in steps[1:]] == [
         ("tie", {"ties": (0, 1), "day_rows": (1, 2)}),
@@ -154,7 +154,7 @@ def test_an_event_that_changed_nothing_says_so(server: Server, stream: Stream) -
     stream.append([observation(9, minute=0), observation(5, minute=1), observation(12, minute=2)])
     consume(server, stream, Peak(), Trail())
 
-    answer = asked(stream, Peak(), "clip-1")
+    answer = explained(stream, Peak(), "clip-1")
 
     assert [step.remark for step in answer.steps] == ["", NOTHING, ""]
     assert (answer.agrees, led_to(answer)["views"]) == (True, 12)
@@ -175,7 +175,7 @@ def test_raw_copies_damage_and_other_types_are_not_behind_a_value(
     server.client.xadd(stream.keys[0].log, {"event": raw, "crc32": 1})
     consume(server, stream, *([Clips()] if is_trail_behind else [Clips(), Trail()]))
 
-    answer = asked(stream, Clips(), "clip-1")
+    answer = explained(stream, Clips(), "clip-1")
 
     counted = [step.event_id for step in answer.steps if not step.remark]
     remarks = [step.remark.partition(":")[0] for step in answer.steps if step.remark]
@@ -195,7 +195,7 @@ def test_the_answer_is_whole_however_far_the_trail_is_behind_the_view(
     stream.append(events[200 - behind :])
     consume(server, stream, Clips())
 
-    answer = asked(stream, Clips(), "c3")
+    answer = explained(stream, Clips(), "c3")
 
     assert [step.event_id for step in answer.steps] == [event.event_id for event in events[3::4]]
     assert (answer.agrees, answer.scanned) == (True, behind)
@@ -208,7 +208,7 @@ def test_a_trail_ahead_of_the_view_adds_nothing_the_view_has_not_read(server: Se
     stream.append([observation(200, minute=1)])
     consume(server, stream, Trail())
 
-    answer = asked(stream, Clips(), "clip-1")
+    answer = explained(stream, Clips(), "clip-1")
 
     assert (len(answer.steps), answer.agrees, answer.scanned) == (1, True, 0)
 
@@ -233,7 +233,7 @@ def test_every_change_sequence_of_any_log_ends_in_the_view_s_value(
     consume(server, parted, projection, Trail())
 
     for key in sorted(View(parted, projection).states().rows):
-        answer = asked(parted, projection, key)
+        answer = explained(parted, projection, key)
         assert (answer.agrees, answer.scanned) == (True, 0)
         assert led_to(answer) == state_of(parted, projection, key)
 
@@ -246,7 +246,7 @@ def test_a_view_that_was_changed_by_hand_is_found_out(server: Server, stream: St
     held = msgspec.json.decode(server.client.hget(view.key(0, "clips"), "clip-1"))
     server.client.hset(view.key(0, "clips"), "clip-1", msgspec.json.encode({**held, "views": 161}))
 
-    answer = asked(stream, Clips(), "clip-1")
+    answer = explained(stream, Clips(), "clip-1")
 
     assert (answer.agrees, answer.value["views"], answer.stored["views"]) == (False, 160, 161)
 
@@ -257,7 +257,7 @@ def test_entries_that_are_gone_are_said_to_be_gone(server: Server, stream: Strea
     consume(server, stream, Clips(), Trail())
     server.client.xdel(stream.keys[0].log, placed[0].position)
 
-    answer = asked(stream, Clips(), "clip-1")
+    answer = explained(stream, Clips(), "clip-1")
 
     assert ["gone" in step.remark for step in answer.steps] == [True, False]
     assert answer.agrees is False
@@ -268,7 +268,7 @@ def test_as_of_a_time_the_steps_end_there(server: Server, stream: Stream) -> Non
     stream.append([observation(n, minute=n) for n in range(10)])
     consume(server, stream, Clips(), Trail())
 
-    answer = asked(stream, Clips(), "clip-1", None, AsOf(NOON + timedelta(minutes=3)))
+    answer = explained(stream, Clips(), "clip-1", None, AsOf(NOON + timedelta(minutes=3)))
 
     assert (len(answer.steps), led_to(answer)["views"], answer.agrees) == (4, 3, None)
 
@@ -285,24 +285,24 @@ def test_personal_fields_are_opened_for_who_reads_and_gone_once_they_are_erased(
     )
     consume(server, stream, Clips(), Trail())
 
-    def told() -> tuple[Any, Any, Any]:
+    def texts() -> tuple[Any, Any, Any]:
         """By a new stream object, as any other process would read it."""
         again = open_stream(server, stream.name)
-        answer = asked(again, Clips(), "clip-1")
+        answer = explained(again, Clips(), "clip-1")
         assert answer.agrees
         past = PastView(History(again), Clips(), AsOf(NOON)).state("clip-1")
         assert past is not None
         return [step.changed.get("title") for step in answer.steps], answer.value.get("title"), past.title
 
-    before = told()
-    erase(open_stream(server, OPERATIONS, create=True), "ada", why="asked", who="tests")
+    before = texts()
+    erase(open_stream(server, OPERATIONS, create=True), "ada", why="wished", who="tests")
 
     assert before == (
         [(None, "a private title"), ("a private title", "another")],
         "another",
         "a private title",
     )
-    assert told() == ([(None, ""), None], "", "")
+    assert texts() == ([(None, ""), None], "", "")
 
 
 # Other tables.
@@ -313,7 +313,7 @@ def test_of_a_ranking_it_is_the_score_that_is_explained(server: Server, stream: 
     stream.append([observation(100), observation(160, minute=1), observation(400, minute=2)])
     consume(server, stream, Clips(), Trail())
 
-    answer = asked(stream, Clips(), "clip-1", "max_velocity")
+    answer = explained(stream, Clips(), "clip-1", "max_velocity")
 
     assert [step.changed.get("max_velocity") for step in answer.steps] == [
         None,
@@ -333,7 +333,7 @@ def test_the_events_behind_a_total_are_those_after_which_it_was_another(
     consume(server, parted, Counting())
     history = archived(server, parted, tmp_path) if is_archived else History(parted)
 
-    answer = asked(parted, Counting(), "p1", "all", history=history)
+    answer = explained(parted, Counting(), "p1", "all", history=history)
 
     rows = {
         p: msgspec.json.decode(held[0]["p1"])
@@ -358,7 +358,7 @@ def test_what_came_and_went_between_two_events_is_behind_a_total_too(server: Ser
     )
     consume(server, stream, Counting())
 
-    answer = asked(stream, Counting(), "music", "all")
+    answer = explained(stream, Counting(), "music", "all")
 
     assert [step.changed["clips"] for step in answer.steps] == [(None, 1), (1, None)]
     assert (answer.value, answer.stored, answer.agrees) == (None, None, True)
@@ -382,12 +382,12 @@ def test_rows_of_a_projection_with_keys_of_its_own_are_explained_by_the_whole_lo
     parted.append([observation(n, clip=f"c{n}", minute=n, category=f"p{n % 3}") for n in range(30)])
     consume(server, parted, ByCategory())
 
-    answer = asked(parted, ByCategory(), "p2")
+    answer = explained(parted, ByCategory(), "p2")
 
     assert {step.event_id for step in answer.steps} == {f"c{n}:{n}:{n}" for n in range(2, 30, 3)}
     assert (answer.agrees, answer.read) == (True, 30)
     assert sum(row["applied"] for row in answer.value.values()) == 10
-    assert asked(parted, ByCategory(), "p2", "seen").agrees is True
+    assert explained(parted, ByCategory(), "p2", "seen").agrees is True
 
 
 def test_a_key_nothing_is_behind_and_a_table_there_is_not(server: Server, stream: Stream) -> None:
@@ -395,11 +395,11 @@ def test_a_key_nothing_is_behind_and_a_table_there_is_not(server: Server, stream
     stream.append([observation(1)])
     consume(server, stream, Clips(), Trail())
 
-    assert asked(stream, Clips(), "nobody") == Why(
+    assert explained(stream, Clips(), "nobody") == Why(
         [], None, None, True, {0: View(stream, Clips()).cursors()[0].position}
     )
     with pytest.raises(ProjectionError, match="no table 'nothing'"):
-        asked(stream, Clips(), "clip-1", "nothing")
+        explained(stream, Clips(), "clip-1", "nothing")
 
 
 # It takes no longer in a longer log.
@@ -419,7 +419,7 @@ def test_only_the_key_s_own_entries_are_read_however_long_the_log(
     consume(server, stream, Clips(), Trail())
     before = server.client.info("commandstats")
 
-    answer = asked(stream, Clips(), "rare")
+    answer = explained(stream, Clips(), "rare")
 
     after = server.client.info("commandstats")
     calls = {

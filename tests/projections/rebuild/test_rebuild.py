@@ -58,21 +58,21 @@ def rebuilt(
     with rebuild(stream, projection) as work:
         work.begin()
         assert work.build()
-        found = work.compare(accept=accept)
-        assert found is not None
+        parts = work.compare(accept=accept)
+        assert parts is not None
         assert work.swap(keep_ms) is not None
         work.follow()
-        return found
+        return parts
 
 
 def tables(stream: Stream, projection: Projection[Any], generation: int) -> Any:
     """Every table of every partition with the cursor's counts, generation's number left out."""
     view = View(stream, projection, generation=generation)
-    found = [
+    stored_parts = [
         stored_tables(view, partition, sorted(table_names(view, partition)))
         for partition in range(stream.partitions)
     ]
-    return [(msgspec.structs.replace(cursor, read_bytes=0), stored) for cursor, stored in found]
+    return [(msgspec.structs.replace(cursor, read_bytes=0), stored) for cursor, stored in stored_parts]
 
 
 @pytest.fixture
@@ -106,9 +106,9 @@ def test_a_rebuilt_view_equals_the_live_one_and_takes_its_place(
     consume(server, parted, projection())
     before = tables(parted, projection(), 1)
 
-    found = rebuilt(parted, projection())
+    parts = rebuilt(parted, projection())
 
-    assert [(one.differing, one.differences) for one in found] == [(0, [])] * 3
+    assert [(one.differing, one.differences) for one in parts] == [(0, [])] * 3
     assert tables(parted, projection(), 2) == before == tables(parted, projection(), 1)
     assert states(read_record(server, parted.name, projection.name)) == {1: "kept", 2: "live"}
     assert operations(server) == [("RebuildCompared", 2), ("RebuildStarted", 2), ("ViewSwapped", 2)]
@@ -190,13 +190,13 @@ def test_a_planted_bug_is_named_key_by_key_and_the_swap_refused(server: Server, 
     with rebuild(stream, Planted()) as work:
         work.begin()
         work.build()
-        (found,) = work.compare() or []
+        (part,) = work.compare() or []
         with pytest.raises(ProjectionError, match="nobody accepted"):
             work.swap(DAY_MS)
 
-    assert found.differing == 2
-    assert [(item.table, item.key) for item in found.differences] == [("all", ""), ("states", "clip-7")]
-    assert (found.differences[1].view, found.differences[1].log) == (
+    assert part.differing == 2
+    assert [(item.table, item.key) for item in part.differences] == [("all", ""), ("states", "clip-7")]
+    assert (part.differences[1].view, part.differences[1].log) == (
         '{"applied":1,"views":7,"category":""}',
         '{"applied":1,"views":8,"category":""}',
     )
@@ -254,9 +254,9 @@ def test_a_live_view_that_nobody_moves_is_compared_where_it_stands(server: Serve
     consume(server, stream, Counting())
     stream.append([observation(2, minute=1)])
 
-    (found,) = rebuilt(stream, Counting())
+    (part,) = rebuilt(stream, Counting())
 
-    assert (found.events, found.differing) == (1, 0)
+    assert (part.events, part.differing) == (1, 0)
     assert View(stream, Counting()).cursor(0).read == 2
     assert View(stream, Counting(), generation=1).cursor(0).read == 1
 
@@ -269,13 +269,13 @@ def test_a_second_rebuild_is_told_of_the_first(server: Server, stream: Stream) -
     with rebuild(stream, Counting()) as first:
         first.begin()
         first.build()
-        with rebuild(stream, Counting()) as second, pytest.raises(RebuildRunning) as told:
+        with rebuild(stream, Counting()) as second, pytest.raises(RebuildRunning) as refusal:
             second.begin()
         with pytest.raises(RebuildRunning):
             abandon(stream, Counting(), Decision("bob@host"))
 
-    assert f"generation 2, begun by ada@host, by process {first.worker} since" in str(told.value)
-    assert "1 of 1 events read" in str(told.value)
+    assert f"generation 2, begun by ada@host, by process {first.worker} since" in str(refusal.value)
+    assert "1 of 1 events read" in str(refusal.value)
     with rebuild(stream, Counting()) as third:
         third.begin()
     assert third.generation == 2

@@ -63,11 +63,11 @@ def rebuilt(stream: Stream, projection: Any) -> list[Compared]:
     with Rebuild(history_of(stream), projection, Decision("ada@host")) as work:
         work.begin()
         assert work.build()
-        found = work.compare()
-        assert found is not None
+        parts = work.compare()
+        assert parts is not None
         work.swap(DAY_MS)
         work.follow()
-        return found
+        return parts
 
 
 @pytest.mark.parametrize("projection", [Counting, Clips, Trail])
@@ -82,9 +82,9 @@ def test_a_view_is_rebuilt_from_archive_and_log_as_it_was_folded_live(
     assert archive_and_trim(stream, keep=200) > 400
     stream.append(crowd(50, first=1_000))
 
-    found = rebuilt(stream, projection())
+    parts = rebuilt(stream, projection())
 
-    assert [one.differing for one in found] == [0, 0]
+    assert [one.differing for one in parts] == [0, 0]
     consume(server, stream, projection())
     assert tables(stream, projection(), 1) == tables(stream, projection(), 2) != before
     assert all(result.is_equal for result in check(stream, [projection()], history=history_of(stream)))
@@ -132,10 +132,10 @@ def test_a_view_that_fell_behind_what_was_trimmed_is_mended_and_not_kept(
         server.client.rename(keys.cursor("aside"), keys.cursor("counting"))
     stream.append(crowd(10, first=600))
 
-    found = rebuilt(stream, Counting())
+    parts = rebuilt(stream, Counting())
 
-    assert sum(one.events for one in found) == 300
-    assert [one.differing for one in found] == [0, 0]
+    assert sum(one.events for one in parts) == 300
+    assert [one.differing for one in parts] == [0, 0]
     assert states(read_record(server, stream.name, "counting")) == {2: "live"}
     assert sum(state.applied for state in View(stream, Counting()).states().rows.values()) == 610
 

@@ -42,10 +42,10 @@ def parted(server: Server) -> Any:
 
 def kept_of(server: Server, generation: int) -> dict[bytes, bytes]:
     """What belongs to a generation: its tables and its cursor, as the server has them."""
-    found = {
+    dumps = {
         key: server.client.dump(key) for key in server.client.keys(f"aura:{{*}}:view:counting:{generation}:*")
     }
-    return found | {key: server.client.dump(key) for key in server.client.keys("aura:{*}:cursor:counting")}
+    return dumps | {key: server.client.dump(key) for key in server.client.keys("aura:{*}:cursor:counting")}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -88,9 +88,9 @@ def test_a_rebuild_killed_at_any_step_is_ended_by_the_next_and_the_live_view_was
     assert live == (2 if step in BEFORE_SWAP else 3)
     assert sum(state.applied for state in View(parted, Counting()).states().rows.values()) == 1_600
     assert findings(parted, Counting()) == []
-    told = operations(server)
-    assert len(told) == len(set(told)), "every event once"
-    assert {("RebuildStarted", 2), ("ViewSwapped", 2)} <= set(told)
+    announced = operations(server)
+    assert len(announced) == len(set(announced)), "every event once"
+    assert {("RebuildStarted", 2), ("ViewSwapped", 2)} <= set(announced)
     if "tomb" in step or "tables" in step or "cleared" in step:
         assert 1 not in states(read_record(server, parted.name, "counting"))
         assert kept_of(server, 1).keys() == {key for key in before if b":cursor:" in key}, "the tombstones"
@@ -228,7 +228,7 @@ def test_appends_and_a_consumer_go_on_through_a_rebuild_and_its_swap(server: Ser
         thread.start()
     until(lambda: len(appended) > 5, "appends")
 
-    found = rebuilt(parted, Counting())
+    parts = rebuilt(parted, Counting())
     swapped_at = appended[-1]
     until(lambda: appended[-1] > swapped_at + 500, "appends after the swap")
     stopped.set()
@@ -239,7 +239,7 @@ def test_appends_and_a_consumer_go_on_through_a_rebuild_and_its_swap(server: Ser
 
     assert errors == []
     assert watcher.wrong == []
-    assert [one.differing for one in found] == [0, 0, 0]
+    assert [one.differing for one in parts] == [0, 0, 0]
     assert sum(state.applied for state in View(parted, Counting()).states().rows.values()) == appended[-1]
     assert tables(parted, Counting(), 1) == tables(parted, Counting(), 2)
     assert findings(parted, Counting()) == []

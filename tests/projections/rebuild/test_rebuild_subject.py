@@ -50,11 +50,11 @@ def test_every_key_equals_its_own_events(
     consume(server, stream, projection())
     before = tables(stream, projection(), 1)
 
-    found = [anew(stream, projection(), f"clip-{n}", accept=True) for n in range(40)]
+    results = [anew(stream, projection(), f"clip-{n}", accept=True) for n in range(40)]
 
-    assert [one.differences for one in found] == [[]] * 40
-    assert sum(one.events for one in found) == 800
-    assert all(one.rows >= 1 for one in found)
+    assert [one.differences for one in results] == [[]] * 40
+    assert sum(one.events for one in results) == 800
+    assert all(one.rows >= 1 for one in results)
     assert tables(stream, projection(), 1) == before, "nothing is written where nothing differs"
 
 
@@ -83,16 +83,16 @@ def test_rows_that_differ_are_listed_and_put_right_when_that_is_accepted(
     server.client.zadd(view.key(0, "most"), {"clip-7": -99})
     server.client.zadd(view.key(0, "most", "x"), {"clip-7": -99})
 
-    told = anew(stream, Counting(), "clip-7")
+    listed = anew(stream, Counting(), "clip-7")
     assert view.state("clip-7") == Count(99, 1, "x")
     done = anew(stream, Counting(), "clip-7", accept=True, why="a slip")
 
-    assert [(item.table, item.key) for item in told.differences] == [
+    assert [(item.table, item.key) for item in listed.differences] == [
         ("most", "clip-7"),
         ("most:x", "clip-7"),
         ("states", "clip-7"),
     ]
-    assert (told.is_written, done.is_written, done.differing) == (False, True, 3)
+    assert (listed.is_written, done.is_written, done.differing) == (False, True, 3)
     assert view.state("clip-7") == right
     assert findings(stream, Counting()) == []
     assert done.shared == ["all"]
@@ -103,9 +103,9 @@ def test_rows_that_differ_are_listed_and_put_right_when_that_is_accepted(
 
 def facts(server: Server) -> list[SubjectRebuilt]:
     stream = open_stream(server, OPERATIONS, settings=Settings(partitions=1), create=True)
-    found = [entry.event for partition in range(stream.partitions) for entry in stream.read(partition)]
+    events = [entry.event for partition in range(stream.partitions) for entry in stream.read(partition)]
     stream.close()
-    return [event for event in found if isinstance(event, SubjectRebuilt)]
+    return [event for event in events if isinstance(event, SubjectRebuilt)]
 
 
 def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, stream: Stream) -> None:
