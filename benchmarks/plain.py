@@ -16,8 +16,9 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 from aurastream.projections import Projection
-from aurastream.projections.engine.fold import Change, Expired, Fold
-from aurastream.streams import Codec, InvariantBroken, Server, Stream
+from aurastream.projections.engine.fold import Fold
+from aurastream.projections.tables import Change, Due, Need
+from aurastream.streams import Codec, InvariantBroken, Server, Stream, relay
 from aurastream.streams.codec import RawEntry, entries_json
 from aurastream.streams.groups import Cursor, ensure, read_new
 from aurastream.streams.keys import Keys
@@ -46,37 +47,23 @@ class PlainView:
 
     def folded(self, events: list[tuple[str, Any]]) -> Steps:
         """Fold a batch; yields the reads it needs and returns the writes."""
-        steps = self._fold.batch(events)
-        loaded: Any = None
-        try:
-            while True:
-                need = steps.send(loaded)
-                if isinstance(need, Expired):
-                    (due,) = yield [
-                        ("ZRANGEBYSCORE", self._table(f"{need.ranking}.expiry"), "-inf", need.until)
-                    ]
-                    loaded = [member.decode() for member in due]
-                else:
-                    answers = yield [("HMGET", self._table(table), *keys) for table, keys in need.items()]
-                    loaded = dict(zip(need, answers, strict=True))
-        except StopIteration as finished:
-            return [command for change in finished.value for command in self._writes(change)]
+        changes = yield from relay(self._fold.batch(events), self._loaded)
+        return [command for change in changes for command in self._writes(change)]
+
+    def _loaded(self, need: Need) -> Generator[Commands, list[Any], list[Any]]:
+        key = self._table(need.table)
+        if isinstance(need, Due):
+            (due,) = yield [("ZRANGEBYSCORE", key, "-inf", need.until)]
+            return [member.decode() for member in due]
+        (rows,) = yield [("HMGET", key, *need.keys)]
+        return rows
 
     def _table(self, name: str, part: str | None = None) -> str:
         return self.keys.view(self.group, 1, name, part)
 
     def _writes(self, change: Change) -> Commands:
         key = self._table(change.table, change.part)
-        writes: Commands = []
-        if change.drop:
-            writes.append(("HDEL" if change.kind == "h" else "ZREM", key, *change.drop))
-        if change.put and change.kind == "h":
-            writes.append(("HSET", key, *[part for pair in change.put.items() for part in pair]))
-        elif change.put:
-            writes.append(
-                ("ZADD", key, *[part for member, score in change.put.items() for part in (score, member)])
-            )
-        return writes
+        return [(command, key, *parts) for command, parts in change.writes()]
 
 
 def make_groups(server: Server, stream: Stream, group: str) -> None:

@@ -13,19 +13,17 @@ from aurastream.projections.engine.check import (
     stored_tables,
     table_names,
 )
-from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, is_commit, written
+from aurastream.projections.engine.commit import Commit, CommitAnswer, Operation, Source, is_commit, written
 from aurastream.projections.engine.consumer import Consumer
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
     LogTrimmed,
-    ProjectionError,
     ProjectionRedefined,
     ProjectionUnknown,
     ViewBroken,
 )
 from aurastream.projections.engine.evidence import AdoptingIndex, ServerIndex
-from aurastream.projections.engine.fold import EPOCH, MICROSECOND, Change, ListRow, TableKind, microseconds
 from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
     Generation,
@@ -44,9 +42,25 @@ from aurastream.projections.engine.generations import (
 )
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.memory import MemoryView, Tables
-from aurastream.projections.engine.projection import Listing, Projection, Ranking, Rollup, Totals
-from aurastream.projections.engine.reads import Answer, Positions, Ranked, View
+from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.reads import GenerationGone, View
 from aurastream.projections.engine.retirement import retire, retire_due
+from aurastream.projections.engine.snapshot import Named
+from aurastream.projections.tables import (
+    Answer,
+    Change,
+    Listing,
+    ListRow,
+    Positions,
+    ProjectionError,
+    Ranked,
+    Ranking,
+    Rollup,
+    Table,
+    TableKind,
+    Totals,
+)
+from aurastream.streams import EPOCH, MICROSECOND, microseconds
 
 __all__ = [
     "COUNTED",
@@ -67,12 +81,15 @@ __all__ = [
     "Fenced",
     "FoldFailed",
     "Generation",
+    "GenerationGone",
     "Lane",
     "ListRow",
     "Listing",
     "LogRewound",
     "LogTrimmed",
     "MemoryView",
+    "Named",
+    "Operation",
     "Positions",
     "Progress",
     "Projection",
@@ -87,6 +104,7 @@ __all__ = [
     "ServerIndex",
     "Source",
     "State",
+    "Table",
     "TableKind",
     "Tables",
     "Totals",

@@ -22,9 +22,10 @@ import msgspec
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys
 from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
-from aurastream.projections.engine.fold import CACHE_MAX, Change, Expired, Fold, Need
+from aurastream.projections.engine.fold import CACHE_MAX, Fold
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
+from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import (
     Ask,
     Asking,
@@ -340,15 +341,13 @@ class Lane:
         """The changes of a batch's events, loading what the fold needs."""
         return relay(self._fold.batch(events), self._loaded)
 
-    def _loaded(self, need: Need | Expired) -> Asking[Any]:
-        if isinstance(need, Expired):
-            key = self.view.table(f"{need.ranking}.expiry")
+    def _loaded(self, need: Need) -> Asking[list[Any]]:
+        key = self.view.table(need.table)
+        if isinstance(need, Due):
             (members,) = yield from self._read(("ZRANGEBYSCORE", key, "-inf", need.until))
             return [member.decode() for member in members]
-        replies = yield from self._read(
-            *[("HMGET", self.view.table(table), *keys) for table, keys in need.items()]
-        )
-        return dict(zip(need, replies, strict=True))
+        (rows,) = yield from self._read(("HMGET", key, *need.keys))
+        return list(rows)
 
     def _read(self, *commands: Command) -> Asking[list[Any]]:
         """The answers of reads of the view. Raises ViewBroken at a key of another type."""

@@ -22,7 +22,8 @@ from aurastream.projections.engine.evidence import ServerIndex
 from aurastream.projections.engine.generations import read_record
 from aurastream.projections.engine.memory import MemoryView
 from aurastream.projections.engine.projection import Projection
-from aurastream.projections.engine.reads import View, pairs
+from aurastream.projections.engine.reads import View
+from aurastream.projections.tables import pairs
 from aurastream.streams import Cursor, History, Keys, Stream, generation_group, lag_of
 
 DIFFERENCES_MAX = 10  # named per partition; all are counted

@@ -137,8 +137,9 @@ if #places > 0 then return {ODD, places} end
 -- Commit: only what cannot fail.
 for field, packed in pairs(adopted) do redis.call('HSET', KEYS[3], field, packed) end
 for _, operation in ipairs(head.operations) do
-  for i = operation.first, operation.last, CHUNK do
-    redis.call(operation.command, KEYS[operation.key], unpack(ARGV, i, math.min(i + CHUNK - 1, operation.last)))
+  local key, command, first, last = unpack(operation)
+  for i = first, last, CHUNK do
+    redis.call(command, KEYS[key], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, FIXED + 1, FIXED + head.cursor))

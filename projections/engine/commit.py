@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.engine.evidence import Judged
-from aurastream.projections.engine.fold import Change, TableKind
+from aurastream.projections.tables import Change, TableKind
 from aurastream.streams import Command, Cursor, Keys, Script, generation_group
 
 _COMMIT = Script(__file__, "commit.lua")
@@ -68,7 +68,7 @@ class ViewKeys:
         return [self.cursor, keys.log, keys.ids, keys.lease(self.lease_group), keys.meta]
 
 
-class Operation(msgspec.Struct):
+class Operation(msgspec.Struct, array_like=True):
     """A command on one of the keys (from 1), with the arguments first to last (from 1)."""
 
     key: int

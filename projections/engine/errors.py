@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-
-class ProjectionError(Exception):
-    """Base of every error of this package."""
+from aurastream.projections.tables import ProjectionError
 
 
 class ProjectionUnknown(ProjectionError):

@@ -29,7 +29,8 @@ from enum import StrEnum
 
 import msgspec
 
-from aurastream.projections.engine.errors import ProjectionError, RecordDamaged
+from aurastream.projections.engine.errors import RecordDamaged
+from aurastream.projections.tables import ProjectionError
 from aurastream.streams import (
     OPERATIONS,
     VIEWS,

@@ -18,9 +18,10 @@ from typing import Any
 from zlib import crc32
 
 from aurastream.projections.engine.evidence import Index, Judged, Verdict
-from aurastream.projections.engine.fold import EPOCH, MICROSECOND, microseconds
 from aurastream.streams import (
     AHEAD_MAX,
+    EPOCH,
+    MICROSECOND,
     Codec,
     Cursor,
     DamagedEntry,
@@ -30,6 +31,7 @@ from aurastream.streams import (
     entries_json,
     entry_json,
     field_of,
+    microseconds,
     pack_positions,
     read_envelope,
     read_envelopes,

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aurastream.projections.engine.fold import Change, Expired, Fold, Need
+from aurastream.projections.engine.fold import Fold
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
+from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import Cursor, RawEntry, drive
 
 Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
@@ -63,11 +64,11 @@ class MemoryView:
             self._write(change)
         return changes
 
-    def _loaded(self, need: Need | Expired) -> Any:
-        if isinstance(need, Expired):
-            held = self.tables.get(f"{need.ranking}.expiry", {})
+    def _loaded(self, need: Need) -> list[Any]:
+        held = self.tables.get(need.table, {})
+        if isinstance(need, Due):
             return [member for member, end in held.items() if int(end) <= need.until]
-        return {table: [self.tables.get(table, {}).get(key) for key in keys] for table, keys in need.items()}
+        return [held.get(key) for key in need.keys]
 
     def _write(self, change: Change) -> None:
         table = self.tables.setdefault(

@@ -13,85 +13,27 @@ What a person writes: a keyed fold with types, and what is declared over its sta
 The same class runs live, in ``check`` and in memory (memory.py). ``apply`` is pure: no clock, no I/O, no
 randomness, or view == fold(log) cannot hold. Returning the state it was given means that nothing changed.
 
-Declared over the state:  Ranking  who is highest, over all or per part, with logical expiry in event time
-                          Totals   integers added up over keys, by part and event-time window; each key counts
-                                   once a window
-                          Rollup   a row per key of your choice, folded from states and events
-                          Listing  an append-only list per key
+Declared over the state:  rankings  who is highest, over all or per part, with logical expiry in event time
+                          totals    integers added up over keys, by part and event-time window; each key counts once a window
+                          rollups   a row per key of your choice, folded from states and events
+                          listings  an append-only list per key
+                          tables    any other kind (projections/tables/)
 All of them are plain hashes and sorted sets with JSON values, read by reads.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 from pydantic_settings import BaseSettings
 
-from aurastream.projections.engine.errors import ProjectionError
+from aurastream.projections.tables import Listing, ProjectionError, Ranking, Rollup, Table, Totals
 from aurastream.streams import Codec, Envelope, Event, Upcaster, checked_name
 
 S = TypeVar("S", bound=msgspec.Struct)
-State = Any
-Score = str | Callable[[State], float | None]
-Value = str | Callable[[State], Any]  # the name of a field of the state, or a pure function of it
-
-
-class Ranking(msgspec.Struct, frozen=True):
-    """Keys ordered by a score, the highest first, ties by key ascending as bytes.
-
-    score: field or function of the state; a finite number, or None to be absent. by: field or function giving
-    a part (a category) to rank within as well as over all.
-    expires_at: event time from which the key is absent, whatever its score; None never. unit: of the score, for people.
-    Stored with the sign turned, so that ZRANGE from 0 gives the best first and ties in byte order.
-    """
-
-    name: str
-    score: Score
-    by: Value | None = None
-    expires_at: Callable[[State], datetime | None] | None = None
-    unit: str = "score"
-
-
-class Totals(msgspec.Struct, frozen=True):
-    """Sums of integers over keys, one row per part and window.
-
-    of: column -> field or function giving this key's contribution, an integer; the constant 1 counts keys.
-    by: the part (category) the key counts in; when it changes, the contribution moves. window: start of the
-    event-time window as text; a key's contribution to an earlier window stays. Row name: ``window|part``,
-    ``window`` or ``part``.
-    """
-
-    name: str
-    of: dict[str, Value | int]
-    by: Value | None = None
-    window: Value | None = None
-
-
-class Rollup(msgspec.Struct, frozen=True):
-    """A second fold, after apply: ``row = apply(row or None, state, event)`` for the row that `key(state,
-    event)` names.
-
-    key: None for no row. row: the struct. Returning the row it was given means that nothing changed.
-    merge: one row of those that several partitions have under one name, for people; None: they are told apart.
-    """
-
-    name: str
-    key: Callable[[State, Any], str | None]
-    row: type[msgspec.Struct]
-    apply: Callable[[Any, State, Any], Any]
-    merge: Callable[[list[Any]], Any] | None = None
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """An append-only list per key. item(before, after, event, position) gives a JSON value to add, or None."""
-
-    name: str
-    key: Callable[[Any], str]
-    item: Callable[[State | None, State, Any, str], Any]
 
 
 class Projection(Generic[S]):
@@ -117,6 +59,7 @@ class Projection(Generic[S]):
     totals: tuple[Totals, ...] = ()
     rollups: tuple[Rollup, ...] = ()
     listings: tuple[Listing, ...] = ()
+    tables: tuple[Table, ...] = ()
 
     def __init__(self, settings: BaseSettings | None = None) -> None:
         self.settings: Any = settings or (self.settings_type() if self.settings_type else None)
@@ -143,6 +86,18 @@ class Projection(Generic[S]):
         """A state as columns for people, the most telling first: column -> value. Default: its fields."""
         return {name: getattr(state, name) for name in state.__struct_fields__}
 
+    def declared(self) -> list[Table]:
+        """All tables over its states, in the order in which they are written."""
+        return [*self.totals, *self.rollups, *self.listings, *self.rankings, *self.tables]
+
+    def declares(self, name: str) -> Table:
+        """The table of that name. Raises ProjectionError, which names those there are."""
+        for table in self.declared():
+            if table.name == name:
+                return table
+        known = ", ".join([self.table, *(table.name for table in self.declared())])
+        raise ProjectionError(f"{self.name!r} has no table {name!r} (tables: {known}).")
+
     def folds(self, stream: str) -> bool:
         """Whether it has a view of this stream."""
         return self.streams is None or stream in self.streams
@@ -165,12 +120,11 @@ class Projection(Generic[S]):
         checked_name("projection", self.name)
         if not issubclass(self.state, msgspec.Struct) or not self.state.__struct_config__.frozen:
             raise ProjectionError(f"the state of {self.name!r} must be a msgspec.Struct with frozen=True.")
-        declared: list[Any] = [*self.rankings, *self.totals, *self.rollups, *self.listings]
-        names = [self.table, *(part.name for part in declared)]
+        declared = self.declared()
+        names = [self.table, *(table.name for table in declared)]
         for name in names:
             checked_name("table", name)
         if len(set(names)) != len(names):
             raise ProjectionError(f"two tables of {self.name!r} share a name: {sorted(names)}. Rename one.")
-
-
-AnyEvent = Event | Envelope
+        for table in declared:
+            table.check(self.state, (Envelope,) if self.events is None else self.events)

@@ -101,7 +101,8 @@ class Entities(Generic[S]):
         self._given_history, self._attempts_max, self._on_step = history, attempts_max, on_step
         self._view = View(stream, projection)
         self._bare = copy.copy(projection)  # states alone: what is declared over them is the view's
-        self._bare.rankings, self._bare.totals, self._bare.rollups, self._bare.listings = (), (), (), ()
+        self._bare.rankings, self._bare.totals, self._bare.rollups = (), (), ()
+        self._bare.listings, self._bare.tables = (), ()
         self._decode = msgspec.json.Decoder(cast("type[S]", projection.state)).decode
 
     def load(self, subject: str) -> Loaded[S]:

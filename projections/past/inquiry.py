@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from aurastream.projections.engine import Projection, Ranking
+from aurastream.projections.engine import Projection, Table
 from aurastream.projections.past.as_of import AsOf
 from aurastream.streams import History, Stream
 
@@ -37,9 +37,9 @@ class Inquiry:
         return self.history.stream
 
     @property
-    def ranking(self) -> Ranking | None:
-        """The ranking that is asked about; None for any other table."""
-        return next((spec for spec in self.projection.rankings if spec.name == self.table), None)
+    def declared(self) -> Table | None:
+        """The table that is asked about; None for the states. Raises ProjectionError where there is none of that name."""
+        return None if self.table == self.projection.table else self.projection.declares(self.table)
 
     def is_in_time(self, position: str, occurred_at: datetime) -> bool:
         """Whether the event is part of what is asked about."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine import AdoptingIndex, Change, MemoryView, View
+from aurastream.projections.engine import AdoptingIndex, Change, MemoryView, TableKind, View
 from aurastream.projections.past.facts import log_facts, settled
 from aurastream.projections.past.inquiry import Inquiry
 from aurastream.projections.past.steps import Fields, Why, changes_between, step_of
@@ -26,7 +26,7 @@ class OfRow:
 
     def __init__(self, inquiry: Inquiry) -> None:
         self._inquiry, self._stream, self._projection = inquiry, inquiry.stream, inquiry.projection
-        self._key, self._table = inquiry.key, inquiry.table
+        self._key, self._table, self._declared = inquiry.key, inquiry.table, inquiry.declared
         self._why = Why([])
 
     def answer(self) -> Why:
@@ -48,7 +48,7 @@ class OfRow:
             partitions = range(self._stream.partitions)
             return {}, {partition: log_facts(self._stream, partition).last for partition in partitions}
         view = View(self._stream, self._projection)
-        if self._inquiry.ranking is not None:
+        if self._declared is not None and self._declared.kind is TableKind.SORTED:
             tables = view.tables(self._table)
             rows = {partition: table.get(self._key) for partition, (_, (table,)) in tables.items()}
             return rows, {partition: cursor.position for partition, (cursor, _) in tables.items()}
@@ -94,9 +94,10 @@ class OfRow:
 
     def _opened(self, raw: bytes) -> Any:
         """The row as a JSON value."""
-        if self._inquiry.ranking is not None:
-            return 0.0 - float(raw)  # stored with the sign turned
-        return msgspec.json.decode(self._stream.keyring.open_json(raw))
+        if self._declared is not None and self._declared.kind is TableKind.SORTED:
+            return self._declared.value(raw)
+        opened = self._stream.keyring.open_json(raw)
+        return msgspec.json.decode(opened) if self._declared is None else self._declared.value(opened)
 
     def _values(self, rows: Rows) -> dict[int, Any] | None:
         """partition -> value; None where no partition has the row."""

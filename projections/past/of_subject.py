@@ -14,7 +14,6 @@ import msgspec
 
 from aurastream.projections.built_in import known_of_subject
 from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView, View
-from aurastream.projections.engine.fold import _getter
 from aurastream.projections.past.facts import log_facts, settled
 from aurastream.projections.past.inquiry import Inquiry
 from aurastream.projections.past.steps import (
@@ -47,7 +46,7 @@ class OfSubject:
         self._partition = self._stream.partition_of(self._key)
         self._view = MemoryView(self._projection, self._stream.keys[self._partition].where)
         self._state_of = msgspec.json.Decoder(self._projection.state).decode
-        self._score = None if inquiry.ranking is None else _getter(inquiry.ranking.score)
+        self._score = None if inquiry.declared is None else inquiry.declared.of_state()
         self._why = Why([])
 
     def answer(self) -> Why:

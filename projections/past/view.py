@@ -9,16 +9,17 @@ What expires is judged by the latest event time as of T, as a live view judges i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, TypeVar
 
 import msgspec
 
-from aurastream.projections.engine import Projection, ProjectionError, View
+from aurastream.projections.engine import Named, Projection, ProjectionError, Tables, View
 from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.checkpoints import Checkpoints
 from aurastream.projections.past.folding import Past, PastFold
+from aurastream.projections.tables import Read, Rows, TableKind, Top, Whole
 from aurastream.streams import Cursor, History
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -42,52 +43,43 @@ class PastView(View[S]):
             history.stream, projection, generation=1
         )  # which generation is live makes no difference to a new fold
         self.as_of, self.pasts = as_of, dict[int, Past]()
-        self._scored = {spec.name for spec in projection.rankings}
         fold = PastFold(history, projection, as_of, checkpoints)
         self._folder = folder or (lambda partitions: {number: fold.fold(number) for number in partitions})
 
-    def _ask(self, requests: dict[int, Any], *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Any]]]:
-        """The requests of snapshot.lua, answered from memory."""
-        if unknown := [partition for partition in requests if partition not in self.pasts]:
+    def ask(
+        self, reads: Mapping[int, Sequence[Read | Named]], *, goes_on: bool = False
+    ) -> dict[int, tuple[Cursor, list[Any]]]:
+        """The reads of snapshot.lua, answered from memory."""
+        if unknown := [partition for partition in reads if partition not in self.pasts]:
             self.pasts |= self._folder(unknown)
         return {
-            partition: self._answers(self.pasts[partition], request)
-            for partition, request in requests.items()
+            partition: self._answers(self.pasts[partition], wanted) for partition, wanted in reads.items()
         }
 
-    def _answers(self, past: Past, request: Any) -> tuple[Cursor, list[Any]]:
-        arguments = ["", *request.args]  # as in the script: the operations are the first
-        answers: list[Any] = []
-        for line in request.lines:
-            verb, *numbers = line.split(" ")
-            first, *rest = map(int, numbers)
-            name, rows = self._table(past, request, first)
-            if verb == "all":
-                answers.append(_flat(_ranked(rows) if self._is_scored(name) else rows.items()))
-            elif verb == "get":
-                answers.append([_stored(rows.get(field)) for field in arguments[rest[0] - 1 : rest[1]]])
-            elif verb == "top":
-                best = _ranked(rows, rest[0])
-                states = self._table(past, request, rest[1])[1]
-                answers.append([_flat(best), [_stored(states.get(key)) for key, _ in best]])
-            else:
-                raise ProjectionError(f"a view as of a past time cannot answer {verb!r}.")
+    def _answers(self, past: Past, reads: Sequence[Read | Named]) -> tuple[Cursor, list[Any]]:
+        answers = [self._answer(past.view.tables, read) for read in reads]
         return msgspec.structs.replace(past.view.cursor, position=past.position), answers
 
-    @staticmethod
-    def _table(past: Past, request: Any, number: int) -> tuple[str, dict[str, Any]]:
-        """A table by its place among the request's keys, the first of which is the cursor's: its name and its
-        rows.
-        """
-        if number - 2 >= len(request.tables):
-            raise ProjectionError(
-                "a view as of a past time has no keys in the server: read its tables by their names."
-            )
-        name, part = request.tables[number - 2]
-        return name, past.view.tables.get(name if part is None else f"{name}:{part}", {})
+    def _answer(self, tables: Tables, read: Read | Named) -> Any:
+        match read:
+            case Whole(name):
+                rows = tables.get(name, {})
+                return _flat(_ranked(rows) if self._is_sorted(name) else rows.items())
+            case Rows(name, fields):
+                rows = tables.get(name, {})
+                return [_stored(rows.get(field)) for field in fields]
+            case Top(name, part, most):
+                best = _ranked(tables.get(name if part is None else f"{name}:{part}", {}), most)
+                states = tables.get(self.projection.table, {})
+                return [_flat(best), [_stored(states.get(key)) for key, _ in best]]
+        raise ProjectionError(
+            "a view as of a past time has no keys in the server: read its tables by their names."
+        )
 
-    def _is_scored(self, table: str) -> bool:
-        return table.removesuffix(".expiry") in self._scored
+    def _is_sorted(self, name: str) -> bool:
+        return any(
+            table.kind is TableKind.SORTED and table.stored_as(name) for table in self.projection.declared()
+        )
 
 
 def _ranked(rows: dict[str, Any], count: int = -1) -> list[tuple[str, Any]]:

@@ -36,27 +36,10 @@ def why(inquiry: Inquiry) -> Why:
         raise ProjectionError(
             f"the log of {stream.name!r} is in Kafka: the events behind its views cannot be read from here."
         )
-    tables = _tables_of(projection)
-    if inquiry.table not in tables:
-        raise ProjectionError(
-            f"{projection.name!r} has no table {inquiry.table!r} (tables: {', '.join(tables)})."
-        )
-    if has_index(projection, inquiry.table):
-        return OfSubject(inquiry).answer()
-    return OfRow(inquiry).answer()
+    return OfSubject(inquiry).answer() if has_index(projection, inquiry.table) else OfRow(inquiry).answer()
 
 
 def has_index(projection: Projection[Any], table: str) -> bool:
     """Whether the trail names the events behind the table's rows: states by subject, and their scores."""
-    of_subjects = {projection.table, *(spec.name for spec in projection.rankings)}
-    return type(projection).key is Projection.key and table in of_subjects
-
-
-def _tables_of(projection: Projection[Any]) -> list[str]:
-    declared: list[Any] = [
-        *projection.rankings,
-        *projection.totals,
-        *projection.rollups,
-        *projection.listings,
-    ]
-    return [projection.table, *(spec.name for spec in declared)]
+    of_states = table == projection.table or projection.declares(table).of_state() is not None
+    return of_states and type(projection).key is Projection.key

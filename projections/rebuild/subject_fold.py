@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from aurastream.projections.built_in import known_of_subject
 from aurastream.projections.engine import AdoptingIndex, MemoryView, Projection, flat
-from aurastream.projections.rebuild.subject_tables import SubjectTables, plain
-from aurastream.streams import History, Position, Span, microseconds, subject_of
+from aurastream.projections.rebuild.subject_tables import SubjectTables
+from aurastream.streams import History, Position, Span, subject_of
 
 FETCH = 1_000  # entries fetched by position at once
 
@@ -49,10 +47,10 @@ class SubjectFold:
         """The key's rows when the partition's event time is the watermark (microseconds): that is what
         others' events say of it.
         """
-        expired, rows = self._expired(watermark), Rows()
+        state, rows = self._folded.tables.get(self._projection.table, {}).get(self._subject), Rows()
         for name, table in flat(self._folded).items():
             own = {row: value for row, value in table.items() if self._tables.is_own(name, row)}
-            if own and plain(name) not in expired:
+            if own and not self._tables.has_left(name, state, watermark):
                 rows[name] = own
         return rows
 
@@ -60,16 +58,6 @@ class SubjectFold:
         """The tables that add up several keys."""
         tables = self._folded.tables
         return self._tables.shared({name for name, table in tables.items() if self._subject in table})
-
-    def _expired(self, watermark: int) -> set[str]:
-        """The rankings that the key has left by that time."""
-        raw = self._folded.tables.get(self._projection.table, {}).get(self._subject)
-        if raw is None:
-            return set()
-        state = msgspec.json.decode(raw, type=self._projection.state)
-        expiring = [spec for spec in self._projection.rankings if spec.expires_at is not None]
-        ends = {spec.name: spec.expires_at(state) for spec in expiring if spec.expires_at is not None}
-        return {name for name, end in ends.items() if end is not None and microseconds(end) <= watermark}
 
     def _spans(self, until: Position) -> Iterator[Span]:
         """The key's entries after those that were read: those the trail knows by position, the rest by

@@ -10,12 +10,20 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine import ListRow, Projection, ProjectionError, View, ViewBroken, table_names
+from aurastream.projections.engine import (
+    Change,
+    Operation,
+    Projection,
+    ProjectionError,
+    TableKind,
+    View,
+    ViewBroken,
+    table_names,
+    written,
+)
 from aurastream.projections.rebuild.subject_fold import Rows
 from aurastream.projections.rebuild.subject_tables import SubjectTables
 from aurastream.streams import Cursor, Script, Stream, cursor_of, generation_group
-
-ROWS_MORE = 64  # full rows of a listing that may come between two looks
 
 _REPAIR = Script(__file__, "subject.lua")
 
@@ -30,11 +38,11 @@ class RepairAnswer(IntEnum):
 
 
 class _Head(msgspec.Struct):
-    """What subject.lua takes first. types: of the tables; writes: key, command, first and last operand."""
+    """What subject.lua takes first. types: of the tables."""
 
     position: str
-    types: list[str] = []
-    writes: list[tuple[int, str, int, int]] = []
+    types: list[str]
+    writes: list[Operation]
 
 
 class SubjectRows:
@@ -56,7 +64,7 @@ class SubjectRows:
         with self.stream.server.client.pipeline(transaction=True) as pipeline:
             pipeline.execute_command("HGETALL", self.keys.cursor(self._group))
             for name in names:
-                read = "ZMSCORE" if self._tables.is_ranking(name) else "HMGET"
+                read = "HMGET" if self._tables.kind(name) is TableKind.HASH else "ZMSCORE"
                 pipeline.execute_command(read, self._view.key(self.partition, name), *rows[name])
             reply, *answers = pipeline.execute()
         cursor = self._own(cursor_of(_flat(reply)))
@@ -71,22 +79,15 @@ class SubjectRows:
         """Make the stored rows the folded ones. False when the view has moved on, or another generation is
         live by now: look again. Raises ViewBroken.
         """
-        names, head, operands = [self.keys.cursor(self._group)], _Head(cursor.position), list[str]()
+        changes = []
         for name in sorted(stored.keys() | folded.keys()):
-            is_ranking = self._tables.is_ranking(name)
-            names.append(self._view.key(self.partition, "") + name)
-            head.types.append("zset" if is_ranking else "hash")
             put = folded.get(name, {})
             drop = [row for row in stored.get(name, {}) if row not in put]
-            pairs = [(value, row) if is_ranking else (row, value) for row, value in put.items()]
-            for command, parts in (
-                ("ZADD" if is_ranking else "HSET", [part for pair in pairs for part in pair]),
-                ("ZREM" if is_ranking else "HDEL", drop),
-            ):
-                if parts:
-                    first = 2 + len(operands)
-                    head.writes.append((len(names), command, first, first + len(parts) - 1))
-                    operands += parts
+            changes.append(Change(name, self._tables.kind(name), None, dict(put), drop))
+        writes, operands = written(changes, key=2, first=2)
+        head = _Head(cursor.position, [change.kind.value for change in changes], writes)
+        prefix = self._view.key(self.partition, "")
+        names = [self.keys.cursor(self._group), *(prefix + change.table for change in changes)]
         reply = self.stream.ask(
             self.partition, _REPAIR.call(names, (msgspec.msgpack.encode(head), *operands))
         )[0]
@@ -112,13 +113,12 @@ class SubjectRows:
         """The key's rows in a table: one, or of a listing its open end and the full rows, with room for what
         comes meanwhile.
         """
-        if table == self.projection.table or self._tables.is_ranking(table):
+        if self._tables.row_names(table, None) == [self.subject]:
             return [self.subject]
         raw = self.stream.ask(self.partition, ("HGET", self._view.key(self.partition, table), self.subject))[
             0
         ]
-        stored = 0 if raw is None else msgspec.json.decode(raw, type=ListRow).stored
-        return [self.subject, *(f"{self.subject}|{number}" for number in range(stored + ROWS_MORE))]
+        return self._tables.row_names(table, raw)
 
 
 def _flat(reply: Any) -> list[bytes]:

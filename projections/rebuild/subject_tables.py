@@ -1,47 +1,60 @@
 """
-Which tables of a view have rows of one key, and which rows those are.
+Which tables of a view have rows of one key, and which rows those are: the tables say it themselves.
 
-    states      one row, by the key             rankings  one place in each, over all and in the key's part
-    listings    the row under the key and its full rows, where the listing goes by the key
-    totals, roll-ups, other listings            shared: they add up several keys
+    states   one row, by the key           declared tables   Table.own_rows, has_left (projections/tables/)
+    shared   those whose rows add up several keys, and those whose rows of the key go by another name
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from aurastream.projections.engine import Projection
+import msgspec
+
+from aurastream.projections.engine import Projection, Table, TableKind
 
 
 class SubjectTables:
     """The tables of one key. Names are as stored: with a part, and a ranking's ends apart."""
 
     def __init__(self, projection: Projection[Any], subject: str) -> None:
-        self._projection, self._subject = projection, subject
-        self._rankings = {spec.name for spec in projection.rankings}
-        self._listings = {spec.name for spec in projection.listings}
+        self._projection, self._subject, self._declared = projection, subject, projection.declared()
 
-    def is_ranking(self, name: str) -> bool:
-        """Whether it is a ranking, or the ends of one."""
-        return plain(name) in self._rankings
+    def kind(self, name: str) -> TableKind:
+        """What it is in the server."""
+        table = self._table(name)
+        return TableKind.HASH if table is None else table.kind
 
     def may_have_rows(self, name: str) -> bool:
         """Whether rows of the key can be in it."""
-        declared = plain(name)
-        is_state = declared == self._projection.table
-        return is_state or declared in self._rankings or declared in self._listings
+        return bool(self.row_names(name, None))
+
+    def row_names(self, name: str, raw: bytes | None) -> list[str]:
+        """The key's rows in it. raw: the row under the key."""
+        if name == self._projection.table:
+            return [self._subject]
+        table = self._table(name)
+        return [] if table is None else table.own_rows(self._subject, raw) or []
 
     def is_own(self, name: str, row: str) -> bool:
         """Whether the row is the key's."""
         return self.may_have_rows(name) and row.partition("|")[0] == self._subject
 
-    def shared(self, own_listings: set[str]) -> list[str]:
-        """Those that add up several keys. own_listings: those that have a row under the key."""
-        projection = self._projection
-        declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
-        return [spec.name for spec in declared if spec.name not in own_listings]
+    def has_left(self, name: str, state: bytes | None, watermark: int) -> bool:
+        """Whether others' event time has taken the key out of it."""
+        table = self._table(name)
+        if table is None or state is None:
+            return False
+        return table.has_left(msgspec.json.decode(state, type=self._projection.state), watermark)
 
+    def shared(self, own: set[str]) -> list[str]:
+        """Those whose rows were not looked at. own: those that have a row under the key."""
+        return [
+            table.name
+            for table in self._declared
+            if table.own_rows(self._subject, None) is None
+            or (table.kind is TableKind.HASH and table.name not in own)
+        ]
 
-def plain(name: str) -> str:
-    """The declared name of a table: without a part, and of the table of ends the ranking's."""
-    return name.partition(":")[0].removesuffix(".expiry")
+    def _table(self, name: str) -> Table | None:
+        return next((table for table in self._declared if table.stored_as(name)), None)

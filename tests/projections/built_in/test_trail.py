@@ -15,7 +15,7 @@ from aurastream.projections import MemoryView, View
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.imports import Import, Imports
 from aurastream.projections.built_in.trail import Known, Subject, Trail, known_of_stories, known_of_subject
-from aurastream.projections.engine.fold import LISTING_CHUNK
+from aurastream.projections.tables import LISTING_CHUNK
 from aurastream.streams import (
     ClipViewsObserved,
     Codec,

@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -36,9 +35,10 @@ from aurastream.projections import (
     Totals,
 )
 from aurastream.projections.built_in.clips import Clips
-from aurastream.projections.engine import fold
-from aurastream.projections.engine.fold import LISTING_CHUNK, Expired, Fold
-from aurastream.streams import ClipViewsObserved, Server, Settings, open_stream
+from aurastream.projections.engine.fold import CACHE_MAX, Fold
+from aurastream.projections.tables import LISTING_CHUNK, Due, Need
+from aurastream.projections.tables.ranking import stored_score
+from aurastream.streams import ClipViewsObserved, Server, Settings, drive, open_stream
 from tests.facts import NOON, consume, findings, observation
 from tests.projections.counting import Count, Counting
 from tests.servers import ServerProcess
@@ -54,29 +54,16 @@ class Store:
     batch.
     """
 
-    def __init__(self, projection: Projection[Any], *, forget: bool = False) -> None:
-        self.fold, self.forget = Fold(projection), forget
+    def __init__(
+        self, projection: Projection[Any], *, forget: bool = False, cache_max: int = CACHE_MAX
+    ) -> None:
+        self.fold, self.forget = Fold(projection, states_max=cache_max), forget
         self.tables: Tables = {}
 
     def take(self, events: Placed) -> None:
         if self.forget:
             self.fold.reset(self.fold.watermark)
-        steps, answer = self.fold.batch(events), None
-        while True:
-            try:
-                need = steps.send(answer)
-            except StopIteration as finished:
-                changes = finished.value
-                break
-            if isinstance(need, Expired):
-                held = self.tables.get(f"{need.ranking}.expiry", {})
-                answer = [key for key, end in held.items() if int(end) <= need.until]
-            else:
-                answer = {
-                    table: [self.tables.get(table, {}).get(key) for key in keys]
-                    for table, keys in need.items()
-                }
-        for change in changes:
+        for change in drive(self.fold.batch(events), self._held):
             assert not set(change.put) & set(change.drop), "one commit would remove what it wrote"
             table = self.tables.setdefault(
                 change.table if change.part is None else f"{change.table}:{change.part}", {}
@@ -84,6 +71,12 @@ class Store:
             for key in change.drop:
                 table.pop(key, None)
             table.update(change.put)
+
+    def _held(self, need: Need) -> list[Any]:
+        held = self.tables.get(need.table, {})
+        if isinstance(need, Due):
+            return [key for key, end in held.items() if int(end) <= need.until]
+        return [held.get(key) for key in need.keys]
 
     def view(self) -> Tables:
         return {name: dict(sorted(table.items())) for name, table in self.tables.items() if table}
@@ -98,12 +91,11 @@ def folded(
     batches: Iterable[Placed],
     *,
     forget: bool = False,
-    cache_max: int = fold.CACHE_MAX,
+    cache_max: int = CACHE_MAX,
 ) -> Tables:
-    store = Store(projection, forget=forget)
-    with patch.object(fold, "CACHE_MAX", cache_max):
-        for batch in batches:
-            store.take(batch)
+    store = Store(projection, forget=forget, cache_max=cache_max)
+    for batch in batches:
+        store.take(batch)
     return store.view()
 
 
@@ -903,10 +895,7 @@ def test_a_failing_projection_is_named_with_its_event(monkeypatch: pytest.Monkey
 
 
 def list_steps(fold: Fold, events: Placed) -> None:
-    steps, answer = fold.batch(events), None
-    while True:
-        need = steps.send(answer)
-        answer = {table: [None] * len(keys) for table, keys in need.items()}
+    drive(fold.batch(events), lambda need: [None] * len(need.keys))
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
@@ -920,13 +909,7 @@ def test_a_score_that_is_not_finite_is_refused(score: float) -> None:
 
 def test_scores_are_stored_with_the_sign_turned_and_zero_has_none() -> None:
     """So that ZRANGE gives the best first; -0.0 would be another text than 0.0."""
-    assert [fold.stored_score(score) for score in (5, 0, 0.0, -0.0, -2.5)] == [
-        "-5.0",
-        "0.0",
-        "0.0",
-        "0.0",
-        "2.5",
-    ]
+    assert [stored_score(score) for score in (5, 0, 0.0, -0.0, -2.5)] == ["-5.0", "0.0", "0.0", "0.0", "2.5"]
 
 
 def test_a_returned_state_that_is_the_same_writes_nothing() -> None:

@@ -312,13 +312,13 @@ def test_a_read_whose_generation_is_retired_between_its_rounds_begins_anew(
     class Slow(View[Any]):
         rounds = 0
 
-        def _ask(self, requests: Any, **options: Any) -> Any:
-            found = super()._ask(requests, **options)
+        def ask(self, requests: Any, **options: Any) -> Any:
+            found = super().ask(requests, **options)
             self.rounds += 1
             if self.rounds == 1:
                 retired_view(server, stream)
                 retire(stream, "counting", 1, "ada@host")
-                super()._ask(requests, goes_on=True)  # as the next round of the same read
+                super().ask(requests, goes_on=True)  # as the next round of the same read
             return found
 
     view = Slow(stream, Counting())

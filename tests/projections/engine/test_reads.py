@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 
 from aurastream.projections import Answer, Listing, Projection, ProjectionError, Ranking, View
 from aurastream.projections.built_in.clips import Clips
-from aurastream.projections.engine.fold import microseconds
-from aurastream.streams import ClipViewsObserved, Server, Settings, Stream, open_stream
+from aurastream.streams import ClipViewsObserved, Server, Settings, Stream, microseconds, open_stream
 from aurastream.streams.groups import Cursor, as_pair
 from tests.facts import NOON, consume, findings, observation
 from tests.projections.counting import Counting
@@ -356,11 +355,11 @@ def test_a_partition_that_moves_between_two_looks_hides_no_other_partitions_rows
     class Interrupted(View[Any]):
         looks = 0
 
-        def _ask(self, requests: Any, **options: Any) -> Any:
+        def ask(self, requests: Any, **options: Any) -> Any:
             if self.looks == 1:
                 store(stream, [*crowd, *others], dict.fromkeys(range(16), 9))
             self.looks += 1
-            return super()._ask(requests, **options)
+            return super().ask(requests, **options)
 
     answer = Interrupted(stream, Board()).ranking("fading", 10)
 
