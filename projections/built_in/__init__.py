@@ -1,5 +1,7 @@
-from aurastream.projections.built_in.clips import Clip, Clips, ClipSettings, Pair, merged
+from aurastream.projections.built_in.clip import Clip, Pair
+from aurastream.projections.built_in.clips import Clips, ClipSettings
 from aurastream.projections.built_in.imports import Import, Imports
+from aurastream.projections.built_in.recap import Recap, merged
 from aurastream.projections.built_in.trail import Known, known_of_stories, known_of_subject, story_of
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "Imports",
     "Known",
     "Pair",
+    "Recap",
     "known_of_stories",
     "known_of_subject",
     "merged",

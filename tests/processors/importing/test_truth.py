@@ -25,7 +25,7 @@ from aurastream.processors.history.report import final_state
 from aurastream.processors.importing.formats import FORMATS, Row, read_rows
 from aurastream.processors.importing.importer import observation
 from aurastream.projections import MemoryView, View
-from aurastream.projections.built_in.clips import Clip, Clips
+from aurastream.projections.built_in import Clip, Clips
 from aurastream.projections.built_in.imports import Imports
 from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import Server

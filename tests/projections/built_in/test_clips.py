@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from aurastream.projections import MemoryView, ProjectionRedefined, View
-from aurastream.projections.built_in.clips import TOP, Clip, Clips, ClipSettings, Pair, Recap, merged
+from aurastream.projections.built_in import Clip, Clips, ClipSettings, Pair, Recap, merged
+from aurastream.projections.built_in.recap import TOP
 from aurastream.streams import ClipViewsObserved, Server, Stream
 from tests.facts import NOON, consume, dump, findings, observation
 
