@@ -1,4 +1,4 @@
-"""A clip's state: all that its observations have said so far, and the pairs of them that velocities are of."""
+"""A clip's state: what its observations have said so far, and the pairs that velocities are of."""
 
 from __future__ import annotations
 

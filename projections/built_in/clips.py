@@ -227,7 +227,7 @@ class Clips(Projection[Clip]):
         )
 
     def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, float | None]:
-        """The platform's velocity in views/minute, and the same when it makes the clip viral now, else None."""
+        """The platform's velocity in views/minute, and again where it makes the clip viral, else None."""
         age = at - born
         age_minutes = age.total_seconds() / 60
         velocity = max(recent, views / age_minutes) if age_minutes > 0 else recent
@@ -266,8 +266,8 @@ def _counted(state: Clip, delta: int, gained: int, elapsed_us: int) -> Nine:
 def _fastest(
     state: Clip, delta: int, elapsed_us: int, at: datetime, per_hour: float
 ) -> tuple[int, int, datetime, float | None]:
-    """From ``max_delta`` to ``max_velocity``. Cross-multiplied, so that equal velocities are equal whatever their floats: the
-    earliest stays.
+    """From ``max_delta`` to ``max_velocity``. Cross-multiplied, so that equal velocities are equal whatever
+    their floats: the earliest stays.
     """
     if state.max_at is None or delta * state.max_elapsed_us > state.max_delta * elapsed_us:
         return delta, elapsed_us, at, per_hour

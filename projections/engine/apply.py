@@ -1,15 +1,18 @@
 """
 Apply a batch of one partition to one view, exactly once.
 
-    raw entries -> verify, decode -> load the states they touch -> fold (pure) -> commit.lua: view and cursor in one script
+    raw entries -> verify, decode -> load the states they touch -> fold (pure) -> commit.lua: view and cursor
+    in one script
 
-Invariant: view == fold(log[.. cursor]); cursor and view move in one script or not at all. Delivery is at least once, so every
-path here may run twice; only the commit changes a view. On start, STALE, GAP or a lost connection: forget all states and
-continue from the cursor, whatever the group, the transport or the lease says.
+Invariant: view == fold(log[.. cursor]); cursor and view move in one script or not at all. Delivery is at
+least once, so every path here may run twice; only the commit changes a view. On start, STALE, GAP or a lost
+connection: forget all states and continue from the cursor, whatever the group, the transport or the lease
+says.
 
-A ``Lane`` is generators of questions (streams/drive.py): no socket, no clock, no thread in it. Who drives it decides how it
-waits: consumer.py over blocking connections, a host's event loop, a simulation. Where entries come from is the driver's too:
-``commit`` wants the next entries of the log, ``take`` heals whatever it is given by reading the log itself.
+A ``Lane`` is generators of questions (streams/drive.py): no socket, no clock, no thread in it. Who drives it
+decides how it waits: consumer.py over blocking connections, a host's event loop, a simulation. Where entries
+come from is the driver's too: ``commit`` wants the next entries of the log, ``take`` heals whatever it is
+given by reading the log itself.
 """
 
 from __future__ import annotations
@@ -67,22 +70,24 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Fenced(Exception):
-    """A newer owner holds the partition's lease; nothing was written. A signal to the driver, which lets it go."""
+    """A newer owner holds the partition's lease; nothing was written. The driver lets it go."""
 
 
 class Retired(Exception):
-    """The generation was given up; nothing was written or will be. A signal to the driver, which lets it go for good."""
+    """The generation was given up; nothing was written or will be. The driver lets it go for good."""
 
 
 class Lane:
     """One projection's way through one partition.
 
-    generation: of the view; cursor, tables, dead entries and the place among those producers wait for are its own.
-    group: the consumer group to read by and to hold the lease of; the generation's (streams/keys.py) unless it is set.
-    epoch: of the lease under which it commits; None compares no lease (the cursor alone decides).
+    generation: of the view; cursor, tables, dead entries and the place among those producers wait for are
+    its own. group: the consumer group to read by and to hold the lease of; the generation's
+    (streams/keys.py) unless it is set. epoch: of the lease under which it commits; None compares no lease
+    (the cursor alone decides).
 
-    A log that another system keeps (Kafka) is not here: nothing can be read back from it, so the caller must hand over what
-    follows the cursor, and event IDs are known by full name, as no entry can be looked at to tell two of one digest apart.
+    A log that another system keeps (Kafka) is not here: nothing can be read back from it, so the caller must
+    hand over what follows the cursor, and event IDs are known by full name, as no entry can be looked at to
+    tell two of one digest apart.
     """
 
     states_max: ClassVar[int] = CACHE_MAX
@@ -165,7 +170,7 @@ class Lane:
             yield self.asks(("XACK", self.keys.log, self.group, *[row[0] for row in rows]))
 
     def take(self, raw: list[RawEntry]) -> Asking[None]:
-        """Reach the end of a batch that may be old, overlapping, or not the next one: what is missing is read from the log."""
+        """Reach the end of a batch, be it old, overlapping or ahead: what is missing is read from the log."""
         last = raw[-1][0].decode()
         if not self._is_settled:
             yield from self.settle()
@@ -182,7 +187,7 @@ class Lane:
                 fresh = self._after_cursor(raw)
 
     def catch_up(self) -> Asking[None]:
-        """Reach the end of the log as it is now, reading it from the cursor; for a start, a take-over, a new projection."""
+        """Reach the end of the log as it is now: for a start, a take-over, a new projection."""
         yield from self.settle()
         while self.is_log_here:
             (raw,) = sound((yield self.asks(self._following("+", self.batch_max))))
@@ -200,8 +205,8 @@ class Lane:
         return (stored or b"").decode() != self.cursor.position or bool(following)
 
     def join(self) -> Asking[None]:
-        """Once, with the first step that succeeded: from now on producers wait for this view. One that cannot fold holds
-        nobody up.
+        """Once, with the first step that succeeded: from now on producers wait for this view. One that
+        cannot fold holds nobody up.
         """
         if self.is_log_here and not self._has_joined:
             sound((yield self.asks(join(self.keys, self.view.group))))
@@ -212,10 +217,11 @@ class Lane:
         self._is_settled = False
 
     def commit(self, raw: list[RawEntry], then: Command | None = None) -> Asking[tuple[CommitAnswer, Any]]:
-        """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`, sent along with it.
+        """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`,
+        sent along with it.
 
-        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, LogTrimmed, and FoldFailed of the projection;
-        InvariantBroken after REFUSALS_MAX refusals at one cursor.
+        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, LogTrimmed, and FoldFailed of
+        the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor.
         """
         batch = Batch(raw, self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
@@ -290,7 +296,7 @@ class Lane:
             log.warning("commit_refused", answer=answer.name, projection=name, where=where)
 
     def _count_refusal(self) -> None:
-        """Raise InvariantBroken when the batches after one cursor were refused REFUSALS_MAX times, and nobody else advanced."""
+        """Raise InvariantBroken after REFUSALS_MAX refusals at one cursor from which nobody else advanced."""
         self._refusals = self._refusals + 1 if self.cursor.position == self._refused_at else 1
         self._refused_at = self.cursor.position
         if self._refusals > REFUSALS_MAX:
@@ -314,7 +320,7 @@ class Lane:
         return [entry for entry in raw if Position.parse(entry[0]) > at]
 
     def _judge(self, batch: Batch, places: list[int]) -> Asking[None]:
-        """Ask the index and the log about the entries at these places, and let the batch decide what each is."""
+        """Ask the index and the log about the entries at these places; the batch decides what each is."""
         event_ids = batch.event_ids
         names = [event_ids[place] for place in places]
         fields = [field for name in names for field in (field_of(name), collided_field_of(name))]

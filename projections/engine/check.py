@@ -124,27 +124,23 @@ def check_partition(
     differences = list(compare(stored, flat(folded)))
     complaints += _audit(stream, partition, cursor, folded.cursor)
     if cursor.fingerprint not in ("", projection.fingerprint):
-        complaints.append(
-            str(
-                ProjectionRedefined(
-                    projection.name, stream.keys[partition].where, cursor.fingerprint, projection.fingerprint
-                )
-            )
-        )
+        where = stream.keys[partition].where
+        redefined = ProjectionRedefined(projection.name, where, cursor.fingerprint, projection.fingerprint)
+        complaints.append(str(redefined))
     return Checked(
-        projection.name,
-        stream.name,
-        partition,
-        cursor.position,
-        cursor.read,
-        cursor.applied,
-        cursor.duplicates,
-        cursor.dead,
-        sum(len(table) for table in stored.values()),
-        len(differences),
-        differences[:DIFFERENCES_MAX],
-        complaints,
-        generation,
+        projection=projection.name,
+        stream=stream.name,
+        partition=partition,
+        position=cursor.position,
+        events=cursor.read,
+        applied=cursor.applied,
+        duplicates=cursor.duplicates,
+        dead=cursor.dead,
+        rows=sum(len(table) for table in stored.values()),
+        differing=len(differences),
+        differences=differences[:DIFFERENCES_MAX],
+        complaints=complaints,
+        generation=generation,
     )
 
 

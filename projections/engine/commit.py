@@ -1,10 +1,11 @@
 """
 One commit: what commit.lua is called with, and what it answers.
 
-    Commit (from where, to where, on what evidence, which rows) -> command: head, evidence, operands -> CommitAnswer
+    Commit (from where, to where, on what evidence, which rows) -> command: head, evidence, operands ->
+    CommitAnswer
 
-The head is one msgpack map with names (`_Head`); what is binary, or many, follows it as arguments of its own. The script's
-header is the contract. Pure.
+The head is one msgpack map with names (`_Head`); what is binary, or many, follows it as arguments of its
+own. The script's header is the contract. Pure.
 """
 
 from __future__ import annotations
@@ -94,8 +95,9 @@ class _Head(msgspec.Struct, kw_only=True):
 
 
 class Commit(msgspec.Struct, kw_only=True):
-    """One batch, folded. before, after: the cursor. first: position of its first entry. last: the last value of its last
-    entry, its checksum. digests, packed: of the events that the index shall name as they are. dead: position -> reason.
+    """One batch, folded. before, after: the cursor. first: position of its first entry. last: the last value
+    of its last entry, its checksum. digests, packed: of the events that the index shall name as they are.
+    dead: position -> reason.
     """
 
     before: Cursor
@@ -139,7 +141,7 @@ class Commit(msgspec.Struct, kw_only=True):
 
 
 def written(changes: list[Change], key: int, first: int) -> tuple[list[Operation], list[Any]]:
-    """Changes as a script's operations on the keys from `key` on, and their operands from argument `first` on (from 1)."""
+    """Changes as a script's operations on keys `key`, .. and their operands, arguments `first`, .."""
     operations: list[Operation] = []
     operands: list[Any] = []
     for number, change in enumerate(changes, start=key):

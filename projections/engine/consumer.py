@@ -1,17 +1,20 @@
 """
 Consume: drive lanes over blocking connections, by consumer group.
 
-    read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works, another lane folds
+    read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works,
+    another lane folds
 
-A ``GroupLane`` is one projection's way through one partition. ``Consumer`` drives many over one connection a node: each has its
-questions under way, and whichever is answered next folds on. Nothing here is blocked by a slow partition but that partition.
-Whatever the group says, the cursor decides: a group that was set back, emptied or deleted costs a settle, never an event.
+A ``GroupLane`` is one projection's way through one partition. ``Consumer`` drives many over one connection a
+node: each has its questions under way, and whichever is answered next folds on. Nothing here is blocked by a
+slow partition but that partition. Whatever the group says, the cursor decides: a group that was set back,
+emptied or deleted costs a settle, never an event.
 
-Every generation that is this process's to keep up has lanes of its own (generations.py); the records are looked at while waiting
-and every LOOK_EVERY_S, so that a new live one is taken up; a lane whose generation was retired ends.
+Every generation that is this process's to keep up has lanes of its own (generations.py); the records are
+looked at while waiting and every LOOK_EVERY_S, so that a new live one is taken up; a lane whose generation
+was retired ends.
 
-Sharing partitions between processes by leases is not here but in the host (processors/); several Consumers on the same
-partitions race harmlessly.
+Sharing partitions between processes by leases is not here but in the host (processors/); several Consumers
+on the same partitions race harmlessly.
 """
 
 from __future__ import annotations
@@ -71,9 +74,9 @@ class GroupLane(Lane):
                     raw = yield from self._next()
 
     def _next(self) -> Asking[list[RawEntry] | None]:
-        """What the group has not delivered yet; None where it says nothing while the log has more: it was set ahead by hand, or
-        somebody else has read (a lost reply, a thief). Asked in this order, so an entry that arrives in between is in the
-        answer.
+        """What the group has not delivered yet; None where it says nothing while the log has more: it was
+        set ahead by hand, or somebody else has read (a lost reply, a thief). Asked in this order, so an
+        entry that arrives in between is in the answer.
         """
         beyond, reply = yield self.asks(self._following("+", 1), self._read_on())
         sound([beyond])
@@ -84,8 +87,8 @@ class GroupLane(Lane):
         return read_new(self.keys, self.group, self.batch_max)
 
     def _fresh(self, reply: Any) -> list[RawEntry] | None:
-        """The entries of a group read that are after the cursor; None when the group is gone or was set back by hand, and must be
-        settled anew.
+        """The entries of a group read that are after the cursor; None when the group is gone or was set back
+        by hand, and must be settled anew.
         """
         if is_without_group(reply):
             return None
@@ -97,7 +100,7 @@ class GroupLane(Lane):
 
 
 class _Turn(NamedTuple):
-    """A lane's place among those that are driven. asked: how many answers are under way; 0 where it waits for news."""
+    """A lane that is driven. asked: how many answers are under way; 0 where it waits for news."""
 
     lane: GroupLane
     steps: Steps
@@ -105,7 +108,7 @@ class _Turn(NamedTuple):
 
 
 class Consumer:
-    """Drives lanes until told to stop. Not for several threads; several processes share by partition or race harmlessly."""
+    """Drives lanes until told to stop. Not for several threads."""
 
     def __init__(
         self,
@@ -132,8 +135,9 @@ class Consumer:
         self._poll, self._look_at = Backoff(POLL_FIRST_S, POLL_MAX_S), 0.0
 
     def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
-        """Consume. until_idle: return once every lane has read all there is. Raises UnknownOutcome when the server stays away
-        for attempts_max tries without one commit, and the typed errors of lanes that a person must mend.
+        """Consume. until_idle: return once every lane has read all there is. Raises UnknownOutcome when the
+        server stays away for attempts_max tries without one commit, and the typed errors of lanes that a
+        person must mend.
         """
         attempts_max = self._wires.attempts_max
         try:
@@ -147,7 +151,8 @@ class Consumer:
                 except UnknownOutcome:
                     if self._commits == before:
                         raise
-                    # Answers to the lanes of before are still under way there, and would be taken for the new ones'.
+                    # Answers to the lanes of before are still under way there, and would be taken for the
+                    # new ones'.
                     self._wires.close()
         finally:
             self._wires.close()

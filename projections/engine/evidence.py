@@ -1,10 +1,11 @@
 """
 Which entry of an event ID counts: the verdicts, and the ids index they are by.
 
-    Batch.judge -> Index.rows, row -> packed positions;  Index.event_id_at -> is it that event, or another of one digest?
+    Batch.judge -> Index.rows, row -> packed positions;  Index.event_id_at -> is it that event, or another of
+    one digest?
 
-``Index`` is what a batch asks: a partition's own (ServerIndex), that with what is adopted on the way (AdoptingIndex),
-or answers that were fetched beforehand (KnownIndex, NamedIndex).
+``Index`` is what a batch asks: a partition's own (ServerIndex), that with what is adopted on the way
+(AdoptingIndex), or answers that were fetched beforehand (KnownIndex, NamedIndex).
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class ServerIndex(Index):
 
 
 class AdoptingIndex(ServerIndex):
-    """The same as it will be: of entries that no row names (a raw XADD) the first of an event ID counts, as to a
-    projection that adopts it.
+    """The same as it will be: of entries that no row names (a raw XADD) the first of an event ID counts, as
+    to a projection that adopts it.
     """
 
     def __init__(self, stream: Stream, partition: int) -> None:

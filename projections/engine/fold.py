@@ -1,14 +1,16 @@
 """
 The fold: events and the states they touch in, the changes to the view out. Pure; all I/O is the caller's.
 
-    keys of the batch -> [load states] -> apply, event by event, shown to the tables that want each -> [load their rows] -> changes
+    keys of the batch -> [load states] -> apply, event by event, shown to the tables that want each -> [load
+    their rows] -> changes
 
-``Fold.batch`` is steps (streams/drive.py): it yields a Need, is sent what is stored, and returns Changes. So the same code runs live
-(apply.py, over HMGET), in ``check`` (everything in memory) and in a test, without a server or a thread. Which kinds of tables there
-are is not known here (projections/tables/).
+``Fold.batch`` is steps (streams/drive.py): it yields a Need, is sent what is stored, and returns Changes. So
+the same code runs live (apply.py, over HMGET), in ``check`` (everything in memory) and in a test, without a
+server or a thread. Which kinds of tables there are is not known here (projections/tables/).
 
-Invariant: after the caller has stored a batch's Changes, the tables are those of fold(log[.. batch]), whatever the sizes of the
-batches. States and rows are cached between batches up to CACHE_MAX; ``reset`` drops them when the log moved without us.
+Invariant: after the caller has stored a batch's Changes, the tables are those of fold(log[.. batch]),
+whatever the sizes of the batches. States and rows are cached between batches up to CACHE_MAX; ``reset``
+drops them when the log moved without us.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Fold(Generic[S]):
             table.reset()
 
     def batch(self, events: list[Placed]) -> Loading[list[Change]]:
-        """Fold (position, event) pairs; yields needs, returns the changes. Raises FoldFailed where the projection raises."""
+        """Fold (position, event) pairs into changes. Raises FoldFailed where the projection raises."""
         keyed = self._keyed(events)
         yield from self._states.load([key for key, _, _ in keyed])
         before, moves = self._apply(keyed)
@@ -105,8 +107,8 @@ class Fold(Generic[S]):
         return changes
 
     def _apply(self, keyed: Keyed) -> tuple[dict[str, S | None], list[tuple[S | None, S]]]:
-        """Every event in order. Returns the touched keys' states before the batch, and the moves between states, one per key and
-        window.
+        """Every event in order. Returns the touched keys' states before the batch, and the moves between
+        states, one per key and window.
         """
         apply, expires_at = self.projection.apply, self._expires_at
         states, windows_of, sees = self._states.rows, self._windows, self._sees

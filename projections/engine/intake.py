@@ -6,8 +6,8 @@ From raw entries to what a fold may see: verify, decode, and decide which entry 
 
 Every entry of the log ends in exactly one class: applied, duplicate (another entry is canonical), skipped (a
 type the projection does not fold), dead (damaged: listed with the reason), quarantined (occurred_at more than
-24 h after the server received it: a broken clock must not move event time). Pure but for ``Batch.judge``, which
-asks the ids index, and the log by it, which entry of an event ID is canonical (evidence.py).
+24 h after the server received it: a broken clock must not move event time). Pure but for ``Batch.judge``,
+which asks the ids index, and the log by it, which entry of an event ID is canonical (evidence.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LATEST_US = microseconds(datetime(9999, 1, 1, tzinfo=UTC))  # a raw XADD may ca
 
 
 def _received_ms(raw: list[RawEntry]) -> int:
-    """When the first of these was received: by its position, or, of a log elsewhere, the least that is said."""
+    """When the first was received: by its position, or, of a log elsewhere, the least that is said."""
     if raw and raw[0][1][:1] == [RECEIVED]:
         return min(int(fields[1]) for _, fields in raw if fields[:1] == [RECEIVED])
     return Position.parse(raw[0][0]).ms if raw else 0
@@ -190,8 +190,8 @@ class Batch:
     def packed(self) -> bytes:
         """The plain events' positions, 10 bytes each."""
         if self._packed is None:
-            # A position beyond the packed form (a raw XADD with an explicit one) is in no row as it is: commit.lua
-            # answers ODD.
+            # A position beyond the packed form (a raw XADD with an explicit one) is in no row as it is:
+            # commit.lua answers ODD.
             packed = pack_positions([position for position, _ in self._plain])
             self._packed = b"".join([item if len(item) == PACKED_BYTES else NO_POSITION for item in packed])
         return self._packed
@@ -218,8 +218,8 @@ class Batch:
         return [event_id for _, event_id in self._plain]
 
     def judge(self, index: Index) -> None:
-        """Decide which events count, until the index names all others as they are: it may move meanwhile. What the
-        archive says of its entries is asked of nobody.
+        """Decide which events count, until the index names all others as they are: it may move meanwhile.
+        What the archive says of its entries is asked of nobody.
         """
         while unnamed := self._unnamed(index):
             self.resolve(unnamed, index)

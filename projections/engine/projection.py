@@ -14,9 +14,9 @@ The same class runs live, in ``check`` and in memory (memory.py). ``apply`` is p
 randomness, or view == fold(log) cannot hold. Returning the state it was given means that nothing changed.
 
 Declared over the state:  rankings  who is highest, over all or per part, with logical expiry in event time
-                          totals    integers added up over keys, by part and event-time window; each key counts once a window
-                          rollups   a row per key of your choice, folded from states and events
-                          listings  an append-only list per key
+                          totals    integers added up over keys, by part and event-time window; each key
+                          counts once a window rollups   a row per key of your choice, folded from states and
+                          events listings  an append-only list per key
                           tables    any other kind (projections/tables/)
 All of them are plain hashes and sorted sets with JSON values, read by reads.py.
 """
@@ -79,7 +79,7 @@ class Projection(Generic[S]):
 
     @property
     def headline(self) -> str:
-        """The ranking or table that a look at the view begins with. Default: the first ranking, else the states."""
+        """The table that a look at the view begins with. Default: the first ranking, else the states."""
         return self.rankings[0].name if self.rankings else self.table
 
     def shown(self, state: S) -> dict[str, Any]:

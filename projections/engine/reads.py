@@ -60,7 +60,7 @@ class View(Generic[S]):
         return range(self.stream.partitions)
 
     def decoder(self, kind: Any) -> Callable[[bytes], Any]:
-        """Decodes stored JSON. Sealed personal fields are opened where they are read, never where they are kept."""
+        """Decodes stored JSON. Sealed fields are opened where they are read, never where they are kept."""
         decode, opened = msgspec.json.Decoder(kind).decode, self.stream.keyring.open_json
         return lambda raw: decode(opened(raw))
 
@@ -113,8 +113,8 @@ class View(Generic[S]):
         }
 
     def keys_at_once(self, partition: int, names: list[str]) -> tuple[Cursor, list[list[bytes]]]:
-        """Whole keys of a partition by their Redis names, hashes or sorted sets, and the cursor of the generation read last, at one
-        instant. Names know no generation, so none is looked for.
+        """Whole keys of a partition by their Redis names, hashes or sorted sets, and the cursor of the
+        generation read last, at one instant. Names know no generation, so none is looked for.
         """
         return self.ask({partition: [Named(name) for name in names]}, goes_on=True)[partition]
 
@@ -129,7 +129,7 @@ class View(Generic[S]):
         return self.read(name)
 
     def rollup(self, name: str) -> Answer:
-        """A Rollup's rows: row -> one struct per partition that has it. How they merge is the projection's to know."""
+        """A Rollup's rows: row -> one struct per partition that has it."""
         return self.read(name)
 
     def listing(self, name: str, key: str, *, partitions: Iterable[int] | None = None) -> Answer:
@@ -137,10 +137,11 @@ class View(Generic[S]):
         return self.read(name, key=key, partitions=partitions)
 
     def ranking(self, name: str, top: int = 20, part: str | None = None) -> Answer:
-        """The `top` best over all partitions, a list of Ranked; ties by key ascending as bytes; top -1 is all.
+        """The `top` best over all partitions, a list of Ranked; ties by key ascending as bytes; top -1 is
+        all.
 
-        part: one category of a split ranking; None ranks over all. Of a ranking with expiry, keys whose end the latest event time of
-        any partition has passed are left out.
+        part: one category of a split ranking; None ranks over all. Of a ranking with expiry, keys whose end
+        the latest event time of any partition has passed are left out.
         """
         known = [spec.name for spec in self.projection.rankings]
         if name not in known:
@@ -149,7 +150,7 @@ class View(Generic[S]):
         return self.read(name, top=top, part=part)
 
     def read(self, name: str, **options: Any) -> Answer:
-        """What a declared table of any kind answers; options: the kind's. Raises ProjectionError for one there is not."""
+        """What a declared table answers; options: its kind's. Raises ProjectionError where there is none."""
         table = self.projection.declares(name)
         return self._whole(lambda: table.read(self, **options))
 
@@ -161,7 +162,7 @@ class View(Generic[S]):
         return self._whole(lambda: table.listed(self))
 
     def _whole(self, read: Callable[[], Answer]) -> Answer:
-        """A read of several rounds, all of one generation: begun anew where that was retired before the last round."""
+        """A read of several rounds of one generation, begun anew where that was retired meanwhile."""
         for _ in range(RESTARTS_MAX - 1):
             try:
                 return read()
@@ -173,7 +174,8 @@ class View(Generic[S]):
     def ask(
         self, reads: Mapping[int, Sequence[Read | Named]], *, goes_on: bool = False
     ) -> dict[int, tuple[Cursor, list[Any]]]:
-        """All partitions' answers, of the live generation or the pinned one. goes_on: of that of the round before, in the same read.
+        """All partitions' answers, of the live generation or the pinned one. goes_on: of that of the round
+        before, in the same read.
 
         Raises GenerationGone where that was retired.
         """
@@ -195,7 +197,7 @@ class View(Generic[S]):
     def _answered(
         self, reads: Mapping[int, Sequence[Read | Named]], *, with_pointer: bool
     ) -> tuple[dict[int, list[Any]], bytes | None]:
-        """All partitions' reads out, and after them the question for the live generation; then all answers in."""
+        """All partitions' answers, and the record that was asked for after them."""
         asks = [
             Ask(self.stream.keys[partition].log, self._snapshot(partition, wanted))
             for partition, wanted in reads.items()

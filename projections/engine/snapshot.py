@@ -34,8 +34,8 @@ class _Operation(msgspec.Struct, omit_defaults=True):
 def snapshot(
     cursor: str, reads: Iterable[Read | Named], key_of: Callable[[str, str | None], str], states: str
 ) -> Command:
-    """The call. key_of: the Redis key of a table and its part. states: the table of states. Answers are in the reads' order, after
-    the cursor.
+    """The call. key_of: the Redis key of a table and its part. states: the table of states. Answers are in
+    the reads' order, after the cursor.
     """
     keys: dict[str, int] = {cursor: 1}
     fields: list[str] = []

@@ -1,11 +1,13 @@
 """
-The kinds of tables a projection declares over its states, each in one file: declared, folded, read, explained, repaired.
+The kinds of tables a projection declares over its states, each in one file: declared, folded, read,
+explained, repaired.
 
-    table.py  what every kind is          reading.py  what a kind asks a view for          values.py  fields and functions, ready
-    ranking.py  who is highest   totals.py  sums over keys   rollup.py  a second fold   listing.py  append-only lists
+    table.py  what every kind is          reading.py  what a kind asks a view for          values.py  fields
+    and functions, ready ranking.py  who is highest   totals.py  sums over keys   rollup.py  a second fold
+    listing.py  append-only lists
 
-A new kind is one more file and its name here: a projection lists it in ``tables``, and the fold, the reads, ``why``, ``check`` and
-repairs ask the kind itself. Imports streams alone.
+A new kind is one more file and its name here: a projection lists it in ``tables``, and the fold, the reads,
+``why``, ``check`` and repairs ask the kind itself. Imports streams alone.
 """
 
 from aurastream.projections.tables.listing import LISTING_CHUNK, Listing, ListRow

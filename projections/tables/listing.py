@@ -1,8 +1,8 @@
 """
 Listings: an append-only list per key.
 
-The open end of a list is the row of its key: how many full rows there are, and the items after them. Full rows are
-``key|0``, ``key|1`` .., of LISTING_CHUNK items each, and never change.
+The open end of a list is the row of its key: how many full rows there are, and the items after them. Full
+rows are ``key|0``, ``key|1`` .., of LISTING_CHUNK items each, and never change.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ListRow(msgspec.Struct, frozen=True):
-    """The open end of a listing: how many items there are in full rows (``key|0``, ``key|1`` ..) and the rest."""
+    """The open end of a list. stored: its full rows. tail: the items after them."""
 
     stored: int = 0
     tail: tuple[Any, ...] = ()
 
 
 class Listing(Table, frozen=True):
-    """An append-only list per key. item(before, after, event, position) gives a JSON value to add, or None."""
+    """An append-only list per key. item(before, after, event, position): a JSON value to add, or None."""
 
     key: Callable[[FoldedEvent], str]
     item: Callable[[State | None, State, FoldedEvent, str], Any]

@@ -1,8 +1,9 @@
 """
 Rankings: keys ordered by a score of their states, the highest first, with logical expiry in event time.
 
-Stored as sorted sets, ``name`` and one ``name:part`` for every part, with the sign turned, so that ZRANGE from 0 gives the best
-first and ties in byte order; ``name.expiry`` has the members' ends in microseconds, where they expire.
+Stored as sorted sets, ``name`` and one ``name:part`` for every part, with the sign turned, so that ZRANGE
+from 0 gives the best first and ties in byte order; ``name.expiry`` has the members' ends in microseconds,
+where they expire.
 
 Decision (2026-11): the sign is turned, as ZREVRANGE gives ties the wrong way round.
 """
@@ -40,7 +41,8 @@ class Ranking(Table, frozen=True):
 
     score: field or function of the state; a finite number, or None to be absent. by: field or function giving
     a part (a category) to rank within as well as over all.
-    expires_at: event time from which the key is absent, whatever its score; None never. unit: of the score, for people.
+    expires_at: event time from which the key is absent, whatever its score; None never. unit: of the score,
+    for people.
     """
 
     score: Score
@@ -63,9 +65,11 @@ class Ranking(Table, frozen=True):
         return _Lasting(self) if self.expires_at is None else _Expiring(self)
 
     def read(self, view: Reader, top: int = 20, part: str | None = None) -> Answer:
-        """The `top` best over all partitions, a list of Ranked; top -1 is all. part: one part of a split ranking.
+        """The `top` best over all partitions, a list of Ranked; top -1 is all. part: one part of a split
+        ranking.
 
-        Every partition is asked for its fair share and a margin first, and for more only where that is not enough.
+        Every partition is asked for its fair share and a margin first, and for more only where that is not
+        enough.
         """
         return _Best(self, view, top, part).answer()
 
@@ -236,10 +240,11 @@ class _Best:
         ]
 
     def _more(self, best: list[Ranked]) -> dict[int, int]:
-        """Which partitions must be asked again, and for how many: those whose answer was full and may hide one of the best.
+        """Which partitions must be asked again, and for how many: those whose answer was full and may hide
+        one of the best.
 
-        All are looked at each time: what another partition held, and the latest event time, may have moved since, so that what
-        was enough is not any more.
+        All are looked at each time: what another partition held, and the latest event time, may have moved
+        since, so that what was enough is not any more.
         """
         again, top = {}, self._top
         for partition, size in self._asked.items():

@@ -1,4 +1,4 @@
-"""What a kind asks a view for, and what it answers with. A reader is a live view (engine/reads.py) or one of a past time (past/)."""
+"""What a kind asks a view for, live (engine/reads.py) or of a past time (past/), and what it answers with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Whole(NamedTuple):
 
 
 class Top(NamedTuple):
-    """Asked for: the first `most` members of a sorted set (-1: all), with their scores and the states of those keys."""
+    """Asked for: the first `most` members of a sorted set (-1: all), their scores and their states."""
 
     table: str
     part: str | None
@@ -61,7 +61,7 @@ class Reader(Protocol):
         """All of the stream's."""
 
     def ask(self, reads: Reads, *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Any]]]:
-        """Each partition's cursor and answers, of one instant. goes_on: of the generation of the round before."""
+        """Each partition's cursor and answers of one instant. goes_on: of the last round's generation."""
 
     def decoder(self, kind: Any) -> Callable[[bytes], Any]:
         """Decodes stored JSON of a type, sealed fields opened."""

@@ -27,7 +27,8 @@ class Rollup(Table, frozen=True):
     event)` names.
 
     key: None for no row. row: the struct. Returning the row it was given means that nothing changed.
-    merge: one row of those that several partitions have under one name, for people; None: they are told apart.
+    merge: one row of those that several partitions have under one name, for people; None: they are told
+    apart.
     """
 
     key: Callable[[State, FoldedEvent], str | None]

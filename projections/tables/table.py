@@ -1,12 +1,15 @@
 """
-What every kind of table is: declared over a projection's state, a part of its fold, and rows that are read, explained and repaired.
+What every kind of table is: declared over a projection's state, a part of its fold, and rows that are read,
+explained and repaired.
 
-    declared: Table (ranking.py, totals.py ..) -> fold: TableFold.see, event by event where the table wants them
+    declared: Table (ranking.py, totals.py ..) -> fold: TableFold.see, event by event where the table wants
+    them
         -> changes: what it needs is loaded (Need), what it writes is said (Change)
-    stored: plain hashes and sorted sets with JSON values -> read by the kind itself (reading.py), of now or of a past time
+    stored: plain hashes and sorted sets with JSON values -> read by the kind itself (reading.py), of now or
+    of a past time
 
-A new kind is one file with a Table and its TableFold; a projection names it in ``tables``, and nothing else knows it.
-Pure; all I/O is the caller's. Imports nothing of projections.
+A new kind is one file with a Table and its TableFold; a projection names it in ``tables``, and nothing else
+knows it. Pure; all I/O is the caller's. Imports nothing of projections.
 """
 
 from __future__ import annotations
@@ -47,8 +50,8 @@ class Change(msgspec.Struct):
     def writes(self) -> list[tuple[str, list[Any]]]:
         """As commands and their operands.
 
-        What is put comes first: a key that loses its last row is gone, and in a slot that is being moved a cluster
-        refuses to make it again, in the middle of a script.
+        What is put comes first: a key that loses its last row is gone, and in a slot that is being moved a
+        cluster refuses to make it again, in the middle of a script.
         """
         is_hash = self.kind is TableKind.HASH
         writes: list[tuple[str, list[Any]]] = []
@@ -105,8 +108,9 @@ Move: TypeAlias = tuple[State, State]  # a state or None, and a later one of the
 
 
 class Batched(NamedTuple):
-    """What a batch did to the states. touched: once a key. moves: from each state to the next at which one of the tables'
-    windows was another, so one or more a key. watermark: the latest event time, microseconds since 1970.
+    """What a batch did to the states. touched: once a key. moves: from each state to the next at which one
+    of the tables' windows was another, so one or more a key. watermark: the latest event time, microseconds
+    since 1970.
     """
 
     touched: list[Touched]
@@ -118,9 +122,10 @@ class Batched(NamedTuple):
 class TableFold:
     """A table's part in the fold of one partition.
 
-    see: wanted of every event where it is not None: see(key, old, new, event, position), the states as the fold saw them; the
-    same object twice where nothing changed. window: a field or function of the state at whose change the table wants to see
-    the states before and after (``Batched.moves``); otherwise a key's first and last state of a batch are enough.
+    see: wanted of every event where it is not None: see(key, old, new, event, position), the states as the
+    fold saw them; the same object twice where nothing changed. window: a field or function of the state at
+    whose change the table wants to see the states before and after (``Batched.moves``); otherwise a key's
+    first and last state of a batch are enough.
     """
 
     see: Callable[[str, State, State, FoldedEvent, str], None] | None = None
@@ -171,11 +176,11 @@ class Table(msgspec.Struct, frozen=True):
         return msgspec.json.decode(raw)
 
     def of_state(self) -> Callable[[State], Any] | None:
-        """What the table says of a key, where its state alone decides that; None where rows add up keys or events."""
+        """What the table says of a key where its state alone decides that, else None."""
         return None
 
     def own_rows(self, key: str, raw: bytes | None) -> list[str] | None:
-        """The rows that a subject's own events alone decide, to put them right; raw: the row of its name. None: rows are shared."""
+        """The rows that a subject's own events decide; None where they are shared. raw: its row."""
         return None
 
     def has_left(self, state: State, watermark: int) -> bool:

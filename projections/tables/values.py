@@ -1,4 +1,4 @@
-"""Fields and functions of states, made ready: they run once per event and table, so each is one call in C where fields allow it."""
+"""Fields and functions of states, made ready: run once per event and table, so in C where fields allow it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tuple_getter(values: Sequence[Value | None]) -> Callable[[State], tuple[Any,
 
 
 def check_field(table: str, kind: type, value: object) -> None:
-    """Raise ProjectionError where a name is none of the struct's fields or properties; functions are taken as they are."""
+    """Raise ProjectionError where a name is none of the struct's fields or properties."""
     if not isinstance(value, str) or hasattr(kind, value.partition(".")[0]):
         return
     names = [name for name in dir(kind) if not name.startswith("_")]
