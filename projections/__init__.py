@@ -48,6 +48,7 @@ from aurastream.projections.engine import (
 )
 from aurastream.projections.entity import Decided, Entities, Loaded
 from aurastream.projections.past import AsOf, PastView
+from aurastream.projections.tables import Sliding
 
 __all__ = [
     "Answer",
@@ -72,6 +73,7 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Rollup",
+    "Sliding",
     "Table",
     "Totals",
     "View",

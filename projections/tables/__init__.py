@@ -5,6 +5,7 @@ explained, repaired.
     table.py  what every kind is          reading.py  what a kind asks a view for          values.py  fields
     and functions, ready ranking.py  who is highest   totals.py  sums over keys   rollup.py  a second fold
     listing.py  append-only lists
+    sliding.py  the last minutes of event time
 
 A new kind is one more file and its name here: a projection lists it in ``tables``, and the fold, the reads,
 ``why``, ``check`` and repairs ask the kind itself. Imports streams alone.
@@ -26,6 +27,7 @@ from aurastream.projections.tables.reading import (
     pairs,
 )
 from aurastream.projections.tables.rollup import Rollup
+from aurastream.projections.tables.sliding import Sliding
 from aurastream.projections.tables.table import (
     Batched,
     Cached,
@@ -65,6 +67,7 @@ __all__ = [
     "Rollup",
     "Rows",
     "Score",
+    "Sliding",
     "State",
     "Table",
     "TableFold",
