@@ -34,7 +34,7 @@ from aurastream.streams import OPERATIONS, InvariantBroken, Server, Stream, open
 from aurastream.streams.archive import history_of
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.reading import StreamArchive
-from aurastream.streams.codec import entry_json
+from aurastream.streams.entries import entry_json
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from benchmarks.apply import consume
 from benchmarks.feed import FIRST_POLL, fill, opened

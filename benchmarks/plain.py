@@ -19,7 +19,7 @@ from aurastream.projections import Projection
 from aurastream.projections.engine.fold import Fold
 from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import Codec, InvariantBroken, Server, Stream, relay
-from aurastream.streams.codec import RawEntry, entries_json
+from aurastream.streams.entries import RawEntry, entries_json
 from aurastream.streams.groups import Cursor, ensure, read_new
 from aurastream.streams.keys import Keys
 

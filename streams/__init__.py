@@ -18,23 +18,22 @@ from aurastream.streams.appending import BATCH_MAX, Appended, Outcome
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.cloudevents import PLACE, from_cloudevent, is_cloudevent, to_cloudevent
-from aurastream.streams.codec import (
+from aurastream.streams.codec import Codec, Upcaster
+from aurastream.streams.connection import Server
+from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, relay, sound
+from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
+from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
+from aurastream.streams.entries import (
     EVENT_BYTES_MAX,
     UNDECODABLE,
-    Codec,
     Envelope,
     RawEntry,
-    Upcaster,
     check_identifiers,
     entries_json,
     entry_json,
     read_envelope,
     read_envelopes,
 )
-from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, relay, sound
-from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
-from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.errors import (
     ArchiveDamaged,
     ArchiveNeeded,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from aurastream.streams.codec import Codec, check_identifiers
+from aurastream.streams.codec import Codec
+from aurastream.streams.entries import check_identifiers
 from aurastream.streams.errors import InvalidEvent
 from aurastream.streams.events import Event
 

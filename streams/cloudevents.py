@@ -13,11 +13,10 @@ Source: CloudEvents specification 1.0.2, sections "Context Attributes" and "JSON
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
-from aurastream.streams.codec import Codec
+from aurastream.streams.codec import Codec, Json
 from aurastream.streams.errors import DamagedEntry, InvalidEvent
 from aurastream.streams.events import Event
 
@@ -38,16 +37,16 @@ PLACE = "aurastreamplace"  # extension: stream/partition/position a replay read 
 _OTHER = {"specversion", "datacontenttype", "data", PLACE}
 
 
-def is_cloudevent(content: Mapping[str, Any]) -> bool:
+def is_cloudevent(content: Mapping[str, object]) -> bool:
     """Whether it means to be one."""
     return "specversion" in content
 
 
-def to_cloudevent(event: Event) -> dict[str, Any]:
+def to_cloudevent(event: Event) -> Json:
     """The event as a CloudEvent, of JSON types."""
-    plain: dict[str, Any] = msgspec.to_builtins(event)
+    plain: Json = msgspec.to_builtins(event)
     plain["version"] = type(event).schema_version
-    made: dict[str, Any] = {"specversion": "1.0"}
+    made: Json = {"specversion": "1.0"}
     for theirs, ours in _ENVELOPE.items():
         value = plain.pop(ours, "")
         if value != "":
@@ -56,13 +55,31 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
     return {**made, "datacontenttype": "application/json", "data": plain}
 
 
-def from_cloudevent(content: Mapping[str, Any], codec: Codec) -> Event:
+def from_cloudevent(content: Mapping[str, object], codec: Codec) -> Event:
     """The CloudEvent as one of the codec's events; older versions are upcast.
 
     Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, a type or data that
     does not fit.
     """
     name = str(content.get("id", ""))[:128]
+    data = _data_of(name, content)
+    ours = {_ENVELOPE[attribute]: value for attribute, value in content.items() if attribute in _ENVELOPE}
+    if ours["source"] == NO_SOURCE:
+        del ours["source"]
+    ordered = {"type": ours.pop("type"), "event_id": ours.pop("event_id")}
+    try:
+        event = codec.decode(msgspec.json.encode({**ordered, **ours, **data}), "CloudEvent")
+    except DamagedEntry as error:
+        raise InvalidEvent(name, error.reason) from error
+    if event is None:
+        raise InvalidEvent(
+            name, f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})"
+        )
+    return event
+
+
+def _data_of(name: str, content: Mapping[str, object]) -> Json:
+    """Its data, once every attribute is one that an event has a place for. Raises InvalidEvent."""
     if content.get("specversion") != "1.0":
         raise InvalidEvent(
             name, f"specversion {content.get('specversion')!r} is not '1.0'; send CloudEvents 1.0"
@@ -86,16 +103,4 @@ def from_cloudevent(content: Mapping[str, Any], codec: Codec) -> Event:
     data = content.get("data", {})
     if not isinstance(data, dict) or any(field in data for field in _ENVELOPE.values()):
         raise InvalidEvent(name, "data is no JSON object of the event's own fields")
-    ours = {_ENVELOPE[attribute]: value for attribute, value in content.items() if attribute in _ENVELOPE}
-    if ours["source"] == NO_SOURCE:
-        del ours["source"]
-    ordered = {"type": ours.pop("type"), "event_id": ours.pop("event_id")}
-    try:
-        event = codec.decode(msgspec.json.encode({**ordered, **ours, **data}), "CloudEvent")
-    except DamagedEntry as error:
-        raise InvalidEvent(name, error.reason) from error
-    if event is None:
-        raise InvalidEvent(
-            name, f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})"
-        )
-    return event
+    return data

@@ -17,11 +17,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from aurastream.streams.drive import Ask, Asking, T, drive, sound
+from aurastream.streams.drive import Ask, Asking, Command, T, drive, sound
 from aurastream.streams.errors import KeysLocked, NotReplicated, StreamError
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS
 from aurastream.streams.script import Script
@@ -39,6 +39,8 @@ PSEUDONYM_BYTES = 8  # the script lets no two creators have the same
 
 _TAKE = Script(__file__, "keyring.lua")
 _WRAPPED = b"wrapped:"
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -113,7 +115,7 @@ class Creators:
         now = time.monotonic()
         return {name: known for name in names if (known := kept.get(name)) is not None and known.until > now}
 
-    def _question(self, creators: list[str], moved: set[str], ack: Ack) -> list[tuple[Any, ...]]:
+    def _question(self, creators: list[str], moved: set[str], ack: Ack) -> list[Command]:
         args: list[str | bytes] = ["1" if ack is Ack.REPLICA else ""]
         for creator in creators:
             pseudonym = "" if creator in moved else secrets.token_hex(PSEUDONYM_BYTES)
@@ -169,7 +171,7 @@ class Creators:
         return AESSIV(b64decode(self._settings.master_key.get_secret_value()))
 
 
-def shrink(kept: dict[Any, Any]) -> None:
+def shrink(kept: dict[K, V]) -> None:
     """Forget the older half of what is kept, once it is too much."""
     if len(kept) > KEPT_MAX:
         for name in list(islice(kept, len(kept) - KEPT_MAX // 2)):

@@ -77,15 +77,13 @@ class BacklogFull(StreamError):
     def __init__(
         self, where: str, group: str, backlog: tuple[int, int], budget: tuple[int, int], refused: int
     ) -> None:
-        """where: stream/partition. backlog and budget: events, bytes. refused: how many of the call are not
-        in the log.
-        """
+        """where: stream/partition. backlog, budget: events, bytes. refused: of the call, not in the log."""
         self.stream, _, partition = where.rpartition("/")
         super().__init__(
             f"{refused} events were not appended: the group {group!r} is {backlog[0]:,} events "
             f"({backlog[1]:,} bytes) behind in {where}; the budget is {budget[0]:,} events, {budget[1]:,} "
-            "bytes. Start its consumer and append the same events again (they count once). If it is gone for good: "
-            f"`aurastream groups forget {group} --stream {self.stream}`."
+            "bytes. Start its consumer and append the same events again (they count once). If it is gone for "
+            f"good: `aurastream groups forget {group} --stream {self.stream}`."
         )
         self.partition, self.group, self.refused = int(partition), group, refused
         self.events, self.bytes = backlog

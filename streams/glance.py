@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from aurastream.streams.codec import UNDECODABLE
+from aurastream.streams.entries import UNDECODABLE
 
 
 class _SubjectAlone(msgspec.Struct):

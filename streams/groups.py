@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Command, Reply, sound
+from aurastream.streams.entries import RawEntry
 from aurastream.streams.errors import CountsDamaged
 from aurastream.streams.keys import Keys
 from aurastream.streams.positions import Position

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import msgspec
 
-from aurastream.streams.codec import RawEntry
 from aurastream.streams.drive import Command
+from aurastream.streams.entries import RawEntry
 from aurastream.streams.errors import ArchiveNeeded, ArchiveRefused
 from aurastream.streams.positions import START, Position, last_of
 from aurastream.streams.stream import READ_MAX, Stream
@@ -127,8 +127,8 @@ class History:
         if end < trimmed_to:
             raise ArchiveRefused(
                 f"the log of {self.stream.name}/{partition} was trimmed up to {trimmed_to}, the archive ends "
-                f"at {end}: what lies between is in neither. Restore the server and the archive from copies of "
-                "one time."
+                f"at {end}: what lies between is in neither. Restore the server and the archive from copies "
+                "of one time."
             )
         return high <= end and not any(True for _ in self._archived(partition, after, str(high), 1))
 

@@ -46,7 +46,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import attrgetter
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -54,6 +54,7 @@ from aurastream.streams.creators import KEY_AGE_S, Creators, Known, shrink
 from aurastream.streams.drive import Asking
 from aurastream.streams.errors import InvalidEvent
 from aurastream.streams.events import TEXT_MAX, Event
+from aurastream.streams.personal_fields import Personal
 from aurastream.streams.sealing import TOKEN, Cipher, is_reserved
 from aurastream.streams.settings import Ack, Settings
 from aurastream.streams.wires import Wires
@@ -91,7 +92,7 @@ class Keyring:
         """``sealed`` for who asks the server for us: yields (routing key, command) pairs and is sent the
         answers.
         """
-        every: list[Any] = batch  # a class with personal fields has a creator: the codec checked it
+        every = cast(list[Personal], batch)
         about = [event for event in every if event.personal and event.creator]
         if not about:
             return batch
@@ -101,28 +102,29 @@ class Keyring:
             if is_name(name)
         }
         stored = partial(_pseudonyms, about)
-        found = yield from self._creators.taken(creators, stored, ack or self._settings.ack)
+        known = yield from self._creators.taken(creators, stored, ack or self._settings.ack)
         return [
-            self._stored(event, index, found) if event.personal and event.creator else event
+            self._stored(event, index, known) if event.personal and event.creator else batch[index]
             for index, event in enumerate(every)
         ]
 
-    def _stored(self, event: Any, index: int, found: dict[str, Known]) -> Event:
+    def _stored(self, personal: Personal, index: int, creators: dict[str, Known]) -> Event:
         """The event with its tokens. One whose fields are no texts stays as it is: encoding refuses it."""
+        event = cast(Event, personal)
         kind = type(event)
         try:
             texts = self._getter(kind)(event)
-            known = found[texts[0]]
+            known = creators[texts[0]]
             cipher, changes = self._memo.get((kind, texts), _NOTHING)
             if changes is None or cipher is not known.cipher:
-                changes = self._tokens(event, index, known, texts)
+                changes = self._tokens(personal, index, known, texts)
                 self._memo[kind, texts] = (known.cipher, changes)
                 shrink(self._memo)
         except (TypeError, KeyError, AttributeError, UnicodeEncodeError):
-            return cast(Event, event)
-        return cast(Event, msgspec.structs.replace(event, **changes))
+            return event
+        return msgspec.structs.replace(event, **changes)
 
-    def _tokens(self, event: Any, index: int, known: Known, texts: tuple[str, ...]) -> dict[str, str]:
+    def _tokens(self, event: Personal, index: int, known: Known, texts: tuple[str, ...]) -> dict[str, str]:
         """What changes in the event when it is stored: its creator, and its personal fields."""
         changes = {"creator": known.pseudonym}
         for field, text in zip(event.personal, texts[1:], strict=True):
@@ -143,7 +145,7 @@ class Keyring:
                 changes[field] = known.cipher.seal(text)
         return changes
 
-    def _check_token(self, event: Any, index: int, field: str, text: str, known: Known) -> None:
+    def _check_token(self, event: Personal, index: int, field: str, text: str, known: Known) -> None:
         """Of a text that begins as a token does: it must be one, of the event's own pseudonym, which must be
         known or erased.
         """
@@ -241,13 +243,13 @@ def is_name(creator: str) -> bool:
         return False
 
 
-def _pseudonyms(events: list[Any]) -> set[str]:
+def _pseudonyms(events: list[Personal]) -> set[str]:
     """Creators of events with a field that looks sealed: they are pseudonyms, or the event is refused."""
-    found = [event for event in events if isinstance(event.creator, str)]
     return {
         event.creator
-        for event in found
-        if any(isinstance(t := getattr(event, f), str) and is_reserved(t) for f in event.personal)
+        for event in events
+        if isinstance(event.creator, str)
+        and any(isinstance(t := getattr(event, f), str) and is_reserved(t) for f in event.personal)
     }
 
 

@@ -22,8 +22,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from aurastream.streams.codec import entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.entities import CHUNK, PLACE_BYTES
+from aurastream.streams.entries import entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.errors import DamagedEntry
 from aurastream.streams.groups import flat
 from aurastream.streams.history import History, Span

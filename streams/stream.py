@@ -21,9 +21,10 @@ import msgspec
 
 from aurastream.streams.admission import admitted
 from aurastream.streams.appending import Append, Appended, Appending, Plan, Replicas
-from aurastream.streams.codec import Codec, RawEntry, entry_json
+from aurastream.streams.codec import Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking, Command, Reply, sound
+from aurastream.streams.entries import RawEntry, entry_json
 from aurastream.streams.errors import StreamError
 from aurastream.streams.events import Event
 from aurastream.streams.facts import HERE, StreamFacts

@@ -19,8 +19,8 @@ class EffectParked(Event, frozen=True, kw_only=True, tag="effect.parked"):
 
 
 class EffectRetried(Event, frozen=True, kw_only=True, tag="effect.retried"):
-    """A person let a parked event run again, with what waits behind it. Subject and place as in EffectParked;
-    source: who.
+    """A person let a parked event run again, with what waits behind it. Subject and place as in
+    EffectParked; source: who.
     """
 
     processor: ShortText

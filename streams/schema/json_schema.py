@@ -23,6 +23,7 @@ which admits what nobody ever wrote.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -82,6 +83,11 @@ def json_schema(types: Iterable[type[Event]]) -> Schema:
     }
 
 
+def _unwrapped(docstring: str) -> str:
+    """The text without the breaks that the width of a source file makes: one before a field's name is meant."""
+    return re.sub(r"(?<!\n)\n(?!\n|[a-z_, ]+: )", " ", inspect.cleandoc(docstring))
+
+
 def type_schema(kind: type[Event]) -> Schema:
     """One type's schema, self-contained: the structs it is made of are under its own $defs."""
     tag = tag_of(kind)
@@ -98,7 +104,7 @@ def type_schema(kind: type[Event]) -> Schema:
     _mark_times(info, document, definitions, set())
     for name, cls in _named(info, document, definitions, {}).items():
         if "description" in definitions[name]:
-            definitions[name]["description"] = inspect.cleandoc(cls.__doc__ or "")
+            definitions[name]["description"] = _unwrapped(cls.__doc__ or "")
     name = document["$ref"].removeprefix(REF)
     # A type that refers to itself stays under its own $defs as well.
     own = dict(definitions[name]) if REF + name in _refs(definitions) else definitions.pop(name)

@@ -42,7 +42,7 @@ from aurastream.streams import (
     observed_id,
     to_cloudevent,
 )
-from aurastream.streams.codec import EVENT_BYTES_MAX, entry_json
+from aurastream.streams.entries import EVENT_BYTES_MAX, entry_json
 from aurastream.streams.events import COUNT_MAX
 from aurastream.streams.index import pack_position, pack_positions, unpack_position
 from aurastream.streams.keys import Keys, partition_of

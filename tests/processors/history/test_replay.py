@@ -37,7 +37,7 @@ from aurastream.streams import (
     Stream,
     open_stream,
 )
-from aurastream.streams.codec import Envelope
+from aurastream.streams.entries import Envelope
 from aurastream.streams.errors import ArchiveNeeded
 from aurastream.streams.groups import as_pair
 from aurastream.streams.personal.erasure import erase

@@ -16,7 +16,7 @@ from faust.types import TP
 from aurastream.processors.transport import RawBatch, batch_topic, batches, events
 from aurastream.processors.transport.unrolled import entries_max
 from aurastream.streams import Codec, Server, Settings, open_stream
-from aurastream.streams.codec import entry_json, read_envelope
+from aurastream.streams.entries import entry_json, read_envelope
 from tests.facts import observation
 from tests.processors.transport.members import Broker, eventually
 

@@ -45,7 +45,8 @@ from aurastream.streams import (
 )
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
-from aurastream.streams.codec import Upcaster, entry_json
+from aurastream.streams.codec import Upcaster
+from aurastream.streams.entries import entry_json
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from tests.facts import NOON, consume
 from tests.invariants import held_by

@@ -25,7 +25,7 @@ from aurastream.projections.past import AsOf, By, Checkpoints, Past, PastFold, P
 from aurastream.streams import Codec, Event, History, Position, Server, Settings, Stream, open_stream
 from aurastream.streams.archive import open_archive
 from aurastream.streams.archive.archiver import Archiver
-from aurastream.streams.codec import read_envelope
+from aurastream.streams.entries import read_envelope
 from aurastream.streams.errors import ArchiveNeeded
 from aurastream.streams.history import Span
 from aurastream.streams.index import field_of, unpack_position

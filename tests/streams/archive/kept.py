@@ -15,7 +15,7 @@ from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.manifest import Manifest
 from aurastream.streams.archive.reading import StreamArchive
 from aurastream.streams.archive.segment import identify
-from aurastream.streams.codec import RawEntry
+from aurastream.streams.entries import RawEntry
 from aurastream.streams.index import field_of
 from tests.facts import observation, raw_append
 

@@ -19,7 +19,7 @@ from aurastream.streams.archive import Where, building, lease, move, open_archiv
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.archive.manifest import Block, Manifest
 from aurastream.streams.archive.segment import identify
-from aurastream.streams.codec import RawEntry
+from aurastream.streams.entries import RawEntry
 from aurastream.streams.errors import ArchiveDamaged, ArchiveRefused
 from tests.facts import NOON, observation, raw_append
 from tests.processors.importing.imports import seed_of_this_run
