@@ -113,7 +113,7 @@ def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, str
     stream.append([observation(1)])
     worker = Lane(Counting(), stream, 0)
     ask_all(stream, worker.catch_up())
-    worker._fold._states["clip-1"] = Count(50, 50, "")  # as a bug or a bit flip would have it
+    worker._fold._states.rows["clip-1"] = Count(50, 50, "")  # as a bug or a bit flip would have it
     server.client.hset(
         View(stream, Counting()).key(0, "states"), "clip-1", msgspec.json.encode(Count(50, 50, ""))
     )
