@@ -62,8 +62,11 @@ def line(text: str, style: str = "", *, is_cut: bool = False) -> None:
     """One line of the result; is_cut: at the terminal's edge."""
     from rich.text import Text
 
-    overflow = {"no_wrap": True, "overflow": "ellipsis", "crop": True} if is_cut else {"soft_wrap": True}
-    _console().print(Text(text, style=style), **overflow)
+    whole = Text(text, style=style)
+    if is_cut:
+        _console().print(whole, no_wrap=True, overflow="ellipsis", crop=True)
+    else:
+        _console().print(whole, soft_wrap=True)
 
 
 def remark(text: str, style: str = "") -> None:

@@ -53,12 +53,15 @@ class Archive(Protocol):
 
     def until(self, partition: int) -> str:
         """The last archived position; "" where nothing is archived."""
+        ...
 
     def spans(self, partition: int, after: str, until: str, count: int) -> Iterator[Span]:
         """Archived entries after a position, up to and including `until`, in spans of at most `count`."""
+        ...
 
     def entries(self, partition: int, positions: Iterable[str]) -> dict[str, RawEntry]:
         """The entries at these positions, as far as they are archived."""
+        ...
 
 
 class History:

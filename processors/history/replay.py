@@ -36,9 +36,11 @@ class Sink(Protocol):
 
     def put(self, event: PastEvent) -> None:
         """Take the next event. May hold it back until ``flush``."""
+        ...
 
     def flush(self) -> None:
         """Everything taken so far is where it belongs when this returns."""
+        ...
 
 
 class Speed(msgspec.Struct, frozen=True):

@@ -54,9 +54,11 @@ class BatchConsumer(Protocol):
 
     async def rewind(self, topics: set[str]) -> None:
         """Everything of these topics that was handed out and not acknowledged comes again."""
+        ...
 
     def epoch_of(self, tp: TP) -> int | None:
         """Of the lease under which this process owns the partition; None where there are no leases."""
+        ...
 
 
 class RawBatch:

@@ -26,12 +26,15 @@ class Owner(Protocol):
 
     async def take(self, claims: dict[Claim, int]) -> None:
         """These are ours under these epochs: begin. The first call may be of none."""
+        ...
 
     async def give(self, claims: set[Claim]) -> None:
         """Finish what is under way of these and let them go."""
+        ...
 
     async def lose(self, claims: set[Claim]) -> None:
         """These belong to others: drop them."""
+        ...
 
 
 class Coordinator:

@@ -56,15 +56,19 @@ class Keeper(Protocol):
 
     def segments(self, partition: int) -> Sequence[KeptSegment]:
         """A partition's segments, in order."""
+        ...
 
     def list_blobs(self, partition: int, prefix: str = "") -> list[str]:
         """The names of a partition's blobs that begin so."""
+        ...
 
     def read_blob(self, partition: int, name: str) -> bytes | None:
         """A blob's content; None where there is none. Raises OSError or StreamError where unreadable."""
+        ...
 
     def write_blob(self, partition: int, name: str, content: bytes) -> None:
         """Keep a blob, whole or not at all."""
+        ...
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

@@ -13,11 +13,10 @@ from itertools import pairwise
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aurastream.streams import RawEntry
-from aurastream.streams.archive.arrow import text_of
+from aurastream.streams.archive.arrow import compute, text_of
 
 NEEDED = [
     "position",
@@ -75,7 +74,7 @@ def entries_of(table: pa.Table) -> tuple[list[RawEntry], frozenset[bytes]]:
         for index, kept in enumerate(table["raw"].to_pylist()):
             if kept is not None:
                 raw[index] = (positions[index], msgspec.msgpack.decode(kept, type=list[bytes]))
-    if not pc.any(table["is_duplicate"]).as_py():
+    if not compute.any(table["is_duplicate"]).as_py():
         return raw, frozenset()
     marks = table["is_duplicate"].to_pylist()
     return raw, frozenset(position for position, is_one in zip(positions, marks, strict=True) if is_one)
@@ -86,17 +85,19 @@ def _jsons(table: pa.Table) -> pa.ChunkedArray:
     kind, name, subject, fields = (
         table[column].cast(pa.binary()) for column in ("type", "event_id", "subject", "fields")
     )
-    usual = pc.binary_join_element_wise(
+    usual = compute.binary_join_element_wise(
         _BEGIN,
         kind,
         _ID,
         name,
         _SUBJECT,
         subject,
-        pc.binary_replace_slice(fields, 0, 1, _REST.as_py()),
+        compute.binary_replace_slice(fields, 0, 1, _REST.as_py()),
         _NOTHING,
     )
-    return pc.if_else(table["is_whole"], fields, usual) if pc.any(table["is_whole"]).as_py() else usual
+    return (
+        compute.if_else(table["is_whole"], fields, usual) if compute.any(table["is_whole"]).as_py() else usual
+    )
 
 
 def values_of(column: pa.ChunkedArray) -> list[bytes]:

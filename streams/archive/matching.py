@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from aurastream.streams.archive.arrow import number_of, text_of
+from aurastream.streams.archive.arrow import compute, number_of, text_of
 from aurastream.streams.archive.entries import NEEDED
 from aurastream.streams.archive.where import Where
 
@@ -23,8 +22,8 @@ def matching(file: pq.ParquetFile, group: int, where: Where) -> pa.Table | None:
         return None
     mask: pa.ChunkedArray | None = None
     for column in _masks(file, group, where):
-        mask = column if mask is None else pc.and_(mask, column)
-        if not pc.any(mask).as_py():
+        mask = column if mask is None else compute.and_(mask, column)
+        if not compute.any(mask).as_py():
             return None
     table = file.read_row_group(group, columns=NEEDED, use_threads=False)
     return table if mask is None else table.filter(mask)
@@ -34,15 +33,15 @@ def _masks(file: pq.ParquetFile, group: int, where: Where) -> Iterator[pa.Chunke
     """For each value, which entries have it; a column is read when its turn has come."""
     for name, value in where.equals().items():
         column = _column(file, group, name)
-        yield pc.equal(column, text_of(value.encode(), column.type))
+        yield compute.equal(column, text_of(value.encode(), column.type))
     since, until = where.occurred()
     if since is None and until is None:
         return
     instants = _column(file, group, "occurred_at").cast(pa.int64())
     if since is not None:
-        yield pc.greater_equal(instants, number_of(since, pa.int64()))
+        yield compute.greater_equal(instants, number_of(since, pa.int64()))
     if until is not None:
-        yield pc.less(instants, number_of(until, pa.int64()))
+        yield compute.less(instants, number_of(until, pa.int64()))
 
 
 def _column(file: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:

@@ -14,7 +14,6 @@ from hashlib import sha256
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aurastream.streams import (
@@ -27,7 +26,7 @@ from aurastream.streams import (
     StreamError,
     last_of,
 )
-from aurastream.streams.archive.arrow import texts_of
+from aurastream.streams.archive.arrow import compute, texts_of
 from aurastream.streams.archive.chain import Chains, folder_of
 from aurastream.streams.archive.entries import NEEDED, entries_of
 from aurastream.streams.archive.manifest import Manifest
@@ -185,7 +184,7 @@ class StreamArchive:
             table = file.read_row_group(group, columns=NEEDED, use_threads=False)
             if positions is not None:
                 texts = texts_of([str(position).encode() for position in positions], pa.string())
-                table = table.filter(pc.is_in(table["position"], texts))
+                table = table.filter(compute.is_in(table["position"], texts))
             is_sound = table["raw"].null_count == table.num_rows  # what is damaged is kept raw
             return *entries_of(table), is_sound
         except UNREADABLE as error:

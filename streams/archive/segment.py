@@ -193,7 +193,7 @@ def to_parquet(table: pa.Table) -> bytes:
         compression="zstd",
         compression_level=ZSTD_LEVEL,
         data_page_size=PAGE_BYTES,
-        use_dictionary=REPEATING,
+        use_dictionary=REPEATING,  # pyright: ignore[reportArgumentType] - a list of columns too
         column_encoding={**GROWING, **COUNTING},
         store_schema=False,
         write_page_checksum=True,
