@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aurastream.processors.connect import Connection, connected
 from aurastream.processors.errors import NotConfigured, ProcessorError
 from aurastream.processors.logs import configure_logs, library_logs
-from aurastream.processors.plugins import Installed, PluginError, Worker, find_plugins
+from aurastream.processors.plugins import Installed, PluginError, Worker, app_module, find_plugins
 from aurastream.processors.show import Bar, as_json, harmless, into_nothing, line, progress_bar, remark, table
 from aurastream.processors.stopping import Stop, stopping_by_signal
 from aurastream.processors.times import parsed_duration, parsed_time
@@ -39,6 +39,7 @@ __all__ = [
     "Stop",
     "WorkFailed",
     "Worker",
+    "app_module",
     "as_json",
     "configure_logs",
     "connected",

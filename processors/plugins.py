@@ -1,6 +1,9 @@
 """
 What is installed: event types, projections and processors, ours and a stranger's alike.
 
+Not imported here: effects/, which is above this room. A processor is known by its base, ``Worker``, which every kind
+of thing that hosts run derives from; so a new kind of worker needs nothing here.
+
 A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event
 subclasses with a tag, its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag,
 version): function}, are taken up.
@@ -18,7 +21,8 @@ from typing import Any, ClassVar
 import msgspec
 from pydantic import ValidationError
 
-from aurastream.projections import Projection, ProjectionError, ProjectionUnknown
+from aurastream.processors.errors import ProcessorError
+from aurastream.projections import Projection, ProjectionUnknown
 from aurastream.streams import BUILT_IN, Codec, Event, Upcaster
 
 GROUP = "aurastream.plugins"
@@ -34,7 +38,7 @@ class Worker:
         raise NotImplementedError(f"{type(self).__name__} has no check")
 
 
-class PluginError(ProjectionError):
+class PluginError(ProcessorError):
     """What is installed cannot be used."""
 
 
@@ -61,7 +65,7 @@ class NameTaken(PluginError):
 
 
 class Installed(msgspec.Struct, frozen=True):
-    """Everything found. projections and processors: by name, ready to work."""
+    """Everything there is. projections and processors: by name, ready to work."""
 
     events: tuple[type[Event], ...]
     projections: dict[str, Projection[Any]]
@@ -83,32 +87,39 @@ class Installed(msgspec.Struct, frozen=True):
         return [self.projection(name) for name in names] or list(self.projections.values())
 
 
+Group = Projection[Any] | Worker  # what has a name of its own, which is its consumer group's
+
+
 def find_plugins(apps: Iterable[str] = ()) -> Installed:
     """All entry points and --app modules. Raises PluginBroken, and NameTaken when two share a name."""
     events: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in BUILT_IN}
-    groups: dict[str, Projection[Any] | Worker] = {}
+    groups: dict[str, Group] = {}
     upcasters: dict[tuple[str, int], Upcaster] = {}
-    for name, module in _modules(apps):
-        for found in list(vars(module).values()):
-            if not isinstance(found, type):
-                continue
-            if issubclass(found, Event) and found.__struct_config__.tag:
-                tag = str(found.__struct_config__.tag)
-                if events.setdefault(tag, found) is not found:
-                    raise NameTaken("event types", tag, events[tag], found)
-            elif issubclass(found, Projection | Worker) and hasattr(found, "name"):
-                held = groups.get(found.name)
-                if held is not None and type(held) is not found:
-                    is_processor = isinstance(held, Worker) or issubclass(found, Worker)
-                    raise NameTaken(
-                        "groups" if is_processor else "projections", found.name, type(held), found
-                    )
-                if held is None:
-                    groups[found.name] = _made(name, found)
+    for plugin, module in _modules(apps):
+        for kind in [value for value in vars(module).values() if isinstance(value, type)]:
+            if issubclass(kind, Event) and kind.__struct_config__.tag:
+                _take_event(events, kind)
+            elif issubclass(kind, Projection | Worker) and hasattr(kind, "name"):
+                _take_group(groups, plugin, kind)
         upcasters |= getattr(module, "UPCASTERS", {})
     projections = {name: group for name, group in groups.items() if isinstance(group, Projection)}
     processors = {name: group for name, group in groups.items() if isinstance(group, Worker)}
     return Installed(tuple(events.values()), projections, upcasters, processors)
+
+
+def _take_event(events: dict[str, type[Event]], kind: type[Event]) -> None:
+    tag = str(kind.__struct_config__.tag)
+    if events.setdefault(tag, kind) is not kind:
+        raise NameTaken("event types", tag, events[tag], kind)
+
+
+def _take_group(groups: dict[str, Group], plugin: str, kind: type[Group]) -> None:
+    held = groups.get(kind.name)
+    if held is None:
+        groups[kind.name] = _made(plugin, kind)
+    elif type(held) is not kind:
+        is_processor = isinstance(held, Worker) or issubclass(kind, Worker)
+        raise NameTaken("groups" if is_processor else "projections", kind.name, type(held), kind)
 
 
 def _modules(apps: Iterable[str]) -> Iterable[tuple[str, ModuleType]]:
@@ -118,15 +129,20 @@ def _modules(apps: Iterable[str]) -> Iterable[tuple[str, ModuleType]]:
         except (Exception, SystemExit) as error:
             raise PluginBroken(point.name, error) from error
     for app in apps:
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        try:
-            yield app, importlib.import_module(app)
-        except (Exception, SystemExit) as error:
-            raise PluginBroken(app, error) from error
+        yield app, app_module(app)
 
 
-def _made(plugin: str, kind: type[Projection[Any] | Worker]) -> Projection[Any] | Worker:
+def app_module(app: str) -> ModuleType:
+    """The module that --app names; the current folder's come first. Raises PluginBroken."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(app)
+    except (Exception, SystemExit) as error:
+        raise PluginBroken(app, error) from error
+
+
+def _made(plugin: str, kind: type[Group]) -> Group:
     try:
         group = kind()
         group.check()

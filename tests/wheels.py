@@ -15,10 +15,12 @@ from pathlib import Path
 from aurastream.processors.plugins import GROUP
 
 
-def install(directory: Path, name: str, modules: Mapping[str, str], plugins: Mapping[str, str]) -> str:
+def install(
+    directory: Path, name: str, modules: Mapping[str, str], plugins: Mapping[str, str], group: str = GROUP
+) -> str:
     """Build it, and let pip install it into a directory of its own; returns that, for PYTHONPATH.
 
-    modules: file -> source. plugins: the entry points, name -> module.
+    modules: file -> source. plugins: the entry points of the group, name -> module or module:value.
     """
     wheel, target = directory / f"{name}-1.0-py3-none-any.whl", directory / "site"
     points = "\n".join(f"{point} = {module}" for point, module in plugins.items())
@@ -28,7 +30,7 @@ def install(directory: Path, name: str, modules: Mapping[str, str], plugins: Map
         "1.0\nRequires-Dist: aurastream\n",
         f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: "
         "py3-none-any\n",
-        f"{name}-1.0.dist-info/entry_points.txt": f"[{GROUP}]\n{points}\n",
+        f"{name}-1.0.dist-info/entry_points.txt": f"[{group}]\n{points}\n",
     }
     record = f"{name}-1.0.dist-info/RECORD"
     with zipfile.ZipFile(wheel, "w") as archive:

@@ -19,8 +19,8 @@ from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.history import check_all
 from aurastream.processors.host import tune_collector
-from aurastream.processors.importing import Imported, import_file
-from aurastream.processors.importing.formats import FORMATS, read_metadata
+from aurastream.processors.importing import Imported, ImportOptions, import_file
+from aurastream.processors.importing.formats import find_formats, read_metadata
 from aurastream.projections import Checked, Consumer, Progress, View
 from aurastream.projections.built_in import Clip, Clips, merged
 from aurastream.streams import IMPORTS, Stream
@@ -96,9 +96,8 @@ def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
 def _imported(file: Path, stream: Stream, imports: Stream) -> Imported:
     metadata = read_metadata(file.with_name("chzzk_vods.csv.gz"))
     with progress_bar("append ") as bar:
-        return import_file(
-            file, FORMATS["chzzk"], stream, imports, metadata=metadata, progress=lambda at: bar.to(at.rows)
-        )
+        how = ImportOptions(metadata, progress=lambda account: bar.to(account.rows))
+        return import_file(file, find_formats()["chzzk"], stream, imports, how)
 
 
 def _consumed(found: Session, names: tuple[str, ...], expected: int) -> int:

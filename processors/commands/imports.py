@@ -10,15 +10,51 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar
-from aurastream.processors.commands.common import json_option, session
-from aurastream.processors.importing import BATCH, Imported, import_file, sha256_of
-from aurastream.processors.importing.formats import FORMATS, read_metadata
+from aurastream.processors.commands.common import into, json_option, session
+from aurastream.processors.importing import BATCH, Imported, ImportOptions, import_file, sha256_of
+from aurastream.processors.importing.formats import OURS, Format, find_formats, read_metadata
 from aurastream.streams import IMPORTS
+
+
+class FormatName(click.ParamType):
+    """One of the formats there are, ours and those of installed packages."""
+
+    name = "format"
+
+    def convert(
+        self, value: str | Format, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Format:
+        """Its Format."""
+        if isinstance(value, Format):
+            return value
+        formats = find_formats((ctx.find_root().obj or ()) if ctx is not None else ())
+        if value not in formats:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, formats))}", param, ctx)
+        return formats[value]
+
+
+class ImportVerbOptions(msgspec.Struct, frozen=True):
+    """The command line."""
+
+    file: Path
+    form: Format
+    metadata: Path | None
+    stream_name: str | None
+    batch: int
+    rejects: Path | None
+    as_json: bool
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="What the file is.")
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=FormatName(),
+    metavar="NAME",
+    help=f"What the file is: {', '.join(form.name for form in OURS)}, or an installed package's.",
+)
 @click.option("--metadata", type=click.Path(path_type=Path), help="Titles and publication dates (chzzk).")
 @click.option("--stream", "stream_name", metavar="NAME", help="Default: the format's name.")
 @click.option(
@@ -30,40 +66,24 @@ from aurastream.streams import IMPORTS
     help="Where refused rows go. Default: FILE's name.rejects.jsonl here.",
 )
 @json_option
-@click.pass_context
-def import_(
-    context: click.Context,
-    file: Path,
-    form: str,
-    metadata: Path | None,
-    stream_name: str | None,
-    batch: int,
-    rejects: Path | None,
-    as_json: bool,
-) -> None:
+@into(ImportVerbOptions)
+def import_(context: click.Context, options: ImportVerbOptions) -> None:
     """Append a file's rows as events, each once.
 
     The event ID is the file's name and the data row's number, so an import that was killed goes on when it is
     repeated. Refused rows are counted, named in the rejects file with their reason, and appended as events of
     the stream "imports".
     """
-    sha256_of(file)  # before a stream is made for it: a file that cannot be read leaves nothing behind
-    known = read_metadata(metadata) if metadata else None
+    sha256_of(options.file)  # before a stream is made for it: what cannot be read leaves nothing behind
+    metadata = read_metadata(options.metadata) if options.metadata else None
     with session(context) as found, progress_bar("importing") as bar:
-        stream, imports = found.open(stream_name or form, create=True), found.open(IMPORTS, create=True)
+        stream = found.open(options.stream_name or options.form.name, create=True)
+        imports = found.open(IMPORTS, create=True)
+        how = ImportOptions(metadata, options.batch, options.rejects, lambda account: bar.to(account.rows))
         started = time.perf_counter()
-        result = import_file(
-            file,
-            FORMATS[form],
-            stream,
-            imports,
-            metadata=known,
-            batch=batch,
-            rejects_path=rejects,
-            progress=lambda done: bar.to(done.rows),
-        )
+        result = import_file(options.file, options.form, stream, imports, how)
         seconds = time.perf_counter() - started
-    if as_json:
+    if options.as_json:
         print_json({**msgspec.structs.asdict(result), "seconds": round(seconds, 3)})
     else:
         tell_import(result, seconds)

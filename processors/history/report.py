@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from aurastream.processors.importing.formats import FORMATS
+from aurastream.processors.importing.formats import find_formats
 from aurastream.projections import ProjectionError, View
 from aurastream.projections.built_in import Clip, Clips, Import, Imports, Pair
 from aurastream.projections.engine import Positions
@@ -209,10 +209,10 @@ def _of_import(stream: Stream, imports: View[Import] | None, observed: int) -> R
         }
     names = sorted(files)
     rejected = sum(state.rejected for state in files.values())
-    forms = {state.format for state in files.values() if state.format}
+    forms = {state.format for state in files.values()}
+    datasets = sorted(form.dataset for name, form in find_formats().items() if name in forms)
     return {
-        "dataset": "+".join(sorted(FORMATS[form].dataset for form in forms if form in FORMATS))
-        or stream.name,
+        "dataset": "+".join(datasets) or stream.name,
         "file": "+".join(names) or None,
         "file_sha256": "+".join(files[name].file_sha256 for name in names) or None,
         "rejected_rows": rejected,

@@ -28,11 +28,11 @@ from typing import BinaryIO
 import msgspec
 
 from aurastream.processors.importing.formats import (
+    FileRow,
     Format,
     FormatError,
     Metadata,
     Reject,
-    Row,
     open_file,
     read_rows,
 )
@@ -72,7 +72,7 @@ def file_id(path: Path) -> str:
     """
     name = re.sub(
         r"[^A-Za-z0-9_.-]",
-        lambda found: "".join(f":{byte:02X}" for byte in os.fsencode(found.group())),
+        lambda other: "".join(f":{byte:02X}" for byte in os.fsencode(other.group())),
         path.name,
     )
     return _short(name)
@@ -91,88 +91,95 @@ def _short(name: str) -> str:
     )
 
 
+class ImportOptions(msgspec.Struct, frozen=True):
+    """How a file is imported. batch: rows an append. rejects_path: default FILE's name.rejects.jsonl here. progress:
+    told of the account after each batch.
+    """
+
+    metadata: Mapping[str, Metadata] | None = None
+    batch: int = BATCH
+    rejects_path: Path | None = None
+    progress: Callable[[Imported], None] = lambda account: None
+
+
+AS_USUAL = ImportOptions()
+
+
 def import_file(
-    path: Path,
-    form: Format,
-    stream: Stream,
-    imports: Stream,
-    *,
-    metadata: Mapping[str, Metadata] | None = None,
-    batch: int = BATCH,
-    rejects_path: Path | None = None,
-    progress: Callable[[Imported], None] | None = None,
+    path: Path, form: Format, stream: Stream, imports: Stream, options: ImportOptions = AS_USUAL
 ) -> Imported:
-    """Import the file. Raises FormatError (after the rows before the damage were appended) and the errors of
-    append.
+    """Import the file. imports: the stream of what imports say of themselves.
+
+    Raises FormatError (after the rows before the damage were appended) and the errors of append.
     """
     result = Imported(file_id(path), stream.name)
     result.file_sha256 = sha256_of(path)
     subject = import_id(stream.name, result.file)
     _refuse_changed(result, subject, path, imports)
-    rejects = _Rejects(rejects_path or Path(f"{path.name}.rejects.jsonl"))
-    last = EPOCH
+    work = _Work(stream, imports, subject, result, options.rejects_path or Path(f"{path.name}.rejects.jsonl"))
     try:
-        for chunk in _chunks(read_rows(path, form, metadata), batch):
-            last = _append_chunk(chunk, result, stream, imports, rejects, last)
-            if progress is not None:
-                progress(result)
+        for chunk in _chunks(read_rows(path, form, options.metadata), options.batch):
+            work.append(chunk)
+            options.progress(result)
     except FormatError as error:
         error.add_note(_account(result))
         raise
     finally:
-        result.rejects_file = rejects.close()
-    valid = result.rows - result.rejected
-    imports.append(
-        [
-            ImportFinished(
-                event_id=f"{subject}:finished:{result.file_sha256[:16]}",
-                subject=subject,
-                occurred_at=last,
-                source="import",
-                stream=stream.name,
-                format=form.name,
-                file_sha256=result.file_sha256,
-                rows=result.rows,
-                valid_rows=valid,
-                rejected_rows=result.rejected,
-            )
-        ]
-    )
-    result.finished = True
+        result.rejects_file = work.rejects.close()
+    work.finish(form)
     return result
 
 
-def _append_chunk(
-    chunk: list[Row | Reject],
-    result: Imported,
-    stream: Stream,
-    imports: Stream,
-    rejects: _Rejects,
-    last: datetime,
-) -> datetime:
-    """Append one batch; returns the latest instant seen so far."""
-    events: list[Event] = []
-    refused: list[Event] = []
-    latest = datetime.now(UTC) + AHEAD_MAX
-    for found in chunk:
-        row = _refused(found, latest) if isinstance(found, Row) else found
-        if isinstance(row, Row):
-            events.append(observation(row, result.file))
-            last = max(last, row.observed_at)
-        else:
-            rejects.write(row)
-            refused.append(rejection(row, import_id(stream.name, result.file), stream.name))
-    placed = stream.append(events)
-    imports.append(refused)
-    duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
-    result.rows += len(chunk)
-    result.duplicates += duplicates
-    result.appended += len(placed) - duplicates
-    result.rejected += len(refused)
-    return last
+class _Work:
+    """An import under way: counts in its result; last: the latest instant seen so far."""
+
+    def __init__(
+        self, stream: Stream, imports: Stream, subject: str, result: Imported, rejects: Path
+    ) -> None:
+        self._stream, self._imports, self._subject, self._result = stream, imports, subject, result
+        self.rejects, self._last = _Rejects(rejects), EPOCH
+
+    def append(self, chunk: list[FileRow | Reject]) -> None:
+        """Append one batch."""
+        events: list[Event] = []
+        refused: list[Event] = []
+        latest = datetime.now(UTC) + AHEAD_MAX
+        for item in chunk:
+            row = _refused(item, latest) if isinstance(item, FileRow) else item
+            if isinstance(row, FileRow):
+                events.append(observation(row, self._result.file))
+                self._last = max(self._last, row.observed_at)
+            else:
+                self.rejects.write(row)
+                refused.append(rejection(row, self._subject, self._stream.name))
+        placed = self._stream.append(events)
+        self._imports.append(refused)
+        duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
+        self._result.rows += len(chunk)
+        self._result.duplicates += duplicates
+        self._result.appended += len(placed) - duplicates
+        self._result.rejected += len(refused)
+
+    def finish(self, form: Format) -> None:
+        """The file was read to its end: say so."""
+        result = self._result
+        finished = ImportFinished(
+            event_id=f"{self._subject}:finished:{result.file_sha256[:16]}",
+            subject=self._subject,
+            occurred_at=self._last,
+            source="import",
+            stream=self._stream.name,
+            format=form.name,
+            file_sha256=result.file_sha256,
+            rows=result.rows,
+            valid_rows=result.rows - result.rejected,
+            rejected_rows=result.rejected,
+        )
+        self._imports.append([finished])
+        result.finished = True
 
 
-def _refused(row: Row, latest: datetime) -> Row | Reject:
+def _refused(row: FileRow, latest: datetime) -> FileRow | Reject:
     """The row, or why append would refuse it."""
     if row.observed_at > latest:
         why = f"observed {row.observed_at.isoformat()}, more than 24 h ahead"
@@ -184,7 +191,7 @@ def _refused(row: Row, latest: datetime) -> Row | Reject:
     return Reject(row.number, ("row",), f"row: {why}", shown[:500])
 
 
-def observation(row: Row, file: str) -> ClipViewsObserved:
+def observation(row: FileRow, file: str) -> ClipViewsObserved:
     """The row as an event; texts are cut to what an event holds. The creator is the channel: nothing else in
     a file names one.
     """
@@ -203,7 +210,7 @@ def observation(row: Row, file: str) -> ClipViewsObserved:
 
 
 def rejection(row: Reject, subject: str, stream: str) -> ImportRowRejected:
-    """The refused row as an event. Its time is no fact of ours, so it is the epoch: the same at every import."""
+    """The refused row as an event. Its time is no fact of ours, so it is the epoch: the same at every time."""
     return ImportRowRejected(
         event_id=f"{subject}:{row.number}",
         subject=subject,
@@ -247,9 +254,9 @@ def _events(stream: Stream, partition: int) -> Iterator[Event]:
         after = entries[-1].position
 
 
-def _chunks(rows: Iterator[Row | Reject], size: int) -> Iterator[list[Row | Reject]]:
+def _chunks(rows: Iterator[FileRow | Reject], size: int) -> Iterator[list[FileRow | Reject]]:
     """Batches of rows; where the file ends in an error, the rows before it come first."""
-    chunk: list[Row | Reject] = []
+    chunk: list[FileRow | Reject] = []
     try:
         for row in rows:
             chunk.append(row)
@@ -265,7 +272,8 @@ def _chunks(rows: Iterator[Row | Reject], size: int) -> Iterator[list[Row | Reje
 
 
 def _account(result: Imported) -> str:
-    return f"{result.rows} rows were taken: {result.appended} appended, {result.duplicates} known, {result.rejected} refused."
+    of_them = f"{result.appended} appended, {result.duplicates} known, {result.rejected} refused"
+    return f"{result.rows} rows were taken: {of_them}."
 
 
 class _Rejects:

@@ -1,7 +1,7 @@
 """
-The files people have: rows in, observations out. Pure parsing; what becomes of a row is importer.py's.
+The files people have: rows in, observations out. Open to others: registry.py. Pure parsing; what becomes of a row is importer.py's.
 
-Promise: every data row is yielded once, as a Row or as a Reject that names its columns and why; a file that
+Promise: every data row is yielded once, as a FileRow or as a Reject that names its columns and why; a file that
 cannot be read to its end says so in a FormatError after all rows before the damage. Rows are streamed; a
 file's size does not matter.
 
@@ -11,16 +11,20 @@ the same rows.
 """
 
 from aurastream.processors.importing.formats.reading import open_file, read_metadata, read_rows
-from aurastream.processors.importing.formats.rows import Format, FormatError, Metadata, Reject, Row
-from aurastream.processors.importing.formats.tables import FORMATS
+from aurastream.processors.importing.formats.registry import FORMATS_GROUP, FormatUnfit, find_formats
+from aurastream.processors.importing.formats.rows import FileRow, Format, FormatError, Metadata, Reject
+from aurastream.processors.importing.formats.tables import OURS
 
 __all__ = [
-    "FORMATS",
+    "FORMATS_GROUP",
+    "OURS",
+    "FileRow",
     "Format",
     "FormatError",
+    "FormatUnfit",
     "Metadata",
     "Reject",
-    "Row",
+    "find_formats",
     "open_file",
     "read_metadata",
     "read_rows",

@@ -1,7 +1,7 @@
 """
 Read a file of rows as a stream: plain or gzip, RFC 4180 quoting, UTF-8.
 
-    bytes -> (gunzip, bounded) -> lines (bounded) -> csv -> cells -> Row or Reject
+    bytes -> (gunzip, bounded) -> lines (bounded) -> csv -> cells -> FileRow or Reject
 
 Bad UTF-8, NUL, over-long lines, stray quotes and the wrong number of cells cost their row only: where a quote
 is never closed, or a row of several lines has the wrong number of cells, its first line is refused and the
@@ -24,8 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from aurastream.processors.importing.formats.rows import Format, FormatError, Metadata, Reject, Row
-from aurastream.processors.importing.formats.tables import FORMATS
+from aurastream.processors.importing.formats.registry import find_formats
+from aurastream.processors.importing.formats.rows import FileRow, Format, FormatError, Metadata, Reject
 
 LINE_MAX = 1024 * 1024  # bytes; of all the lines of a row together as well
 TEXT_MAX = 500  # characters of a refused row that are kept
@@ -38,13 +38,13 @@ _TOO_LONG = "\0too long"
 
 def read_rows(
     path: Path, form: Format, metadata: Mapping[str, Metadata] | None = None
-) -> Iterator[Row | Reject]:
+) -> Iterator[FileRow | Reject]:
     """Every data row, numbered from 1. Raises FormatError for what is wrong with the file as a whole."""
     known = dict(metadata or {})
     width, parse = len(form.columns), form.parse
 
     def is_row(cells: list[str]) -> bool:
-        return len(cells) == width and isinstance(parse(0, cells, known), Row)
+        return len(cells) == width and isinstance(parse(0, cells, known), FileRow)
 
     for number, cells, problem in _table(path, form.columns, form.name, is_row):
         text = ",".join(cells)
@@ -54,7 +54,7 @@ def read_rows(
             yield Reject(number, ("row",), f"row: {problem}", _shown(text))
         elif len(cells) != width:
             yield Reject(number, ("row",), f"row: {len(cells)} cells, the header has {width}", _shown(text))
-        elif isinstance(row := parse(number, cells, known), Row):
+        elif isinstance(row := parse(number, cells, known), FileRow):
             yield row
         else:
             yield Reject(
@@ -237,7 +237,7 @@ def _check_header(
         )
     if tuple(header) == columns:
         return
-    fitting = [form.name for form in FORMATS.values() if form.columns == tuple(header)]
+    fitting = [form.name for form in find_formats().values() if form.columns == tuple(header)]
     missing = [column for column in columns if column not in header]
     unknown = [column[:40] for column in header if column not in columns][:10]
     remedy = (

@@ -19,7 +19,7 @@ class FormatError(Exception):
     """A file that is not what it was said to be; the message says where and what to do."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class FileRow(msgspec.Struct, frozen=True):
     """One look at one subject. number: data row from 1. observed_at, created_at: UTC."""
 
     number: int
@@ -33,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """A data row that is unusable: the columns that make it so, why, and its text (at most 500 characters)."""
+    """A data row that is unusable: the columns that make it so, why, and its text, 500 characters at most."""
 
     number: int
     columns: tuple[str, ...]
@@ -50,14 +50,14 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A kind of file. columns: its header, exactly. parse(number, cells, metadata) gives a Row, or the
-    problems by column.
+    """A kind of file. dataset: where its files come from, in reports. columns: its header, exactly.
+    parse(number, cells, metadata) gives a FileRow, or the problems by column.
     """
 
     name: str
     dataset: str
     columns: tuple[str, ...]
-    parse: Callable[[int, list[str], dict[str, Metadata]], Row | Problems]
+    parse: Callable[[int, list[str], dict[str, Metadata]], FileRow | Problems]
 
 
 def is_count(cell: str) -> bool:

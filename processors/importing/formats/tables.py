@@ -1,5 +1,5 @@
 """
-The formats by name: header, and how a row is read.
+Our formats: header, and how a row is read.
 
     chzzk            observed_at, video_no, view_count, category; titles from a second file
     youtube-2017-09  one line a trending video and day; date DD.MM of 2017
@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from aurastream.processors.importing.formats.rows import (
+    FileRow,
     Format,
     Metadata,
     Problems,
-    Row,
     is_count,
     is_video_id,
     show,
@@ -31,8 +31,8 @@ _NOTHING_KNOWN = Metadata("", "", None)
 def _instant(text: str) -> datetime | None:
     """ISO 8601 with an offset, in UTC; None for anything else. Cached: a snapshot's rows share it."""
     try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo is not None else None
+        instant = datetime.fromisoformat(text)
+        return instant.astimezone(UTC) if instant.tzinfo is not None else None
     except (ValueError, OverflowError):  # the latter: the offset moves it out of the years 1 to 9999
         return None
 
@@ -58,7 +58,7 @@ def _day(text: str, length: int, form: str, tail: str) -> datetime | None:
         return None
 
 
-def _chzzk(number: int, cells: list[str], metadata: dict[str, Metadata]) -> Row | Problems:
+def _chzzk(number: int, cells: list[str], metadata: dict[str, Metadata]) -> FileRow | Problems:
     observed_at, video_no, view_count, category = cells
     at = _instant(observed_at)
     if (
@@ -69,7 +69,7 @@ def _chzzk(number: int, cells: list[str], metadata: dict[str, Metadata]) -> Row 
         and len(video_no) <= 32
     ):
         known = metadata.get(video_no, _NOTHING_KNOWN)
-        return Row(
+        return FileRow(
             number, video_no, at, int(view_count), category, known.title, known.channel, known.created_at
         )
     problems = {}
@@ -92,7 +92,7 @@ def _youtube_problems(video_id: str, counts: dict[str, str]) -> Problems:
     return problems
 
 
-def _youtube_2017_09(number: int, cells: list[str], metadata: dict[str, Metadata]) -> Row | Problems:
+def _youtube_2017_09(number: int, cells: list[str], metadata: dict[str, Metadata]) -> FileRow | Problems:
     video_id, date, title, channel, category, views, likes, dislikes, comments = cells
     problems = _youtube_problems(
         video_id, {"views": views, "likes": likes, "dislikes": dislikes, "comment_total": comments}
@@ -102,10 +102,10 @@ def _youtube_2017_09(number: int, cells: list[str], metadata: dict[str, Metadata
         problems["date"] = f"{show(date)} is no day as DD.MM"
     if problems or at is None:
         return problems
-    return Row(number, video_id, at, int(views), category, title, channel, None)
+    return FileRow(number, video_id, at, int(views), category, title, channel, None)
 
 
-def _youtube_2017_11(number: int, cells: list[str], metadata: dict[str, Metadata]) -> Row | Problems:
+def _youtube_2017_11(number: int, cells: list[str], metadata: dict[str, Metadata]) -> FileRow | Problems:
     video_id, date, title, channel, category, published, views, likes, dislikes, comments, *_flags = cells
     problems = _youtube_problems(
         video_id, {"views": views, "likes": likes, "dislikes": dislikes, "comment_count": comments}
@@ -117,30 +117,26 @@ def _youtube_2017_11(number: int, cells: list[str], metadata: dict[str, Metadata
         problems["publish_time"] = f"{show(published)} is no instant with an offset"
     if problems or at is None:
         return problems
-    return Row(number, video_id, at, int(views), category, title, channel, created)
+    return FileRow(number, video_id, at, int(views), category, title, channel, created)
 
 
-def _format(name: str, dataset: str, columns: str, parse: Callable[..., Row | Problems]) -> Format:
+def _format(name: str, dataset: str, columns: str, parse: Callable[..., FileRow | Problems]) -> Format:
     return Format(name, dataset, tuple(columns.split()), parse)
 
 
-FORMATS: dict[str, Format] = {
-    form.name: form
-    for form in (
-        _format("chzzk", "chzzk", "observed_at video_no view_count category", _chzzk),
-        _format(
-            "youtube-2017-09",
-            "yt09",
-            "video_id date title channel_title category_id views likes dislikes comment_total",
-            _youtube_2017_09,
-        ),
-        _format(
-            "youtube-2017-11",
-            "yt11",
-            "video_id trending_date title channel_title category_id publish_time views likes dislikes "
-            "comment_count "
-            "comments_disabled ratings_disabled video_error_or_removed",
-            _youtube_2017_11,
-        ),
-    )
-}
+OURS = (
+    _format("chzzk", "chzzk", "observed_at video_no view_count category", _chzzk),
+    _format(
+        "youtube-2017-09",
+        "yt09",
+        "video_id date title channel_title category_id views likes dislikes comment_total",
+        _youtube_2017_09,
+    ),
+    _format(
+        "youtube-2017-11",
+        "yt11",
+        "video_id trending_date title channel_title category_id publish_time views likes dislikes "
+        "comment_count comments_disabled ratings_disabled video_error_or_removed",
+        _youtube_2017_11,
+    ),
+)

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aurastream.processors.importing.formats import FORMATS, Format, Reject, Row
+from aurastream.processors.importing.formats import FileRow, Format, Reject, find_formats
 from aurastream.processors.importing.formats.reading import LINE_MAX
 from aurastream.streams import EVENT_BYTES_MAX, Server, to_cloudevent
 from aurastream.streams.events import COUNT_MAX
@@ -633,7 +633,7 @@ CELLS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("form", FORMATS.values(), ids=list(FORMATS))
+@pytest.mark.parametrize("form", find_formats().values(), ids=list(find_formats()))
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_cells_of_any_text_give_a_row_or_the_columns_that_are_wrong(
@@ -643,7 +643,7 @@ def test_cells_of_any_text_give_a_row_or_the_columns_that_are_wrong(
 
     found = form.parse(3, cells, {})
 
-    if isinstance(found, Row):
+    if isinstance(found, FileRow):
         assert found.number == 3
         assert 0 <= found.views <= COUNT_MAX
         assert found.observed_at.utcoffset() is not None
@@ -669,7 +669,7 @@ def test_every_row_a_csv_writer_writes_comes_out_once_and_in_order(
 
     assert [item.number for item in found] == list(range(1, len(rows) + 1))
     for item, (observed_at, video_no, views, category) in zip(found, rows, strict=True):
-        if isinstance(item, Row):
+        if isinstance(item, FileRow):
             assert (item.subject, str(item.views), item.category) == (video_no, str(int(views)), category)
         else:
             assert item.text == ",".join([observed_at, video_no, views, category])[:500]
@@ -696,8 +696,8 @@ def test_a_damaged_line_costs_no_other(junk: bytes, after: int) -> None:
     found = parsed(CHZZK.encode() + GOOD * 2 + junk + b"\n" + GOOD * after)
 
     assert [item.number for item in found] == list(range(1, len(found) + 1))
-    assert [type(item) for item in found[:2]] == [Row, Row]
-    assert [type(item) for item in found[len(found) - after :]] == [Row] * after
+    assert [type(item) for item in found[:2]] == [FileRow, FileRow]
+    assert [type(item) for item in found[len(found) - after :]] == [FileRow] * after
     assert len(found) - after - 2 in {0, 1}, "the junk is one row, or none where it is blank"
 
 
@@ -743,7 +743,7 @@ def test_two_stray_quotes_in_one_column_make_no_row_of_two(between: int) -> None
     )
 
     assert [item.number for item in found] == list(range(1, between + 5))
-    assert [item.views for item in found if isinstance(item, Row)] == [7, 7]
+    assert [item.views for item in found if isinstance(item, FileRow)] == [7, 7]
     rejects = [item for item in found if isinstance(item, Reject)]
     assert [item.text for item in (rejects[0], rejects[-1])] == [
         first.decode().strip(),
@@ -761,7 +761,7 @@ def test_a_title_cannot_forge_a_row() -> None:
         "youtube-2017-09",
     )
 
-    assert [item.subject for item in found if isinstance(item, Row)] == ["00002-video"]
+    assert [item.subject for item in found if isinstance(item, FileRow)] == ["00002-video"]
 
 
 @pytest.mark.parametrize("line", [b'a","\n', b'"\n', b'","\n', b'x,"\n'])
@@ -793,5 +793,5 @@ def test_a_file_made_of_stray_quotes_is_read_in_linear_time(
 
 def test_the_clock_of_a_row_is_utc() -> None:
     (row,) = parsed(CHZZK.encode() + b"2026-04-15T00:00:00+09:00,1,5,a\n")
-    assert isinstance(row, Row)
+    assert isinstance(row, FileRow)
     assert row.observed_at == datetime(2026, 4, 14, 15, tzinfo=UTC)

@@ -19,8 +19,8 @@ from typing import Any
 
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.history.report import report
-from aurastream.processors.importing.formats import FORMATS, Reject, Row, read_rows
-from aurastream.processors.importing.importer import Imported, import_file
+from aurastream.processors.importing.formats import FileRow, Reject, find_formats, read_rows
+from aurastream.processors.importing.importer import Imported, ImportOptions, import_file
 from aurastream.projections import Consumer, check
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.imports import Imports
@@ -87,7 +87,7 @@ def import_here(server: Server, path: Path, form: str, **options: Any) -> Import
     """Import in this process, into the stream named after the format; rejects go beside the file."""
     stream, imports = streams_of(server, form)
     options.setdefault("rejects_path", path.with_name(f"{path.name}.rejects.jsonl"))
-    return import_file(path, FORMATS[form], stream, imports, **options)
+    return import_file(path, find_formats()[form], stream, imports, ImportOptions(**options))
 
 
 def report_here(server: Server, form: str, **options: Any) -> dict[str, Any]:
@@ -154,12 +154,12 @@ def lines_of(path: Path) -> list[bytes]:
     )
 
 
-def parsed(content: bytes, form: str = "chzzk") -> list[Row | Reject]:
+def parsed(content: bytes, form: str = "chzzk") -> list[FileRow | Reject]:
     """What read_rows makes of a file of this content."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.csv"
         path.write_bytes(content)
-        return list(read_rows(path, FORMATS[form]))
+        return list(read_rows(path, find_formats()[form]))
 
 
 def youtube_file(path: Path, dice: random.Random, rows: int) -> None:

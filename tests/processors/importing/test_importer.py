@@ -27,15 +27,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurastream.processors.importing.formats import (
-    FORMATS,
+    FileRow,
     FormatError,
     Metadata,
     Reject,
-    Row,
+    find_formats,
     read_metadata,
     read_rows,
 )
-from aurastream.processors.importing.importer import NAME_MAX, Imported, file_id, import_file
+from aurastream.processors.importing.importer import NAME_MAX, Imported, ImportOptions, file_id, import_file
 from aurastream.projections import View
 from aurastream.projections.built_in.imports import Imports
 from aurastream.streams import (
@@ -221,9 +221,9 @@ def test_metadata_comes_from_its_file(server: Server, tmp_path: Path) -> None:
     rows = [
         row
         for row in read_rows(
-            SLICE_FILE, FORMATS["chzzk"], read_metadata(SLICE_FILE.with_name("chzzk_vods.csv.gz"))
+            SLICE_FILE, find_formats()["chzzk"], read_metadata(SLICE_FILE.with_name("chzzk_vods.csv.gz"))
         )
-        if isinstance(row, Row)
+        if isinstance(row, FileRow)
     ]
     assert len(rows) == SLICE_ROWS
     assert all(row.title and row.channel and row.created_at for row in rows)
@@ -287,7 +287,7 @@ def test_gzip_is_read_as_a_stream(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        rows = sum(1 for _ in read_rows(path, FORMATS["chzzk"]))
+        rows = sum(1 for _ in read_rows(path, find_formats()["chzzk"]))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -365,7 +365,7 @@ def test_an_instant_outside_the_calendar_is_refused_alone(server: Server) -> Non
             CHZZK + "0001-01-01T00:00:00+23:59,1,5,x\n9999-12-31T23:59:59-01:00,1,5,x\n" + chzzk_rows(1)
         ).encode()
     )
-    assert [type(row) for row in rows] == [Reject, Reject, Row]
+    assert [type(row) for row in rows] == [Reject, Reject, FileRow]
 
 
 def test_a_rejects_file_that_cannot_be_written_is_a_sentence(server: Server, tmp_path: Path) -> None:
@@ -413,7 +413,11 @@ def test_many_imports_at_once_are_one(server: Server, tmp_path: Path) -> None:
         with_own = Server(os.environ["AURASTREAM_REDIS_URL"])
         stream, imports = streams_of(with_own, "chzzk")
         return import_file(
-            path, FORMATS["chzzk"], stream, imports, batch=nth + 3, rejects_path=tmp_path / f"rejects-{nth}"
+            path,
+            find_formats()["chzzk"],
+            stream,
+            imports,
+            ImportOptions(batch=nth + 3, rejects_path=tmp_path / f"rejects-{nth}"),
         )
 
     with ThreadPoolExecutor(8) as pool:

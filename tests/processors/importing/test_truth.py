@@ -22,7 +22,7 @@ import pytest
 
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.history.report import final_state
-from aurastream.processors.importing.formats import FORMATS, Row, read_rows
+from aurastream.processors.importing.formats import FileRow, find_formats, read_rows
 from aurastream.processors.importing.importer import observation
 from aurastream.projections import MemoryView, View
 from aurastream.projections.built_in import Clip, Clips
@@ -165,7 +165,9 @@ def test_a_replay_up_to_an_instant_gives_the_state_of_that_instant(file: str, fo
     if name == "youtube_us_2017_09":  # two looks on one day: theirs takes the larger one, ours the first
         expected = computed_answers(path, "yt09", first_wins=True, as_of=list(expected["as_of"]))
     view = MemoryView(Clips())
-    events = [observation(row, "f") for row in read_rows(path, FORMATS[form]) if isinstance(row, Row)]
+    events = [
+        observation(row, "f") for row in read_rows(path, find_formats()[form]) if isinstance(row, FileRow)
+    ]
     done = 0
 
     for at in sorted(expected["as_of"]):
@@ -380,10 +382,10 @@ def test_one_row_of_thousands_would_be_noticed(
     server: Server, part: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     """The mutation check of this file."""
-    rows = list(read_rows(part, FORMATS["chzzk"]))
+    rows = list(read_rows(part, find_formats()["chzzk"]))
     nth = random.Random(seed_of_this_run()).randrange(1_000, 2_000)
     row = rows[nth]
-    assert isinstance(row, Row)
+    assert isinstance(row, FileRow)
     if damage == "a row lost":
         del rows[nth]
     elif damage == "a row twice":
