@@ -49,6 +49,7 @@ def test_an_event_appended_twice_is_one_entry_at_one_position(server: Server, st
 
 
 def test_the_same_id_twice_in_one_batch_is_one_entry(server: Server, stream: Stream) -> None:
+    """A caller that collects from two sources may have the same fact twice."""
     placed = stream.append([observation(event_id="e1"), observation(event_id="e1")])
 
     assert [item.outcome for item in placed] == [Outcome.APPENDED, Outcome.DUPLICATE]
@@ -70,6 +71,7 @@ def test_two_ids_with_one_digest_are_two_events(
 
 
 def test_one_bad_event_keeps_the_whole_batch_out(server: Server, stream: Stream) -> None:
+    """Half a batch in the log would leave the caller to find out which half."""
     with pytest.raises(InvalidEvent, match=r"number 2 .*views"):
         stream.append([observation(), observation(views=2**53, event_id="bad")])
 
@@ -84,6 +86,7 @@ def test_identifiers_that_could_reach_a_key_or_a_terminal_are_refused(stream: St
 
 
 def test_an_event_from_the_day_after_tomorrow_is_refused(stream: Stream) -> None:
+    """A broken clock must not move the windows of everybody else."""
     late = datetime.now(UTC) + timedelta(hours=25) - NOON
 
     with pytest.raises(InvalidEvent, match="24 h ahead"):
@@ -102,11 +105,13 @@ def test_what_is_no_time_at_all_is_refused_like_a_wrong_one(server: Server, stre
 
 
 def test_a_name_with_a_line_break_in_it_is_not_two_names(stream: Stream) -> None:
+    """Names are checked all at once, joined by breaks: one with a break in it must not pass for two."""
     with pytest.raises(InvalidEvent, match="event_id"):
         stream.append([observation(event_id="a\nb"), observation(event_id="c", minute=1)])
 
 
 def test_order_holds_in_batches_larger_than_a_script_call(server: Server, stream: Stream) -> None:
+    """A view of totals is wrong after one exchange of two events of a subject."""
     stream.append([observation(views=n, minute=n, event_id=f"e{n}") for n in range(1_234)])
 
     read = stream.read(0) + stream.read(0, after=stream.read(0)[-1].position)
@@ -117,6 +122,7 @@ def test_order_holds_in_batches_larger_than_a_script_call(server: Server, stream
 def test_a_key_of_another_type_fails_before_anything_is_written(
     server: Server, stream: Stream, which: str
 ) -> None:
+    """Scripts do not roll back: what can fail is found before the first write."""
     server.client.set(getattr(stream.keys[0], which), "mine")
     before = dump(server)
 
@@ -127,6 +133,7 @@ def test_a_key_of_another_type_fails_before_anything_is_written(
 
 
 def test_out_of_memory_is_whole_or_absent(server: Server, stream: Stream) -> None:
+    """A full server is the moment at which half an append would be found by nobody."""
     server.client.config_set("maxmemory", 1)
 
     with pytest.raises(redis.exceptions.OutOfMemoryError):
@@ -147,6 +154,7 @@ def test_an_index_row_without_its_entry_is_an_invariant_broken(server: Server, s
 
 
 def test_of_two_claims_at_the_same_version_one_wins_and_its_retry_is_a_duplicate(server: Server) -> None:
+    """Two workers that claim one job: one has it, the other knows, and a lost reply changes neither."""
     claims = open_stream(server, "jobs", create=True, versioned=True, settings=Settings(partitions=1))
 
     won = claims.append([observation(event_id="worker-a")], expected={"clip-1": 0})
@@ -177,6 +185,7 @@ def test_a_lost_reply_leaves_one_entry(
 
 
 def test_no_answer_at_all_is_an_unknown_outcome(running: ServerProcess, stream: Stream) -> None:
+    """The sentence must say that it is unknown, and what to do: repeat with the same IDs."""
     proxy = CuttingProxy(running.url)
     through = open_stream(Server(proxy.url), stream.name, settings=Settings(partitions=1, attempts_max=2))
     proxy.cuts = 10_000
@@ -187,6 +196,7 @@ def test_no_answer_at_all_is_an_unknown_outcome(running: ServerProcess, stream: 
 
 
 def test_plain_commands_are_never_resent(running: ServerProcess, server: Server) -> None:
+    """redis-py repeats by default, an XADD too: ten entries for one event."""
     proxy = CuttingProxy(running.url)
     client = Server(proxy.url).client
     client.ping()
@@ -200,6 +210,7 @@ def test_plain_commands_are_never_resent(running: ServerProcess, server: Server)
 
 
 def test_scripts_forgotten_by_the_server_are_loaded_again(server: Server, stream: Stream) -> None:
+    """A restart or a fail-over forgets them; a producer must not notice."""
     stream.append([observation(event_id="e1")])
     server.client.script_flush()
 
@@ -209,6 +220,7 @@ def test_scripts_forgotten_by_the_server_are_loaded_again(server: Server, stream
 def test_replica_acknowledgement_needs_a_replica_and_vouches_for_duplicates_too(
     server: Server, stream: Stream
 ) -> None:
+    """WAIT after a call that wrote nothing says yes to everything."""
     asking = open_stream(server, stream.name, settings=Settings(partitions=1, ack=Ack.REPLICA, wait_ms=50))
 
     for _ in range(2):
@@ -222,11 +234,13 @@ def test_replica_acknowledgement_needs_a_replica_and_vouches_for_duplicates_too(
 
 
 def test_disk_acknowledgement_is_refused_on_a_server_that_cannot_give_it(server: Server) -> None:
+    """A promise that the server does not keep is worse than none."""
     with pytest.raises(ServerUnfit, match="appendfsync always"):
         open_stream(server, "clips-test", create=True, settings=Settings(ack=Ack.DISK))
 
 
 def test_each_append_may_choose_what_its_success_vouches_for(server: Server, stream: Stream) -> None:
+    """A job's claim may need a disk where a poll does not."""
     with pytest.raises(NotReplicated):
         stream.append([observation(event_id="e1")], ack=Ack.REPLICA)
     with pytest.raises(ServerUnfit, match="appendonly yes"):
@@ -236,6 +250,7 @@ def test_each_append_may_choose_what_its_success_vouches_for(server: Server, str
 
 
 def test_a_disk_acknowledgement_survives_kill_9(valkey: str) -> None:
+    """It is what the level is for."""
     process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
     try:
         writing = open_stream(Server(process.url), "clips", create=True, settings=Settings(ack=Ack.DISK))
@@ -253,6 +268,7 @@ def test_a_disk_acknowledgement_survives_kill_9(valkey: str) -> None:
 def test_two_threads_appending_the_same_events_leave_each_once(
     url: str, server: Server, stream: Stream
 ) -> None:
+    """Two pollers see the same facts; the log is what decides, not who came first."""
     events = [observation(views=n, minute=n) for n in range(2_000)]
 
     def work() -> None:
@@ -275,6 +291,7 @@ class NotANumber(Event, frozen=True, kw_only=True, tag="test.not_a_number"):
 
 
 def test_nan_is_refused_although_json_would_make_it_null(server: Server) -> None:
+    """The one change that JSON makes in silence: what is read would not be what was written."""
     from aurastream.streams import Codec
 
     other = open_stream(server, "floats", create=True, codec=Codec((NotANumber,)))

@@ -34,6 +34,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def test_log_and_views_hold_on_a_cluster(cluster: Cluster) -> None:
+    """Partitions lie on several nodes there, and nothing of ours may care."""
     server = Server(cluster.url)
     stream = open_stream(server, "clips", create=True, partitions=8)
     assert len({server.node_of(keys.log) for keys in stream.keys}) > 1, "partitions lie on several nodes"
@@ -48,6 +49,7 @@ def test_log_and_views_hold_on_a_cluster(cluster: Cluster) -> None:
 
 
 def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    """Who outgrows one server changes an address and nothing else."""
     environ = {**os.environ, "AURASTREAM_REDIS_URL": cluster.url, "AURASTREAM_PARTITIONS": "6"}
     program = Path(sys.executable).with_name("aurastream")
     line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1","occurred_at":"2026-04-15T12:00:00Z","views":7}\n'

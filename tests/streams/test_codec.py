@@ -259,6 +259,7 @@ events = st.builds(
 
 @given(events)
 def test_an_event_comes_back_equal(event: Event) -> None:
+    """What is read is what was written, whatever the texts and numbers."""
     codec = Codec()
     raw = codec.encode(event)
 
@@ -270,6 +271,7 @@ def test_an_event_comes_back_equal(event: Event) -> None:
 
 @given(events)
 def test_an_event_comes_back_equal_through_a_cloudevent(event: Event) -> None:
+    """Others send and take our events in that form; nothing may be lost on the way."""
     made = msgspec.json.decode(msgspec.json.encode(to_cloudevent(event)))
     restored = from_cloudevent(made, Codec())
     assert restored == event or event.source == "aurastream"
@@ -329,6 +331,7 @@ UPCASTERS = {
 
 
 def test_older_versions_are_upcast_step_by_step() -> None:
+    """Entries of every release decode for ever, through each version between."""
     codec = Codec((Third,), UPCASTERS)
     first = b'{"type":"test.renamed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","points":5}'
 
@@ -340,11 +343,13 @@ def test_older_versions_are_upcast_step_by_step() -> None:
 
 
 def test_a_type_whose_history_has_a_hole_is_refused_at_start() -> None:
+    """Better than at the first old entry, in the middle of a night."""
     with pytest.raises(StreamError, match="upcaster"):
         Codec((Third,), {("test.renamed", 1): dict})
 
 
 def test_a_newer_version_stops_rather_than_being_misread() -> None:
+    """An old build that guesses would count wrong, and for good."""
     newer = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","views":1,"version":2,"x":1}'
     with pytest.raises(UnknownEventVersion, match="Deploy"):
         Codec().decode(newer)
@@ -373,6 +378,7 @@ START = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_a
     ],
 )
 def test_content_that_does_not_fit_its_type_is_damage(tail: bytes) -> None:
+    """A raw XADD may hold anything; it must be named, and decode to nothing."""
     with pytest.raises(DamagedEntry):
         Codec().decode(START + tail)
 
@@ -400,6 +406,7 @@ def test_every_flipped_bit_of_an_entry_is_found() -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_positions_survive_packing(milliseconds: int, sequence: int) -> None:
+    """The index holds 10 bytes for a position: another one would be another event."""
     position = b"%d-%d" % (milliseconds, sequence)
     assert unpack_position(pack_position(position)) == position
     assert pack_positions([position, b"5-4095", position]) == [
@@ -429,6 +436,7 @@ def test_partitions_and_derived_ids_never_change() -> None:
 
 @given(st.text(min_size=1, max_size=40))
 def test_no_category_escapes_its_partitions_hash_tag(part: str) -> None:
+    """Braces in a key's name would move it to another slot, where no script can reach it."""
     key = Keys("clips", 3).view("clips", 1, "viral", part)
     assert key.startswith("aura:{clips.3}:view:clips:1:viral:")
     assert not set("{}*? \n") & set(key.partition("viral:")[2])

@@ -333,6 +333,7 @@ def read_only(path: Path) -> Path:
 def test_a_home_that_cannot_be_used_is_refused_in_a_sentence(
     home: Home, make: Callable[[Path], Path]
 ) -> None:
+    """It is the first thing that a newcomer may meet."""
     before = make(home.path)
 
     done = home.run("status", env={"AURASTREAM_HOME": str(before)})
@@ -394,6 +395,7 @@ def test_a_stale_socket_and_stale_locks_are_no_obstacle(home: Home) -> None:
 
 
 def test_the_home_is_the_users_data_directory_unless_named() -> None:
+    """Two shells of one person must find one server."""
     assert home_directory({"AURASTREAM_HOME": "/srv/aura"}) == Path("/srv/aura")
     assert home_directory({"AURASTREAM_HOME": "~/aura"}) == Path.home() / "aura"
     assert home_directory({"XDG_DATA_HOME": "/srv/data"}) == Path("/srv/data/aurastream")
@@ -414,6 +416,7 @@ def test_a_server_that_died_under_a_user_is_started_again_by_it(home: Home) -> N
 
 
 def test_asking_a_server_that_is_gone_for_its_pid_is_a_sentence(home: Home) -> None:
+    """Not a traceback of a socket."""
     with EmbeddedServer.acquire(home.path) as server:
         kill_both(home, [])
         gone(home)

@@ -82,12 +82,14 @@ def test_a_text_comes_back_from_its_token_and_always_has_the_same_one(text: str)
 
 
 def test_the_longest_text_fits_the_sealed_bound() -> None:
+    """A title that may be appended must be sealable, in any script."""
     assert len(CIPHER.seal("\U0010ffff" * TEXT_MAX)) <= SEALED_MAX
     assert len(f"{'x' * 100}{CIPHER.seal('x' * REASON_BYTES_MAX)}") <= TEXT_MAX
 
 
 @given(texts.filter(bool), st.data())
 def test_a_token_that_was_changed_anywhere_opens_to_nothing(text: str, data: st.DataObject) -> None:
+    """Every byte is authenticated: nobody can swap texts between creators."""
     part = bytearray(base64.urlsafe_b64decode(last_part(CIPHER.seal(text)) + b"=="))
     part[data.draw(st.integers(0, len(part) - 1))] ^= 1 << data.draw(st.integers(0, 7))
 
@@ -96,6 +98,7 @@ def test_a_token_that_was_changed_anywhere_opens_to_nothing(text: str, data: st.
 
 @pytest.mark.parametrize("part", [b"", b"A", b"A" * 23, b"A" * 25, b"!" * 23, b"\xff" * 30, b"A" * 100_000])
 def test_what_is_no_token_opens_to_nothing(part: bytes) -> None:
+    """What shows a view opens whatever is in it."""
     assert CIPHER.open(part) is None
 
 
@@ -108,6 +111,7 @@ def test_a_token_opens_under_no_other_pseudonym_even_with_its_key() -> None:
 
 
 def test_an_append_stores_tokens_and_a_pseudonym(server: Server, stream: Stream) -> None:
+    """Neither text nor name may be in the log, or an erasure could not reach them."""
     seen = observation(creator="ada-7", title='Über "uns"\n생일', channel="Ada Official", category="irl")
 
     stream.append([seen])
@@ -124,6 +128,7 @@ def test_an_append_stores_tokens_and_a_pseudonym(server: Server, stream: Stream)
 
 
 def test_without_a_creator_nothing_is_sealed(server: Server, stream: Stream) -> None:
+    """There would be no key to drop."""
     seen = observation(title="a title", channel="a channel")
 
     stream.append([seen])
@@ -133,6 +138,7 @@ def test_without_a_creator_nothing_is_sealed(server: Server, stream: Stream) -> 
 
 
 def test_repeats_and_other_processes_seal_alike(server: Server, stream: Stream) -> None:
+    """A repeated poll must encode alike, or it would be another fact."""
     other = opened(server)
     polls = [observation(views=n, minute=n, creator="ada", title="the same") for n in range(4)]
 
@@ -145,6 +151,7 @@ def test_repeats_and_other_processes_seal_alike(server: Server, stream: Stream) 
 
 
 def test_processes_that_meet_a_new_creator_at_once_agree_on_its_key(server: Server, stream: Stream) -> None:
+    """Of two keys one would be lost, and with it every text it sealed."""
     start = threading.Barrier(8)
 
     def produce(number: int) -> None:
@@ -224,6 +231,7 @@ def test_a_personal_text_has_the_bound_it_always_had(stream: Stream, creator: st
 
 
 def test_a_title_that_only_begins_like_a_token_is_a_title(stream: Stream) -> None:
+    """People write what they like."""
     seen = [
         observation(minute=n, creator=creator, title="sealed: my box")
         for n, creator in enumerate(("", "ada"))
@@ -264,6 +272,7 @@ def test_what_looks_sealed_is_refused_unless_it_was_sealed_here_for_its_creator(
 
 
 def test_fields_that_are_no_texts_are_refused_as_ever(stream: Stream) -> None:
+    """Sealing comes before the checks and must not hide what they say."""
     odd = [5, ["x"], "\ud800"]
     for change in [{field: value} for field in ("title", "creator") for value in odd] + [
         {"creator": "x" * (TEXT_MAX + 1)}
@@ -311,6 +320,7 @@ class Enveloped(Event, frozen=True, kw_only=True, tag="test.enveloped"):
     ],
 )
 def test_a_class_that_cannot_be_sealed_is_refused_at_start(kind: type[Event], said: str) -> None:
+    """Not at its first event."""
     with pytest.raises(StreamError, match=said):
         Codec((kind,))
 
@@ -325,6 +335,7 @@ class GuestInvited(Event, frozen=True, kw_only=True, tag="test.guest_invited"):
 
 
 def test_a_stranger_s_personal_fields_are_sealed_by_declaring_them(server: Server) -> None:
+    """A package of one's own gets erasure without code."""
     stream = open_stream(
         server, "rooms", codec=Codec((GuestInvited, ClipViewsObserved)), settings=SETTINGS, create=True
     )
@@ -386,6 +397,7 @@ def test_what_is_derived_under_a_pseudonym_is_sealed_with_its_key_and_refused_on
 
 
 def test_an_erasure_takes_one_creator_s_texts_and_no_other_s(server: Server, stream: Stream) -> None:
+    """Too little breaks a law, too much breaks the log."""
     stream.append(
         [observation(creator="ada", title="hers"), observation(minute=1, creator="bob", title="his")]
     )
@@ -471,6 +483,7 @@ def test_opening_never_fails_and_json_stays_json(known_server: Server, content: 
 
 @given(st.binary(max_size=200))
 def test_opening_garbage_gives_garbage(known_server: Server, garbage: bytes) -> None:
+    """Readers open whatever they show, damage too."""
     keyring = opened(known_server).keyring
     raw = b"sealed:1:" + garbage
     assert keyring.open_json(raw) == raw or TOKEN.search(raw)
@@ -488,6 +501,7 @@ def known_server(one_server: ServerProcess) -> Iterator[Server]:
 
 
 def test_text_that_json_must_escape_is_escaped(stream: Stream) -> None:
+    """Opened texts are put into stored JSON: a quote in a title must not end it."""
     title = '"},{"views":1 \\ \n \x00 \u2028 생일 \U0001f600'
     stream.append([observation(creator="ada", title=title)])
     raw = stream.read_raw(0)[0][1][1]
@@ -504,6 +518,7 @@ def test_a_raw_xadd_of_plain_text_is_shown_as_it_is(server: Server, stream: Stre
 
 
 def test_a_lost_connection_and_forgotten_scripts_are_got_over(server: Server, stream: Stream) -> None:
+    """Keys are asked for in the middle of an append."""
     stream.append([observation(creator="ada", title="one")])
     server.client.script_flush()
     server.client.client_kill_filter(_type="normal", skipme=True)
@@ -539,6 +554,7 @@ def test_keys_are_wrapped_where_there_is_a_master_key(server: Server) -> None:
 
 
 def test_a_master_key_that_is_none_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error message ends in logs and tickets."""
     for bad in ("secret", base64.b64encode(b"x" * 31).decode(), "é" * 44):
         monkeypatch.setenv("AURASTREAM_MASTER_KEY", bad)
         with pytest.raises(ValueError, match="master_key"):

@@ -58,6 +58,7 @@ def command(stream: Stream, events: list[Any], after: bytes = b"") -> tuple[Any,
 def test_a_producer_a_budget_ahead_of_a_stopped_group_is_told_and_nothing_is_written(
     server: Server, stream: Stream
 ) -> None:
+    """It must know whom it waits for; half a batch would be lost to it."""
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=100)
     ahead.append(facts(0, 100))
@@ -80,6 +81,7 @@ def test_a_producer_a_budget_ahead_of_a_stopped_group_is_told_and_nothing_is_wri
 
 
 def test_a_budget_in_bytes_counts_json_and_overhead(server: Server, stream: Stream) -> None:
+    """What is counted must be near what memory costs."""
     consume(server, stream, Counting())
     size = len(stream.codec.encode(facts(0, 1)[0])) + OVERHEAD_BYTES
     ahead = producer(stream, budget_events=0, budget_bytes=10 * size)
@@ -130,6 +132,7 @@ def test_a_chunk_whose_predecessor_was_refused_is_early(server: Server, stream: 
 
 
 def test_the_slowest_of_several_groups_is_named(server: Server, stream: Stream) -> None:
+    """It is the one that an operator must look at."""
     stream.wire(0).ask(join(stream.keys[0], "asleep"))
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=10)
@@ -147,6 +150,7 @@ def test_the_slowest_of_several_groups_is_named(server: Server, stream: Stream) 
 
 
 def test_a_forgotten_group_holds_nobody_back_until_it_starts_again(server: Server, stream: Stream) -> None:
+    """A group that is gone for good must not stop the producers for ever."""
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=5)
     ahead.append(facts(0, 5))
@@ -177,6 +181,7 @@ def test_a_new_group_on_an_old_log_does_not_stop_the_producers(server: Server, s
 
 
 def test_raw_entries_count_too(server: Server, stream: Stream) -> None:
+    """They take memory as well, and a group must read them."""
     consume(server, stream, Counting())
     for event in facts(0, 5):
         raw_append(server, stream, event)
@@ -197,6 +202,7 @@ def test_what_alone_exceeds_the_budget_goes_in_when_nothing_is_ahead(server: Ser
 
 
 def test_a_stream_without_groups_or_without_budget_is_not_bounded(server: Server, stream: Stream) -> None:
+    """Nobody is asked where nobody can be too far behind."""
     producer(stream, budget_events=1).append(facts(0, 10))
     consume(server, stream, Counting())
     free = producer(stream, budget_events=0)
@@ -218,6 +224,7 @@ def test_a_group_that_cannot_fold_holds_nobody_back(server: Server, stream: Stre
 def test_a_key_of_another_type_fails_before_anything_is_written(
     server: Server, stream: Stream, key: str
 ) -> None:
+    """Scripts do not roll back: what can fail is found before the first write."""
     ahead = producer(stream, budget_events=5)
     if key == "cursor":
         stream.wire(0).ask(join(stream.keys[0], "x"))
@@ -256,6 +263,7 @@ def test_a_waiting_producer_goes_on_when_the_group_does_and_order_holds(
 
 
 def test_a_wait_has_an_end(server: Server, stream: Stream) -> None:
+    """A producer that waits for ever looks like one that hangs."""
     consume(server, stream, Counting())
     ahead = producer(stream, budget_events=1, pressure=Pressure.WAIT, pressure_wait_s=0.2)
     ahead.append(facts(0, 1))

@@ -29,6 +29,7 @@ ROOMS = ("streams", "projections", "processors")
 
 
 def test_the_number_of_partitions_is_fixed_at_creation(server: Server) -> None:
+    """Order per subject rests on it: another number sends a subject's next events elsewhere."""
     open_stream(server, "clips", create=True, partitions=2)
 
     assert open_stream(server, "clips", create=True, settings=Settings(partitions=8)).partitions == 2
@@ -37,6 +38,7 @@ def test_the_number_of_partitions_is_fixed_at_creation(server: Server) -> None:
 
 
 def test_an_unknown_stream_names_the_known_ones(server: Server) -> None:
+    """Mostly it is a typing error."""
     open_stream(server, "clips", create=True)
     with pytest.raises(StreamUnknown, match="streams: clips"):
         open_stream(server, "clibs")
@@ -55,12 +57,14 @@ def test_a_server_that_evicts_is_refused_with_the_remedy(url: str, server: Serve
 
 
 def test_a_database_of_someone_else_is_refused(server: Server) -> None:
+    """Two programs in one database overwrite each other."""
     server.client.set("aura:streams", "mine")
     with pytest.raises(ServerUnfit, match="database of its own"):
         open_stream(server, "clips", create=True)
 
 
 def test_an_unreachable_server_is_named_without_its_password() -> None:
+    """The sentence ends in logs."""
     with pytest.raises(ServerUnfit) as told:
         Server("redis://:secret@127.0.0.1:1/0")
     assert "127.0.0.1:1" in str(told.value)
@@ -68,6 +72,7 @@ def test_an_unreachable_server_is_named_without_its_password() -> None:
 
 
 def test_lag_is_exact_in_events_and_seconds(server: Server, stream: Stream) -> None:
+    """XINFO's own is null after an XDEL and absent before 7.0."""
     keys = stream.keys[0]
     assert lag_of(server, keys, Cursor()).events == 0
 
@@ -81,6 +86,7 @@ def test_lag_is_exact_in_events_and_seconds(server: Server, stream: Stream) -> N
 
 
 def test_entries_deleted_by_hand_and_a_log_created_anew_are_reported(server: Server, stream: Stream) -> None:
+    """A view over a hole must not call itself current."""
     positions = [item.position for item in stream.append([observation(minute=n) for n in range(7)])]
     consume(server, stream, Clips())
     cursor = View(stream, Clips()).cursors()[0]
@@ -92,6 +98,7 @@ def test_entries_deleted_by_hand_and_a_log_created_anew_are_reported(server: Ser
 
 
 def test_reading_by_position_and_by_time_takes_what_it_says(server: Server, stream: Stream) -> None:
+    """Bounds decide whether an event is read twice, or never."""
     base = datetime(2026, 4, 15, 12, tzinfo=UTC)
     for n in range(4):
         raw_append(server, stream, observation(minute=n), f"{int(base.timestamp() * 1000) + n * 1000}-0")
@@ -105,6 +112,7 @@ def test_reading_by_position_and_by_time_takes_what_it_says(server: Server, stre
 
 
 def test_an_entry_that_is_no_event_is_named_with_its_place(server: Server, stream: Stream) -> None:
+    """Whoever must mend it needs to find it."""
     server.client.xadd(stream.keys[0].log, {"hello": "world"}, id="5-1")
     with pytest.raises(DamagedEntry, match=r"clips-test/0/5-1.*hello"):
         stream.read(0)
@@ -122,6 +130,7 @@ def imports_of(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_go_down_only(room: str) -> None:
+    """A room that imports upwards can be neither read nor tested alone."""
     allowed = {f"aurastream.{name}" for name in ROOMS[: ROOMS.index(room) + 1]}
     for path in (ROOT / room).rglob("*.py"):
         for name in imports_of(path):

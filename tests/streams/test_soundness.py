@@ -40,6 +40,7 @@ def told(stream: Stream) -> list[str]:
 
 
 def test_a_sound_stream_is_silent_trimmed_or_not(jobs: Stream) -> None:
+    """A check that cries wolf is switched off."""
     assert told(jobs) == []
     operations = open_stream(jobs.server, OPERATIONS, create=True, settings=Settings(partitions=1))
     archive = open_archive(jobs.settings, jobs)
@@ -123,6 +124,7 @@ def versions_of(stream: Stream, subject: str) -> str:
     ],
 )
 def test_what_was_changed_is_named(jobs: Stream, tamper: Callable[[Any, Stream], Any], said: str) -> None:
+    """A flipped bit in a version refuses every decision, or lets a stale one through."""
     tamper(jobs.server.client, jobs)
     assert any(said in sentence for sentence in told(jobs)), told(jobs)
 
