@@ -10,7 +10,7 @@ from typing import Any
 from aurastream.processors import Fanout, Here, WorkFailed, is_worth
 from aurastream.projections import Projection
 from aurastream.projections.engine import Fenced
-from aurastream.projections.rebuild import Alone, Done, Task, perform
+from aurastream.projections.rebuild import Alone, BuildTask, Done, perform
 from aurastream.streams import History, Stream
 
 
@@ -28,7 +28,9 @@ class Team:
         self._count = processes or min(os.cpu_count() or 1, history.stream.partitions)
         self._fanout = Fanout(_perform, history.stream.server.url, apps, self._count)
 
-    def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
+    def do(
+        self, tasks: list[BuildTask], tick: Callable[[], None], stopping: Callable[[], bool]
+    ) -> list[Done]:
         """All tasks, here where they are small. Raises Fenced, and WorkFailed with what went wrong."""
         is_small = not self._fanout.is_started and not is_worth(_left(self._stream, tasks))
         if self._count < 2 or len(tasks) < 2 or is_small:
@@ -50,7 +52,7 @@ class Team:
         self._fanout.__exit__(kind, error, trace)
 
 
-def _left(stream: Stream, tasks: list[Task]) -> int:
+def _left(stream: Stream, tasks: list[BuildTask]) -> int:
     """About how many entries the tasks have to read."""
     total = 0
     for task in tasks:
@@ -65,7 +67,7 @@ def _left(stream: Stream, tasks: list[Task]) -> int:
     return total
 
 
-def _perform(here: Here, task: Task) -> Done:
+def _perform(here: Here, task: BuildTask) -> Done:
     """In a process of its own."""
     projection = here.installed.projection(task.projection)
     return perform(here.history(task.stream), projection, task, here.is_stopped)

@@ -24,7 +24,7 @@ TAIL_ROWS = 13  # rows of the index that come with a look: nearly 200 events
 _LOOK = Script(__file__, "entity.lua")
 
 
-class _Head(msgspec.Struct):
+class _LookHead(msgspec.Struct):
     """What entity.lua takes first."""
 
     subject: str
@@ -59,7 +59,7 @@ def look_at(stream: Stream, projection: Projection[Any], generation: int, subjec
     keys = stream.keys[partition]
     view = (keys.cursor(generation_group(name, generation)), keys.view(name, generation, projection.table))
     names = (keys.versions, keys.entities, *view, keys.snapshots(name), keys.log, keys.meta)
-    command = _LOOK.call(names, (msgspec.msgpack.encode(_Head(subject)),))
+    command = _LOOK.call(names, (msgspec.msgpack.encode(_LookHead(subject)),))
     answer = stream.ask(partition, command, what=f"look at {subject} of {stream.name}")[0]
     version, is_pure, *texts, row, snapshot, first = answer[:8]
     last, cursor, fingerprint = (text.decode() for text in texts)

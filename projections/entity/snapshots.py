@@ -54,7 +54,7 @@ class Base(msgspec.Struct, frozen=True):
     state: bytes = b""
 
 
-class _Head(msgspec.Struct):
+class _KeepHead(msgspec.Struct):
     """What keep.lua takes first."""
 
     subject: str
@@ -80,7 +80,9 @@ def keep(stream: Stream, projection: Projection[Any], subject: str, base: Base, 
     keys, fingerprint = stream.keys[partition], projection.fingerprint
     unsummed = Snapshot(base.version, fingerprint, position, msgspec.Raw(base.state or b"null"))
     snapshot = msgspec.json.encode(msgspec.structs.replace(unsummed, crc32=unsummed.checksum))
-    head = msgspec.msgpack.encode(_Head(subject, base.version, fingerprint, *divmod(base.version - 1, CHUNK)))
+    head = msgspec.msgpack.encode(
+        _KeepHead(subject, base.version, fingerprint, *divmod(base.version - 1, CHUNK))
+    )
     names = (keys.snapshots(projection.name), keys.versions, keys.entities)
     command = _KEEP.call(names, (head, pack_position(position.encode()), snapshot))
     return KeepAnswer(stream.ask(partition, command, what=f"snapshot of {subject}")[0])

@@ -23,10 +23,11 @@ from aurastream.projections.rebuild.rebuild import Rebuild, RebuildProgress, Reb
 from aurastream.projections.rebuild.record import Decision
 from aurastream.projections.rebuild.rollback import RolledBack, rollback
 from aurastream.projections.rebuild.subject import SubjectResult, rebuild_subject
-from aurastream.projections.rebuild.tasks import Alone, Done, Task, perform
+from aurastream.projections.rebuild.tasks import Alone, BuildTask, Done, perform
 
 __all__ = [
     "Alone",
+    "BuildTask",
     "Compared",
     "Decision",
     "Done",
@@ -35,7 +36,6 @@ __all__ = [
     "RebuildRunning",
     "RolledBack",
     "SubjectResult",
-    "Task",
     "abandon",
     "perform",
     "rebuild_subject",

@@ -46,7 +46,7 @@ from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.lease import Held, RebuildLease
 from aurastream.projections.rebuild.near import NearLanes
 from aurastream.projections.rebuild.record import Decision, ViewRecord
-from aurastream.projections.rebuild.tasks import Alone, Crew, Done, Task
+from aurastream.projections.rebuild.tasks import Alone, BuildTask, Crew, Done
 from aurastream.streams import LEASE_MS, Cursor, History, Stream, forget, generation_group, host_name, join
 
 CATCH_UPS_MAX = 20  # passes over the log before a comparison or a swap, while producers go on
@@ -261,11 +261,11 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             return dict.fromkeys(self._partitions(), "+")
         return {partition: cursor.position or "0-0" for partition, cursor in live.items()}
 
-    def _task(self, partition: int, until: str = "+") -> Task:
+    def _task(self, partition: int, until: str = "+") -> BuildTask:
         epoch = None if self._lease is None else self._lease.epochs[partition]
-        return Task(self.stream.name, self.projection.name, partition, self.generation, epoch, until)
+        return BuildTask(self.stream.name, self.projection.name, partition, self.generation, epoch, until)
 
-    def _do(self, tasks: list[Task]) -> list[Done]:
+    def _do(self, tasks: list[BuildTask]) -> list[Done]:
         done = self.crew.do(tasks, self._tick, self._is_stopping)
         self._ticked = 0.0  # the last word is what was reached
         self._tick()

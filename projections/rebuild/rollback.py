@@ -23,7 +23,7 @@ from aurastream.projections.engine import (
     retire_due,
 )
 from aurastream.projections.rebuild.record import Decision, ViewRecord
-from aurastream.projections.rebuild.tasks import Task, perform
+from aurastream.projections.rebuild.tasks import BuildTask, perform
 from aurastream.streams import History, generation_group, join
 
 
@@ -86,7 +86,7 @@ def _catch_up(history: History, projection: Projection[Any], number: int) -> Non
     """Build the generation to the end of the log, beside whoever else does."""
     stream = history.stream
     for partition in range(stream.partitions):
-        task = Task(stream.name, projection.name, partition, number, None, is_shared=True)
+        task = BuildTask(stream.name, projection.name, partition, number, None, is_shared=True)
         try:
             perform(history, projection, task, lambda: False)
         except Retired as error:

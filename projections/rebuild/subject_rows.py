@@ -37,7 +37,7 @@ class RepairAnswer(IntEnum):
     RETIRED = 3
 
 
-class _Head(msgspec.Struct):
+class _RepairHead(msgspec.Struct):
     """What subject.lua takes first. types: of the tables."""
 
     position: str
@@ -85,7 +85,7 @@ class SubjectRows:
             drop = [row for row in stored.get(name, {}) if row not in put]
             changes.append(Change(name, self._tables.kind(name), None, dict(put), drop))
         writes, operands = written(changes, key=2, first=2)
-        head = _Head(cursor.position, [change.kind.value for change in changes], writes)
+        head = _RepairHead(cursor.position, [change.kind.value for change in changes], writes)
         prefix = self._view.key(self.partition, "")
         names = [self.keys.cursor(self._group), *(prefix + change.table for change in changes)]
         reply = self.stream.ask(

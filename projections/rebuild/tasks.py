@@ -1,7 +1,7 @@
 """
 What a rebuild does partition by partition, and who does it.
 
-    Task -> perform: a build lane to a position, or a comparison -> Done
+    BuildTask -> perform: a build lane to a position, or a comparison -> Done
     Alone does them here, one after the other
 
 A task is plain data, so that it can be sent to another process (processors/history/rebuilding.py). A passing
@@ -21,7 +21,7 @@ from aurastream.projections.rebuild.compare import Compared, compare_partition
 from aurastream.streams import Cursor, History, generation_group, retried
 
 
-class Task(msgspec.Struct, frozen=True):
+class BuildTask(msgspec.Struct, frozen=True):
     """What one process does at a time. until: build up to there. compare_with: then compare with that
     generation; 0 does not.
 
@@ -55,12 +55,16 @@ class Done(msgspec.Struct, frozen=True):
 class Crew(Protocol):
     """Who does the tasks: this process (``Alone``), or several (processors/history)."""
 
-    def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
+    def do(
+        self, tasks: list[BuildTask], tick: Callable[[], None], stopping: Callable[[], bool]
+    ) -> list[Done]:
         """All tasks, in any order. tick: called often meanwhile. Raises what a task raises."""
         ...
 
 
-def perform(history: History, projection: Projection[Any], task: Task, stopping: Callable[[], bool]) -> Done:
+def perform(
+    history: History, projection: Projection[Any], task: BuildTask, stopping: Callable[[], bool]
+) -> Done:
     """One task. A passing fault costs a pause; the cursor says where to go on."""
     stream = history.stream
     lane = BuildLane(projection, history, task.partition, task.generation, epoch=task.epoch)
@@ -89,7 +93,9 @@ class Alone:
     def __init__(self, history: History, projection: Projection[Any]) -> None:
         self._history, self._projection = history, projection
 
-    def do(self, tasks: list[Task], tick: Callable[[], None], stopping: Callable[[], bool]) -> list[Done]:
+    def do(
+        self, tasks: list[BuildTask], tick: Callable[[], None], stopping: Callable[[], bool]
+    ) -> list[Done]:
         """In the order given."""
 
         def is_stopping() -> bool:
