@@ -21,6 +21,7 @@ suppress_warnings = ["misc.highlighting_failure"]
 highlight_language = "none"
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = f"AuraStream {release}"
 html_copy_source = html_show_sourcelink = False
 html_static_path = ["_static"]

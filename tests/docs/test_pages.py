@@ -66,6 +66,9 @@ def shell(request: pytest.FixtureRequest, nursery: Nursery, place: Path) -> Iter
     shell.close()
 
 
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.timeout(180)  # s: a page is up to thirty commands
 @pytest.mark.parametrize(
     ("page", "shell"), [(page, page) for page in WORKED], ids=name_of, indirect=["shell"]
 )
