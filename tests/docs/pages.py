@@ -113,10 +113,11 @@ def steps(block: Block) -> list[Step]:
     ]
 
 
-def agrees(expected: list[str], printed: str) -> bool:
-    """Whether what was printed is what the page says."""
+def agrees(expected: str, printed: str) -> bool:
+    """Whether what was printed is what the page says; empty lines around it do not count."""
     parts = [
-        ".*" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*?") for line in expected
+        ".*" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*?")
+        for line in expected.strip("\n").splitlines()
     ]
     lines = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
     return re.fullmatch("\n".join(parts), lines, re.DOTALL) is not None
@@ -196,7 +197,7 @@ class Shell:
         assert code == step.code, f"exit code {code}: {told}"
         if step.output:
             expected = "\n".join(step.output)
-            assert agrees(step.output, printed), f"{told}\nis not what the page prints:\n{expected}"
+            assert agrees(expected, printed), f"{told}\nis not what the page prints:\n{expected}"
 
     def close(self) -> None:
         """End the shell and what it started."""
