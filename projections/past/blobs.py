@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.engine import Projection, Tables, fold, intake, memory
+from aurastream.projections.tables import table, values
 from aurastream.streams import Cursor
 
+FOLD = {module.__name__ for module in (fold, intake, memory, table, values)}
 _MAGIC = b"aura checkpoint 1\n"
 _LEVEL = 6
 
@@ -56,14 +58,15 @@ def unpacked(blob: bytes | None) -> CheckpointContent:
 
 
 def made_by(projection: Projection[Any]) -> str:
-    """16 hexadecimal digits: the projection's fingerprint and the source of its module and of the fold. ""
-    where that is no file.
+    """16 hexadecimal digits: the projection's fingerprint and the source of all that folds it. "" where that
+    is no file.
 
-    A fold's helpers in modules of its own are not looked at: raise ``version`` when those change.
+    That is its module, those of its state and of what its tables name, the kinds of tables, and the fold. A
+    fold's helpers in other modules are not looked at: raise ``version`` when those change.
     """
     digest = hashlib.sha256(projection.fingerprint.encode())
-    for module in (sys.modules.get(type(projection).__module__), fold, intake, memory):
-        path = getattr(module, "__file__", None)
+    for name in sorted(_modules_of(projection) | FOLD):
+        path = getattr(sys.modules.get(name), "__file__", None)
         if not path:
             return ""
         try:
@@ -71,3 +74,12 @@ def made_by(projection: Projection[Any]) -> str:
         except OSError:
             return ""
     return digest.hexdigest()[:16]
+
+
+def _modules_of(projection: Projection[Any]) -> set[str]:
+    """Where its code is, as far as the declarations name it; the standard library's is Python's own."""
+    parts: list[object] = [type(projection), projection.state]
+    for declared in projection.declared():
+        parts += [type(declared), *(getattr(declared, field) for field in declared.__struct_fields__)]
+    names = {name for part in parts if isinstance(name := getattr(part, "__module__", None), str)}
+    return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}

@@ -1,5 +1,5 @@
 """
-What is asked by a "why": which row of which view, as of now or of a past time.
+The question "why": which row of which view, as of now or of a past time.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Inquiry:
 
     @property
     def declared(self) -> Table | None:
-        """The table that is asked about; None for the states. Raises ProjectionError where there is none of that name."""
+        """The table that is meant; None for the states. Raises ProjectionError for a name of none."""
         return None if self.table == self.projection.table else self.projection.declares(self.table)
 
     def is_in_time(self, position: str, occurred_at: datetime) -> bool:
-        """Whether the event is part of what is asked about."""
+        """Whether the event is part of the answer."""
         return self.as_of is None or self.as_of.has(position, occurred_at)

@@ -19,9 +19,13 @@ import msgspec
 import pytest
 
 from aurastream.projections import MemoryView, Projection, ProjectionError, View
+from aurastream.projections.built_in import clips, recap
 from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.built_in.trail import Trail
+from aurastream.projections.engine import fold
 from aurastream.projections.past import AsOf, By, Checkpoints, Past, PastFold, PastView, checkpoints
+from aurastream.projections.past.blobs import made_by
+from aurastream.projections.tables import ranking
 from aurastream.streams import Codec, Event, History, Position, Server, Settings, Stream, open_stream
 from aurastream.streams.archive import open_archive
 from aurastream.streams.archive.archiver import Archiver
@@ -577,17 +581,19 @@ def test_checkpoints_of_other_settings_and_other_code_are_not_looked_at(
 ) -> None:
     """A mended fold has the same name and version: only its source tells."""
     folded(archived, at_second(5_999))
+    made_by_today = made_by(Clips())
     monkeypatch.setenv("AURASTREAM_CLIPS_VIRAL_VIEWS", "30")
     assert folded(archived, at_second(5_999), Clips()).began == ""
     monkeypatch.delenv("AURASTREAM_CLIPS_VIRAL_VIEWS")
     assert folded(archived, at_second(5_999), Clips()).began != ""
 
-    import aurastream.projections.built_in.clips as source
-
-    mended = tmp_path / "clips.py"
-    mended.write_bytes(Path(source.__file__).read_bytes() + b"\n# mended\n")
-    monkeypatch.setattr(source, "__file__", str(mended))
-    assert folded(archived, at_second(5_999), Clips()).began == ""
+    for source in (clips, recap, ranking, fold):
+        mended = tmp_path / "mended.py"
+        mended.write_bytes(Path(str(source.__file__)).read_bytes() + b"\n# mended\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "__file__", str(mended))
+            assert made_by(Clips()) != made_by_today, source.__name__
+            assert kept(archived).of(0) == []
 
 
 @pytest.mark.slow
