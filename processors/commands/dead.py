@@ -11,7 +11,14 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
-from aurastream.processors.effects import DeadLetter, DeadLetterUnknown, discard, list_letters, retry
+from aurastream.processors.effects import (
+    DeadLetter,
+    DeadLetterUnknown,
+    LetterPlace,
+    discard,
+    list_letters,
+    retry,
+)
 from aurastream.streams import DamagedEntry, Stream, backlogs, entry_json
 
 group_argument = click.argument("group")
@@ -87,7 +94,7 @@ def retry_(context: click.Context, group: str, place: str, why: str, as_json: bo
     """
     with session(context) as found:
         stream, partition, position = _parsed(found, place)
-        is_new = retry(stream, found.operations(), group, partition, position, why)
+        is_new = retry(stream, found.operations(), LetterPlace(group, partition, position), why)
     told = "runs again" if is_new else "runs again already"
     _tell(
         {"group": group, "place": place, "state": "due", "changed": is_new},
@@ -106,7 +113,7 @@ def discard_(context: click.Context, group: str, place: str, why: str, as_json: 
     """Give a dead event of GROUP no effect, for good; those that wait behind a parked one run."""
     with session(context) as found:
         stream, partition, position = _parsed(found, place)
-        discard(stream, found.operations(), group, partition, position, why)
+        discard(stream, found.operations(), LetterPlace(group, partition, position), why)
     _tell(
         {"group": group, "place": place, "state": "discarded", "changed": True},
         f"{place} is discarded",

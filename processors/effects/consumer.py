@@ -1,10 +1,12 @@
 """
-Processors without a transport: lease the partitions, read the log, run what is new until told to stop or until there is nothing left.
+Processors without a transport: lease the partitions, read the log, run what is new until told to stop or
+until there is nothing left.
 
     every tick: keep and claim leases -> a runner per partition held -> surplus: stop, release
 
-For `aurastream run --until-idle`, and for tests. Leases keep two of these from doing the same work twice; the epoch of a lease refuses
-the one that was stopped past it. A partition that a person must mend is told in the log and tried again; the others go on.
+For `aurastream run --until-idle`, and for tests. Leases keep two of these from doing the same work twice; the
+epoch of a lease refuses the one that was stopped past it. A partition that a person must mend is told in the
+log and tried again; the others go on.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ log = Logger("aurastream.effects")
 
 
 class EffectStreams(msgspec.Struct, frozen=True):
-    """listed: those there are, asked again at every tick, so that new ones are taken up. opened: one by name, created where it is new."""
+    """listed: those there are, new ones too. opened: one by name, created where it is new."""
 
     listed: Callable[[], list[Stream]]
     opened: Callable[[str], Stream]
@@ -56,7 +58,7 @@ class EffectConsumer:
         self._runners: dict[Claim, LaneRunner] = {}
 
     async def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
-        """Until told to stop; or until every log is read to its end and nothing waits for another attempt, whoever does it.
+        """Until told to stop; or until nothing is left to read or to attempt, whoever does it.
 
         Raises what stopped a partition when until_idle is asked and a person must mend it.
         """
@@ -106,7 +108,7 @@ class EffectConsumer:
             await self._begin(claim, epoch)
 
     async def _begin(self, claim: Claim, epoch: int) -> None:
-        """Run the lane under this epoch. One that cannot be made is told, and tried again with the next tick."""
+        """Run the lane under this epoch. One that cannot be made is logged, and tried again at the next tick."""
         if claim not in self._runners:
             try:
                 lane = await asyncio.to_thread(self._lane, claim)

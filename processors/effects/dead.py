@@ -1,5 +1,6 @@
 """
-Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one script (letter.lua).
+Dead letters as a person sees them: list, show, retry, discard. Each decision and its audit event are one
+script (letter.lua).
 
 A decision marks; the processor's host, whichever process that is, acts on it within half a second of running.
 """
@@ -13,7 +14,7 @@ import msgspec
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.effects import letters
-from aurastream.processors.effects.letters import Letter
+from aurastream.processors.effects.letters import Letter, LetterPlace
 from aurastream.processors.effects.script import EffectKeys
 from aurastream.streams import Codec, Event, Keys, Position, Script, Stream, operator
 
@@ -121,38 +122,36 @@ def _shown(place: tuple[str, str, int, str], state: str, letter: Letter) -> Dead
     )
 
 
-def retry(
-    stream: Stream, operations: Stream, group: str, partition: int, position: str, why: str = ""
-) -> bool:
+def retry(stream: Stream, operations: Stream, place: LetterPlace, why: str = "") -> bool:
     """Let the first letter of a line run again, then those behind it. False where they do already.
 
     Raises DeadLetterUnknown, DeadLetterBehind, DeadLetterBusy.
     """
-    desk = _Desk(stream, operations, group, stream.keys[partition], position)
+    desk = _Desk(stream, operations, place)
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
         after = msgspec.structs.replace(letter, retries=letter.retries + 1)
-        event = letters.retried(group, desk.keys, position, after, operator(), why)
+        event = letters.retried(desk.at, after, operator(), why)
         answer, first = desk.decide(_RETRY, text, letter, event, after.text())
         if answer is DecisionAnswer.BEHIND:
-            raise DeadLetterBehind(position, letter.subject, first)
+            raise DeadLetterBehind(place.position, letter.subject, first)
         if answer is not DecisionAnswer.CHANGED:
             return answer is DecisionAnswer.OK
-    raise DeadLetterBusy(position)
+    raise DeadLetterBusy(place.position)
 
 
-def discard(stream: Stream, operations: Stream, group: str, partition: int, position: str, why: str) -> None:
+def discard(stream: Stream, operations: Stream, place: LetterPlace, why: str) -> None:
     """Drop a letter: it gets no effect. What waited behind it, where it was the first, runs.
 
     Raises DeadLetterUnknown, DeadLetterBusy.
     """
-    desk = _Desk(stream, operations, group, stream.keys[partition], position)
+    desk = _Desk(stream, operations, place)
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
-        event = letters.discarded(group, desk.keys, position, letter, operator(), why)
+        event = letters.discarded(desk.at, letter, operator(), why)
         if desk.decide(_DISCARD, text, letter, event)[0] is DecisionAnswer.OK:
             return
-    raise DeadLetterBusy(position)
+    raise DeadLetterBusy(place.position)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -166,28 +165,30 @@ class _Head(msgspec.Struct, frozen=True):
 class _Desk:
     """Where a decision about one letter is made."""
 
-    def __init__(self, stream: Stream, operations: Stream, group: str, keys: Keys, position: str) -> None:
-        self.keys = keys
-        self._stream, self._operations, self._group, self._position = stream, operations, group, position
-        self._at = EffectKeys.of(keys, group)
+    def __init__(self, stream: Stream, operations: Stream, place: LetterPlace) -> None:
+        keys = stream.keys[place.partition]
+        self.at = letters.LetterAt(place.group, keys, place.position)
+        self._keys = EffectKeys.of(keys, place.group)
+        self._server, self._operations = stream.server, operations
 
     def read(self) -> tuple[bytes, Letter]:
-        text: bytes | None = self._stream.server.client.hget(self._at.dead, self._position)  # type: ignore[assignment]
-        letter = letters.letter_of(text) if text is not None else None
-        if text is None or letter is None:
-            raise DeadLetterUnknown(self._group, f"{self.keys.where}/{self._position}")
+        """The letter as it is stored, and what it says. Raises DeadLetterUnknown."""
+        text = self._server.client.hget(self._keys.dead, self.at.position)
+        letter = letters.letter_of(text) if isinstance(text, bytes) else None
+        if letter is None or not isinstance(text, bytes):
+            raise DeadLetterUnknown(self.at.processor, f"{self.at.keys.where}/{self.at.position}")
         return text, letter
 
     def decide(
         self, script: Script, text: bytes, letter: Letter, event: Event, after: str = ""
     ) -> tuple[DecisionAnswer, str]:
-        """The script, then its audit event into the log; should this process end in between, the host appends it."""
-        at = self._at
-        head = msgspec.msgpack.encode(_Head(self._position, letter.line, event.event_id))
+        """The script, then its audit event into the log; if this process ends before, the host appends it."""
+        at = self._keys
+        head = msgspec.msgpack.encode(_Head(self.at.position, letter.line, event.event_id))
         keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox)
-        reply = self._stream.server.run(script, keys, (head, text, _AUDIT.encode(event), after))
+        reply = self._server.run(script, keys, (head, text, _AUDIT.encode(event), after))
         answer = DecisionAnswer(reply[0])
         if answer is DecisionAnswer.OK:
             self._operations.append([event])
-            self._stream.server.client.hdel(at.outbox, event.event_id)
+            self._server.client.hdel(at.outbox, event.event_id)
         return answer, reply[1].decode()

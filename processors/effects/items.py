@@ -35,7 +35,7 @@ UNREAD = Event(event_id="", subject="", occurred_at=datetime.fromtimestamp(0, UT
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An event to handle. problem: why it cannot be, or "". letter: as stored, where it is a dead letter that runs again."""
+    """An event to handle. problem: why it cannot be, or "". letter: as stored, of a dead letter that runs again."""
 
     position: str
     line: str
@@ -81,7 +81,7 @@ def _as_far_as_known(envelope: Envelope | None) -> Event:
 
 
 def doubles_of(items: list[Item], keys: Keys) -> Asking[list[str]]:
-    """Positions of entries whose event ID another entry of the log stands for: a raw XADD, an import, a mirror."""
+    """Positions of entries whose event ID another entry stands for: a raw XADD, an import, a mirror."""
     items = [item for item in items if item.event.event_id]
     if not items:
         return []

@@ -1,16 +1,19 @@
 """
 One processor's way through one partition, without a socket, a clock or a thread.
 
-    read -> items, by line -> attempt: begin (counted) -> Handle -> append the derived events -> done: the cursor moves
-                                     failed -> Again, after a pause;  for good -> park: a dead letter, and its line waits
+    read -> items, by line -> attempt: begin (counted) -> Handle -> append what it derived -> done
+    failed -> Again, after a pause;  for good -> park: a dead letter, and its line waits
 
-Invariant: every entry of the log is in exactly one place: after the cursor and not done, done, or a dead letter; and its handler never
-runs more than attempts_max times without a person's word. The scripts keep it; what is held here only saves questions.
+Invariant: every entry of the log is in exactly one place: after the cursor and not done, done, or a dead
+letter; and its handler never runs more than attempts_max times without a person's word. The scripts keep it;
+what is held here only saves questions.
 
-Lines may be driven at the same time, items of one line only one after the other. Dead letters that run again: resumption.py.
+Lines may be driven at the same time, items of one line only one after the other. Dead letters that run again:
+resumption.py.
 
-Decision (2026-11): the cursor is the closed prefix of what is done, computed by the script, so finishing in any order and twice is
-harmless. Refused: a cursor computed here, which needs all answers in order; a stream of retries, which loses the order of a subject.
+Decision (2026-11): the cursor is the closed prefix of what is done, computed by the script, so finishing in
+any order and twice is harmless. Refused: a cursor computed here, which needs all answers in order; a stream
+of retries, which loses the order of a subject.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import msgspec
 
 from aurastream.processors.effects import letters
 from aurastream.processors.effects.items import Item, doubles_of, item_of
-from aurastream.processors.effects.letters import Letter
+from aurastream.processors.effects.letters import Letter, LetterAt
 from aurastream.processors.effects.processor import Attempt, Processor
 from aurastream.processors.effects.script import EffectAnswer, LaneScripts
 from aurastream.processors.effects.steps import Again, Ended, Failed, Handle, Steps
@@ -63,7 +66,7 @@ def now() -> datetime:
 
 
 class LaneOptions(msgspec.Struct, frozen=True):
-    """host: its name, the source of events. lease: the group whose lease has the epoch; default: the processor's.
+    """host: its name, the source of events. lease: the group whose lease counts; default: the processor's.
 
     on_step: told each step and its item, for tests: taken, begun, handled, appended, and how it ended.
     """
@@ -78,7 +81,8 @@ class LaneOptions(msgspec.Struct, frozen=True):
 class EffectLane:
     """See the module. epoch: of the lease under which it goes on; None compares none.
 
-    suspects: positions whose handler was begun by a process before this one, which it may have killed: attempt each alone.
+    suspects: positions whose handler was begun by a process before this one, which it may have killed:
+    attempt each alone.
     """
 
     def __init__(
@@ -110,7 +114,7 @@ class EffectLane:
         self.window.settle(cursor_of(cursor).position, (position.decode() for position in done))
 
     def read(self) -> Asking[list[Item] | None]:
-        """The next entries as items to attempt, in order; None at the end. What needs no handler is finished on the way."""
+        """The next entries as items to attempt, in order; None at the end. What needs no handler is finished."""
         count = min(READ_MAX, self.window.room)
         command = ("XRANGE", self.keys.log, f"({self.window.seen or '0-0'}", "+", "COUNT", count)
         raw: list[RawEntry] = (yield from self.ask(command))[0]
@@ -179,7 +183,7 @@ class EffectLane:
             self.window.finish(positions)
 
     def record(self, event: Event) -> Asking[None]:
-        """Append an audit event and take it out of the outbox; whoever comes first, and any number of times."""
+        """Append an audit event and take it out of the outbox; anybody may, any number of times."""
         yield from self.streams.operations.appending([event])
         yield from self.ask(("HDEL", self.at.outbox, event.event_id))
 
@@ -210,7 +214,7 @@ class EffectLane:
         return events
 
     def _kept(self, stored: Any, opened: Event, failed: Failed) -> Asking[str]:
-        """Why it failed, to be kept. A handler that saw personal texts may repeat them in any form: its words are sealed whole."""
+        """Why it failed, to be kept. A handler that saw personal texts may repeat them: its words are sealed whole."""
         if opened is stored or not failed.reason:
             return f"{failed.ours}{failed.reason}"[: letters.REASON_MAX]
         sealed = yield from self.streams.source.keyring.sealing_reason(stored.creator, failed.reason)
@@ -219,7 +223,7 @@ class EffectLane:
     def _park(self, item: Item, attempts: int, reason: str) -> Asking[Ended]:
         """Make it a dead letter, and say so in the audit trail."""
         letter = self._letter(item, reason, attempts)
-        event = letters.parked(self.group, self.keys, item.position, letter, self.options.host)
+        event = letters.parked(LetterAt(self.group, self.keys, item.position), letter, self.options.host)
         answer = yield from self.scripts.park(item, letter, event)
         if answer is not EffectAnswer.OK:
             return self._ended(item, "stale")

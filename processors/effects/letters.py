@@ -9,7 +9,7 @@ first says its state, so none is stored.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,28 @@ from aurastream.streams import EffectDiscarded, EffectParked, EffectRetried, Eve
 REASON_MAX = 500  # characters
 OURS_MAX = 100  # of a reason whose rest is sealed: together they fit an event's text
 WAITING = "waits behind an earlier event of its subject"
+
+
+class LetterPlace(NamedTuple):
+    """Where a dead letter is, as a person says it."""
+
+    group: str
+    partition: int
+    position: str
+
+
+class LetterAt(NamedTuple):
+    """The same, as the scripts and the audit trail want it."""
+
+    processor: str
+    keys: Keys
+    position: str
+
+    def event_id(self, what: str, *more: object) -> str:
+        """Of the audit event about it; the same for every repeat."""
+        return named_id(
+            self.processor, f"{self.keys.stream}.{self.keys.partition}", self.position, what, *more
+        )
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -57,52 +79,49 @@ def line_of_position(position: str) -> str:
     return f"@{position}"
 
 
-def parked(processor: str, keys: Keys, position: str, letter: Letter, host: str) -> EffectParked:
+def parked(at: LetterAt, letter: Letter, host: str) -> EffectParked:
     """The audit event; the same for every repeat of this parking."""
     return EffectParked(
-        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "parked", letter.retries),
+        event_id=at.event_id("parked", letter.retries),
         occurred_at=letter.at,
         source=host,
         attempts=letter.attempts,
         reason=letter.reason,
-        **_of(processor, keys, position, letter),
+        **_of(at, letter),
     )
 
 
-def retried(processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str) -> EffectRetried:
+def retried(at: LetterAt, letter: Letter, who: str, why: str) -> EffectRetried:
     """The audit event. letter: with this retry counted."""
     return EffectRetried(
-        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "retried", letter.retries),
+        event_id=at.event_id("retried", letter.retries),
         occurred_at=datetime.now(UTC),
         source=who,
         why=why,
-        **_of(processor, keys, position, letter),
+        **_of(at, letter),
     )
 
 
-def discarded(
-    processor: str, keys: Keys, position: str, letter: Letter, who: str, why: str
-) -> EffectDiscarded:
+def discarded(at: LetterAt, letter: Letter, who: str, why: str) -> EffectDiscarded:
     """The audit event."""
     return EffectDiscarded(
-        event_id=named_id(processor, f"{keys.stream}.{keys.partition}", position, "discarded"),
+        event_id=at.event_id("discarded"),
         occurred_at=datetime.now(UTC),
         source=who,
         why=why,
         reason="" if letter.reason == WAITING else letter.reason,
-        **_of(processor, keys, position, letter),
+        **_of(at, letter),
     )
 
 
-def _of(processor: str, keys: Keys, position: str, letter: Letter) -> dict[str, Any]:
+def _of(at: LetterAt, letter: Letter) -> dict[str, Any]:
     return {
-        "subject": letter.subject or processor,
+        "subject": letter.subject or at.processor,
         "causation_id": letter.event_id,
         "correlation_id": letter.correlation_id or letter.event_id,
-        "processor": processor,
-        "place": f"{keys.where}/{position}",
+        "processor": at.processor,
+        "place": f"{at.keys.where}/{at.position}",
     }
 
 
-AuditEvent = EffectParked | EffectRetried | EffectDiscarded
 AUDIT_TYPES: tuple[type[Event], ...] = (EffectParked, EffectRetried, EffectDiscarded)

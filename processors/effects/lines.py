@@ -1,12 +1,13 @@
 """
 The lines of a lane in an event loop: many at a time, each in order.
 
-    take(epoch) -> read the log to its end -> every item into its line -> a task per line: attempt, pause, attempt ..
+    take(epoch) -> read the log to its end -> every item into its line -> a task per line: attempt, pause ..
     look()      -> lines a person let run again -> a task per line, letter after letter
 
-An event that was begun when a process died is attempted alone in this one, so that if it kills again, no bystander is counted with it.
-A slot (``parallel`` of them) is held during an attempt and not during the pause after it, so a subject that waits blocks nobody. After
-every error that the questions do not get over, all lines stop, the next call raises it, and the one after that begins anew at the cursor.
+An event that was begun when a process died is attempted alone in this one, so that if it kills again, no
+bystander is counted with it. A slot (``parallel`` of them) is held during an attempt and not during the pause
+after it, so a subject that waits blocks nobody. After every error that the questions do not get over, all
+lines stop, the next call raises it, and the one after that begins anew at the cursor.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ class Lines:
         return bool(self._tasks)
 
     async def take(self, epoch: int | None = None) -> bool:
-        """Take in the log up to its end; does not wait for its handlers, but for room. Returns whether there was something new.
+        """Take in the log up to its end; does not wait for its handlers, but for room. Returns whether there
+        was something new.
 
-        epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises what ended a line since the
-        last call: Fenced, when a newer owner has the partition; UnknownOutcome; UnknownEventVersion; InvariantBroken.
+        epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises
+        what ended a line since the last call: Fenced, when a newer owner has the partition; UnknownOutcome;
+        UnknownEventVersion; InvariantBroken.
         """
         await self._settle(epoch)
         has_news = False
@@ -77,7 +80,7 @@ class Lines:
         return not self._tasks and await self._drive(self.lane.is_idle())
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """End: no attempt begins any more; those under way get patience_s, then they are cut off and begun again by the next owner."""
+        """End: no attempt begins any more; one under way has patience_s, or is begun again by the next owner."""
         self._stopping.set()
         tasks = list(self._tasks.values())
         if tasks:
@@ -151,7 +154,7 @@ class Lines:
             del self._lines[line]
 
     async def _run_letters(self, line: str) -> None:
-        """Dead letters of a line that may run again, the first one first, until the line is empty or one is parked again."""
+        """Dead letters of a line that may run again, in order, until it is empty or one is parked again."""
         item = await self._drive(resumption.first_letter(self.lane, line))
         while item is not None and not self._stopping.is_set():
             ended = await self._run(item)

@@ -1,10 +1,11 @@
 """
 Drive an effect lane in a loop, for as long as its partition is ours.
 
-    take what is new -> look for what may run again, every LOOK_S -> wait until somebody pokes, or a poll is due -> ..
+    take what is new -> look every LOOK_S for what may run again -> wait for a poke, or until a poll is due -> ..
     a newer owner -> end;  anything else that goes wrong -> say so, pause, begin anew at the cursor
 
-A transport that hands over a batch only pokes: the lane reads the log itself, so a lost or repeated hand-over changes nothing.
+A transport that hands over a batch only pokes: the lane reads the log itself, so a lost or repeated hand-over
+changes nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ log = Logger("aurastream.effects")
 
 
 class LaneRunner:
-    """A lane and the task that runs it. error: why it does not go on where a person must mend it; None while it does.
+    """A lane and the task that runs it. error: what a person must mend before it goes on, or None.
 
     polls_s: the least and the most between two looks at a log without news. is_fenced: a newer owner ended it.
+
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """
 The scripts of a lane: where a processor keeps what, and one call for each step of an item.
 
-    skip, begin, done, park  ->  step.lua (fenced?) and item.lua (still ours?) before the job of each  ->  EffectAnswer
+    skip, begin, done, park  ->  step.lua (fenced?), item.lua (still ours?), the job of each  ->  EffectAnswer
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class LaneScripts:
         yield from self._call(positions[0], _SKIP.call(self.at, (msgspec.msgpack.encode(head), *positions)))
 
     def begin(self, item: Item, attempts_max: int, waiting: Letter) -> Asking[tuple[EffectAnswer, int]]:
-        """Count an attempt: its number, where it has one. waiting: what it becomes where it must wait. Raises Fenced, Gap."""
+        """Count an attempt: its number. waiting: what it becomes where it must wait. Raises Fenced, Gap."""
         answer, number = yield from self._of_item(_ATTEMPT, item, waiting.text(), attempts_max=attempts_max)
         return answer, number if isinstance(number, int) else 0
 

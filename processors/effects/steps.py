@@ -1,8 +1,9 @@
 """
 What the steps of a lane ask for, and what they come to. Pure.
 
-The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a ``Handle`` (sent what the
-handler returned, or ``Failed``). Everything asked may be asked again after a lost connection.
+The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a
+``Handle`` (sent what the handler returned, or ``Failed``). Everything asked may be asked again after a lost
+connection.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Handle(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The handler did not return. reason: in its own words. is_final: no further attempt can help. ours: our words before it."""
+    """The handler did not return. reason: its words. ours: ours before them. is_final: no attempt can help."""
 
     reason: str
     is_final: bool = False
@@ -40,7 +41,7 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The item is finished here: done, parked, waiting, or stale. following: position of the dead letter that may run next, or ''."""
+    """The item is done, parked, waiting, or stale. following: position of the dead letter that may run next, or ""."""
 
     how: str
     following: str = ""

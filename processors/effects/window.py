@@ -1,4 +1,4 @@
-"""What a lane remembers of the entries between its cursor and the last one it read. It only saves questions."""
+"""What a lane remembers of the entries from its cursor to the last one it read. It only saves questions."""
 
 from __future__ import annotations
 

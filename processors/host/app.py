@@ -1,8 +1,10 @@
 """
-The host's Faust app: a topic per stream, an agent per projection or processor and stream, lanes behind them, pages beside them.
+The host's Faust app: a topic per stream, an agent per projection or processor and stream, lanes behind them,
+pages beside them.
 
-Streams are looked for at the start and every LOOK_EVERY_S, so one created later is taken up; so are the generations of the views, so that
-a swap is followed and what was kept long enough is retired. The embedded server is acquired when the app starts, never on import.
+Streams are looked for at the start and every LOOK_EVERY_S, so one created later is taken up; so are the
+generations of the views, so that a swap is followed and what was kept long enough is retired. The embedded
+server is acquired when the app starts, never on import.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ class App(faust.App):
         return self.agent(topic, name=f"{processor.name}.{name}")(effect)
 
     async def resume_at(self, partitions: set[TP]) -> dict[TP, Cursor]:
-        """Of each partition the cursor of the view that is furthest behind: what follows it must be handed over."""
+        """Of each partition the cursor of the view that is furthest behind; what follows must be handed over."""
         try:
             return await asyncio.to_thread(self._furthest_behind, partitions)
         except Exception as error:
@@ -164,7 +166,7 @@ class App(faust.App):
         self.is_ready = True
 
     async def assign_effects(self) -> None:
-        """Start the processors' part of what is ours; what a server that is away holds up is tried again at the next look."""
+        """Start the processors' part of what is ours; tried again at the next look when the server is away."""
         try:
             for name in {name for each in self.processors for name in (OPERATIONS, each.into or OPERATIONS)}:
                 await asyncio.to_thread(self.sources.opened, name)

@@ -7,10 +7,12 @@ Batches: entries of one partition, up to AURASTREAM_BATCH_MAX, as one Faust mess
         async for batch in batches(stream):     # a RawBatch: entries as the server answered, not decoded
             ...
 
-What a host asks of a transport stands here, as protocols; transport/ offers it for Redis (driver.py) and for Kafka (kafka.py).
+What a host asks of a transport stands here, as protocols; transport/ offers it for Redis (driver.py) and for
+Kafka (kafka.py).
 
-Always true: a batch is acknowledged after the body of the loop is done with it, never when the body raised. What was handed out and not
-acknowledged is handed out again when the agent's function starts anew, before anything newer of its partition.
+Always true: a batch is acknowledged after the body of the loop is done with it, never when the body raised.
+What was handed out and not acknowledged is handed out again when the agent's function starts anew, before
+anything newer of its partition.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class BatchConsumer(Protocol):
 class RawBatch:
     """The next entries of one partition.
 
-    epoch: of the lease they were read under; commit.lua refuses it once a newer owner exists. Of Kafka: the group's generation.
+    epoch: of the lease they were read under; commit.lua refuses it once a newer owner exists. Of Kafka: the
+    group's generation.
     entries: (position, [field, value, ..]) in order, never empty.
     """
 
@@ -93,7 +96,7 @@ class BatchSchema(faust.Schema[Any, Any]):
 
 
 def batch_topic(app: AppT, name: str, *, partitions: int | None = None) -> TopicT:
-    """A topic whose messages are RawBatch, for agents that loop over ``batches`` or ``events``. Raises NotOffered."""
+    """A topic whose messages are RawBatch, for agents that loop over ``batches``. Raises NotOffered."""
     transport: Any = app.transport
     if not hasattr(transport, "batch_topics"):
         raise NotOffered(

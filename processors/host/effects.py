@@ -3,7 +3,8 @@ All effect lanes of a host: the counterpart of lanes.py for handlers with effect
 
     poke(a batch came) -> the lane's runner reads the log from the cursor, handlers run in their lines
 
-The batch that Faust hands over only wakes a lane up: it reads the log itself, so a lost or repeated hand-over changes nothing.
+The batch that Faust hands over only wakes a lane up: it reads the log itself, so a lost or repeated hand-over
+changes nothing.
 """
 
 from __future__ import annotations

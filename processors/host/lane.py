@@ -4,8 +4,9 @@ One projection's way through one partition, in an event loop.
     put(batch) -> bounded queue -> take: fold, commit -> the next
     no batch for IDLE_S -> look at the log: the transport's position is a hint, the cursor the truth
 
-A lane starts when its partition is assigned and ends when it is revoked, after the commit that is under way. A lost connection, a
-fail-over or a restart of the server costs a pause and a settle; an error that a person must mend is kept for /health and tried again.
+A lane starts when its partition is assigned and ends when it is revoked, after the commit that is under way.
+A lost connection, a fail-over or a restart of the server costs a pause and a settle; an error that a person
+must mend is kept for /health and tried again.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ async def _cannot_rewind(offset: int) -> None:
 
 
 class HostedLane:
-    """A lane and what waits for it. trouble: why it does not advance, "" while it does. moved_at: monotonic seconds.
+    """A lane and what waits for it. trouble: why it does not advance, or "". moved_at: monotonic seconds.
 
-    on_commit: told how many seconds a commit took. Of a log elsewhere: highwater, the offset after its last entry; rewind, to an offset.
+    on_commit: told how many seconds a commit took. Of a log elsewhere: highwater, the offset after its last
+    entry; rewind, to an offset.
     """
 
     def __init__(self, lane: Lane, wires: AsyncWires) -> None:
@@ -81,7 +83,7 @@ class HostedLane:
             self._task = asyncio.create_task(self._run(), name=name)
 
     async def put(self, entries: list[RawEntry]) -> None:
-        """Hand over a batch; waits while the lane is behind. Dropped when the lane has ended: its next owner reads it again."""
+        """Hand over a batch; waits while the lane is behind. One that ended drops it: the next owner reads it."""
         task = self._task
         if task is None or task.done() or self._is_stopping:
             return
@@ -90,7 +92,7 @@ class HostedLane:
         putting.cancel()
 
     async def stop(self, patience_s: float) -> None:
-        """End after the batch under way, or after patience_s without it: a commit cut off is known by the cursor."""
+        """End after the batch under way, or after patience_s: a commit cut off is known by the cursor."""
         self._is_stopping = True
         if self._task is None:
             return
@@ -135,8 +137,9 @@ class HostedLane:
             self._current = []  # only now: a log elsewhere hands it over once
 
     async def _handed(self) -> list[RawEntry]:
-        """The next batch. While none comes, look whether there should have been one: the transport's position is a hint, and a
-        fail-over takes the cursor back without a word."""
+        """The next batch. While none comes, look whether there should have been one: the transport's position
+        is a hint, and a fail-over takes the cursor back without a word.
+        """
         try:
             return await asyncio.wait_for(self._queue.get(), IDLE_S)
         except TimeoutError:
@@ -146,9 +149,10 @@ class HostedLane:
             return []
 
     async def _is_early(self, entries: list[RawEntry]) -> bool:
-        """Whether a batch of a log elsewhere leaves out what follows the cursor; asks for that to be handed over then.
+        """Whether a batch of a log elsewhere leaves out what follows the cursor; then asks for that.
 
-        Asked twice and answered with the same batch, there is nothing in between: such a log may have holes (compaction, retention).
+        Asked twice and answered with the same batch, there is nothing in between: such a log may have holes
+        (compaction, retention).
         """
         if self.lane.is_log_here:
             return False

@@ -1,8 +1,8 @@
 """
 All lanes of a host: one for every generation of a view, and partition, that is this process's to keep up.
 
-The live generation has lanes, and so has one that is kept for a rollback, where they were folded by the same definition. ``follow`` is
-told the records, and starts and ends lanes by them.
+The live generation has lanes, and so has one that is kept for a rollback, where they were folded by the same
+definition. ``follow`` is told the records, and starts and ends lanes by them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class HostedLanes:
             lane.start(epoch)
 
     async def follow(self, records: Mapping[str, Record], patience_s: float = 1.0) -> None:
-        """The views have these generations now: start the lanes of what is new, end those of what is ours no longer."""
+        """The views have these generations now: start the lanes that are new, end those that are ours no longer."""
         self.records = records
         wanted = {name for place in self.owned for name in self._wanted(place)}
         for name in sorted(wanted.difference(self.lanes)):

@@ -1,13 +1,15 @@
 """
 Make the host's app, not started: its settings, its hooks, its pages.
 
-    make_app(options) -> App        `aurastream run` starts it; default.py holds the default one for `faust -A`
+    make_app(options) -> App     `aurastream run` starts it; default.py holds the default one for `faust -A`
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from faust.types import TP
 
 from aurastream.processors import library_logs
 from aurastream.processors.host.app import GROUP, App
@@ -60,15 +62,15 @@ def _connect(app: App) -> None:
     app.timer(LOOK_EVERY_S)(_looking(app))
 
 
-async def _assigned(app: Any, *arguments: Any, **_: Any) -> None:
+async def _assigned(app: App, *arguments: set[TP], **_: object) -> None:
     await app.assigned(arguments[0])
 
 
-async def _revoked(app: Any, *arguments: Any, **_: Any) -> None:
+async def _revoked(app: App, *arguments: set[TP], **_: object) -> None:
     await app.revoked(arguments[0])
 
 
-async def _finish(app: Any, *arguments: Any, **_: Any) -> None:
+async def _finish(app: App, **_: object) -> None:
     await app.finish()
 
 

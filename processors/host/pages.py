@@ -11,29 +11,30 @@ Read only, on loopback, no secrets in them: put a proxy with authentication in f
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
+from faust.types.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from aurastream.processors.host.app import App
 
-def serve_pages(app: Any) -> None:
+
+def serve_pages(app: App) -> None:
     """Add the pages to a host's app."""
 
-    @app.page("/health")  # type: ignore[untyped-decorator]
-    async def health(web: Any, request: Any) -> Any:
+    @app.page("/health")
+    async def health(web: View, request: Request) -> Response:
         found = await app.measures.health(app.lanes, app.effects)
         return web.bytes(_json(found), status=200 if found.healthy else 503, content_type="application/json")
 
-    @app.page("/ready")  # type: ignore[untyped-decorator]
-    async def ready(web: Any, request: Any) -> Any:
+    @app.page("/ready")
+    async def ready(web: View, request: Request) -> Response:
         found = await app.measures.health(app.lanes, app.effects)
         is_ready = app.is_ready and (bool(found.lanes) or not found.reason)
         body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": found.reason}
         return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
 
-    @app.page("/metrics")  # type: ignore[untyped-decorator]
-    async def metrics(web: Any, request: Any) -> Any:
+    @app.page("/metrics")
+    async def metrics(web: View, request: Request) -> Response:
         takeovers = getattr(app.consumer, "takeovers", 0)
         return web.bytes(
             await app.measures.exposition(app.lanes, app.effects, takeovers),
@@ -41,5 +42,5 @@ def serve_pages(app: Any) -> None:
         )
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

@@ -19,7 +19,7 @@ log = Logger("aurastream.run")
 
 
 class HostProcess(faust.Worker):
-    """The process of our app, a worker in the words of mode and Faust, for `aurastream run` and for Faust's command line alike."""
+    """The process of our app, a worker in Faust's words; also of Faust's own command line."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The streams a host has opened, and what it asks their views between two batches. Blocking; from any thread, one at a time."""
+"""The streams a host has opened, and what it asks their views. Blocking; from any thread, one at a time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sources:
             return self.streams[name]
 
     def furthest_behind(self, stream: Stream, partition: int) -> Cursor | None:
-        """The cursor of the view that is furthest behind: what follows it must be handed over. None without a view."""
+        """The cursor of the view that is furthest behind, after which entries are needed. None without a view."""
         with self._one_thread:
             views = [
                 View(stream, projection) for projection in self._projections if projection.folds(stream.name)

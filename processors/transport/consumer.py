@@ -3,8 +3,9 @@ Faust's consumer over Redis Streams: what is read and handed to the agents.
 
     coordinator -> rebalance: lanes -> reader -> _drain_messages -> conductor -> queues -> agents
 
-Always true: a record is handed out only while it is the next one of its lane, so nothing that was read before a seek, a rewind or a
-change of owner is handed out after it. What is acknowledged is in partitions.py, who owns what in coordinator.py and rebalance.py.
+Always true: a record is handed out only while it is the next one of its lane, so nothing that was read before
+a seek, a rewind or a change of owner is handed out after it. What is acknowledged is in partitions.py, who
+owns what in coordinator.py and rebalance.py.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Transport(base.Transport):
         self._opening = asyncio.Lock()
 
     async def open(self) -> AsyncWires:
-        """Connections of the caller's own, which outlive the server's outages. Raises ServerUnfit when no broker of the list answers."""
+        """Connections of the caller's own. Raises ServerUnfit when no broker of the list answers."""
         async with self._opening:
             if self._server is None:
                 self._server = await asyncio.to_thread(first_of, [address(url) for url in self.url])

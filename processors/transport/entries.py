@@ -19,7 +19,7 @@ import msgspec
 
 from aurastream.streams import DamagedEntry, RawEntry, entry_json, read_envelope
 
-Headers = list[tuple[str, bytes]]
+Headers = Mapping[str, bytes] | list[tuple[str, bytes]] | None  # as Faust hands them over
 _HEADERS = msgspec.json.Decoder(list[tuple[str, str | dict[str, str] | None]])
 
 
@@ -28,11 +28,13 @@ class Content(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    headers: Headers | None
+    headers: list[tuple[str, bytes]] | None
     timestamp: float
 
 
-def fields_of(key: bytes | None, value: bytes | None, headers: Any, timestamp: float | None) -> list[bytes]:
+def fields_of(
+    key: bytes | None, value: bytes | None, headers: Headers, timestamp: float | None
+) -> list[bytes]:
     """The entry's fields: name, value, name, value .."""
     fields: list[bytes] = []
     if key is not None:

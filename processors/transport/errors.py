@@ -1,4 +1,4 @@
-"""What the transport refuses, each a sentence with the remedy. What Faust has and it has not is NotOffered (host/batching.py)."""
+"""What the transport refuses, each a sentence with the remedy. NotOffered is in host/batching.py."""
 
 from __future__ import annotations
 

@@ -13,13 +13,15 @@ have concurrency 1.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from zlib import crc32
 
 from faust.transport.drivers import aiokafka
-from faust.types import TP, ConsumerMessage
+from faust.types import TP, AppT, ConsumerMessage
+from yarl import URL
 
 from aurastream.processors.host import RawBatch, ResumeAt
 from aurastream.processors.transport.conductor import Conductor
@@ -126,8 +128,8 @@ class Transport(aiokafka.Transport):
     Conductor: ClassVar[Any] = Conductor
     Consumer: ClassVar[Any] = Consumer
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(url, app, loop)
         self.batch_topics: set[str] = set()
         self.resume_at: ResumeAt | None = None  # set by an app with cursors of its own
 

@@ -1,15 +1,17 @@
 """
 A partition this app owns: how far it was handed to Faust, and how far it is acknowledged.
 
-    acquiring: cursor -> TopicLane -> next entries by position (XRANGE) -> handed -> Faust acknowledges in any order
-                                      passed <- the longest prefix that is acknowledged -> acknowledge.lua
+    acquiring: cursor -> TopicLane -> next entries by position (XRANGE) -> handed -> acknowledged by Faust
+                              in any order -> passed: the longest prefix -> acknowledge.lua
 
-Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so that they name the same entry
-in every process. Positions are the truth: reading continues after a position, whatever the server's group says.
+Offsets are Faust's: integers without gaps, here the number of the partition's entries before this one, so
+that they name the same entry in every process. Positions are the truth: reading continues after a position,
+whatever the server's group says.
 
-Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before ``acknowledged`` was handled. What is
-handed out again is cut into the same messages as before: Faust acknowledges by offset, and a late acknowledgement of a small batch must
-not pass for one of a larger batch that begins at the same entry.
+Invariant: acknowledged <= offset of the first in unacked <= .. <= offset, and every entry before
+``acknowledged`` was handled. What is handed out again is cut into the same messages as before: Faust
+acknowledges by offset, and a late acknowledgement of a small batch must not pass for one of a larger batch
+that begins at the same entry.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Handed(NamedTuple):
 
 
 class TopicLane:
-    """One partition under one lease. cuts: offsets at which messages ended that were handed out before, in order."""
+    """One partition under one lease. cuts: offsets at which messages ended that were handed out, in order."""
 
     def __init__(self, claim: Claim, epoch: int, position: str = "", read: int = 0) -> None:
         self.claim, self.epoch = claim, epoch
@@ -80,7 +82,7 @@ class TopicLane:
             self.unacked.append(handed)
 
     def passed(self, acked: set[int]) -> int | None:
-        """The offset after the longest acknowledged prefix, which leaves `acked`; None when nothing was added to it."""
+        """The offset after the longest acknowledged prefix, which leaves `acked`; None when it is as it was."""
         before = self.acknowledged
         while self.unacked and self.unacked[0].offset in acked:
             self.acknowledged = self.unacked.popleft()

@@ -1,9 +1,11 @@
 """
-What a consumer knows of its partitions: which it owns, how far each was handed out, how far it is acknowledged.
+What a consumer knows of its partitions: which it owns, how far each was handed out, how far it is
+acknowledged.
 
     lanes <- _new_offset <- Faust's acks  -> _commit: acknowledge.lua
 
-Acknowledged is only the prefix of what the agents are done with. Offsets, and moving back to one, are in here; reading is consumer.py's.
+Acknowledged is only the prefix of what the agents are done with. Offsets, and moving back to one, are in
+here; reading is consumer.py's.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ log = Logger(__name__)
 
 
 class Partitions(base.Consumer):
-    """The part of the consumer that counts. lanes: what is owned. alone: owned, but nothing to read: the leader topic's."""
+    """The part of a consumer that counts. lanes: what is owned. alone: owned without a log: the leader topic's."""
 
     wires: AsyncWires
     reader: Reader

@@ -24,7 +24,7 @@ from faust.transport import base
 from faust.types import TP, RecordMetadata
 from xxhash import xxh3_64_intdigest
 
-from aurastream.processors.transport.entries import fields_of
+from aurastream.processors.transport.entries import Headers, fields_of
 from aurastream.processors.transport.refusals import refuse_ask
 from aurastream.streams import Ask, AsyncWires, Keys, Script
 
@@ -95,17 +95,16 @@ class Outbox:
                 answer = await self._send(chunk)
             except (
                 Exception
-            ) as error:  # the server refused it (memory, a key of another type), or is away for good
+            ) as error:  # refused (memory, a key of another type), or the server is away for good
                 failure = ProducerSendError(f"sending to {self._keys.where} failed: {error}")
                 failure.__cause__ = error
-                _settle(chunk, lambda message, _, failure=failure: message.future.set_exception(failure))
+                for message in chunk:
+                    if not message.future.done():  # its sender was cancelled
+                        message.future.set_exception(failure)
             else:
-                _settle(
-                    chunk,
-                    lambda message, number, answer=answer: message.future.set_result(
-                        self._placed(message, number, answer)
-                    ),
-                )
+                for number, message in enumerate(chunk):
+                    if not message.future.done():
+                        message.future.set_result(self._placed(message, number, answer))
 
     def _chunk(self) -> list[Waiting]:
         chunk = [self._waiting.popleft()]
@@ -169,7 +168,7 @@ class Producer(base.Producer):
         value: bytes | None,
         partition: int | None,
         timestamp: float | None,
-        headers: Any,
+        headers: Headers,
         *,
         transactional_id: str | None = None,
     ) -> Awaitable[RecordMetadata]:
@@ -199,7 +198,7 @@ class Producer(base.Producer):
         value: bytes | None,
         partition: int | None,
         timestamp: float | None,
-        headers: Any,
+        headers: Headers,
         *,
         transactional_id: str | None = None,
     ) -> RecordMetadata:
@@ -213,7 +212,7 @@ class Producer(base.Producer):
         while sending := [task for outbox in self._outboxes.values() if (task := outbox.sending) is not None]:
             await asyncio.wait(sending)
 
-    async def create_topic(self, topic: str, partitions: int, replication: int, **_: Any) -> None:
+    async def create_topic(self, topic: str, partitions: int, replication: int, **_: object) -> None:
         """Register the topic's stream. What Kafka would keep of it otherwise (retention, compaction) is not
         offered and ignored.
         """
@@ -257,9 +256,3 @@ class Producer(base.Producer):
             self._turn += 1
             return self._turn % len(keys)
         return xxh3_64_intdigest(key) % len(keys)
-
-
-def _settle(chunk: list[Waiting], outcome: Any) -> None:
-    for number, message in enumerate(chunk):
-        if not message.future.done():  # its sender was cancelled
-            outcome(message, number)

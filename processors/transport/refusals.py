@@ -8,7 +8,8 @@ there, so that the refusal is where the feature is used. An app that set classes
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
 
 import faust
 from faust.tables.manager import TableManager
@@ -16,10 +17,17 @@ from faust.types import AppT, CollectionT
 from faust.types.enums import ProcessingGuarantee
 
 from aurastream.processors.host import NotOffered
+from aurastream.processors.transport.entries import Headers
 
 REPLY_HEADER = "Faust-Ag-ReplyTo"
-INSTEAD_OF_TABLES = "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after any crash"
-INSTEAD_OF_JOINS = "Send to a topic keyed as you need it and consume that with another agent, or fold both streams with a projection"
+INSTEAD_OF_TABLES = (
+    "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after "
+    "any crash"
+)
+INSTEAD_OF_JOINS = (
+    "Send to a topic keyed as you need it and consume that with another agent, or fold both streams with a "
+    "projection"
+)
 INSTEAD_OF_ASK = "Send to a topic and read the answer from a view, or call the worker's web page"
 
 
@@ -42,18 +50,18 @@ class NoTables(TableManager):
 class PlainStream(faust.Stream[Any]):
     """A stream that cannot be regrouped or joined."""
 
-    def group_by(self, *_: Any, **__: Any) -> Any:
+    def group_by(self, *_: object, **__: object) -> NoReturn:
         """Refuse."""
         self._refuse("stream.group_by is not offered over Redis Streams")
 
-    def through(self, *_: Any, **__: Any) -> Any:
+    def through(self, *_: object, **__: object) -> NoReturn:
         """Refuse."""
         self._refuse("stream.through is not offered over Redis Streams")
 
-    def _join(self, *_: Any, **__: Any) -> Any:
+    def _join(self, *_: object, **__: object) -> NoReturn:
         self._refuse("joins are not offered over Redis Streams")
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str) -> NoReturn:
         error = NotOffered(what, INSTEAD_OF_JOINS)
         if self.app.started:  # inside an agent, whose crash Faust would only log and repeat
             cast(Any, self.app).add_future(self.app.crash(error))
@@ -86,7 +94,7 @@ def take_places(app: AppT) -> None:
 
 
 def refuse_at_start(app: AppT) -> None:
-    """Raise NotOffered for tables defined before the transport was, and for a client that waits for replies."""
+    """Raise NotOffered for tables defined before the transport was, and for a client that awaits replies."""
     if app.tables:
         raise NotOffered(
             f"tables ({', '.join(sorted(app.tables))}) are not offered over Redis Streams", INSTEAD_OF_TABLES
@@ -95,8 +103,8 @@ def refuse_at_start(app: AppT) -> None:
         raise NotOffered("agent.ask is not offered over Redis Streams", INSTEAD_OF_ASK)
 
 
-def refuse_ask(headers: Any) -> None:
+def refuse_ask(headers: Headers) -> None:
     """Raise NotOffered for a message that asks for a reply."""
-    names = headers.keys() if hasattr(headers, "keys") else [name for name, _ in headers or ()]
+    names = headers if isinstance(headers, Mapping) else [name for name, _ in headers or ()]
     if REPLY_HEADER in names:
         raise NotOffered("agent.ask is not offered over Redis Streams", INSTEAD_OF_ASK)

@@ -14,7 +14,7 @@ from zlib import crc32
 import pytest
 from msgspec.structs import replace
 
-from aurastream.processors.effects import OPERATIONS, list_letters, retry
+from aurastream.processors.effects import OPERATIONS, LetterPlace, list_letters, retry
 from aurastream.processors.history.causation import DEPTH_MAX, Node, drawn, trees
 from aurastream.processors.history.selection import Selection
 from aurastream.processors.history.trails import AROUND_MAX, TrailRow, Trails
@@ -277,7 +277,9 @@ def test_a_processors_story_has_its_effects_its_dead_letters_and_what_persons_de
     work(server, Noting(failing("bad")))
     operations = open_stream(server, OPERATIONS, codec=CODEC, create=True)
     letter = next(iter(list_letters(stream, "noting")))
-    retry(stream, operations, "noting", letter.partition, letter.position, "the platform is back")
+    retry(
+        stream, operations, LetterPlace("noting", letter.partition, letter.position), "the platform is back"
+    )
     work(server, Noting())
     notes = open_stream(server, "notes", codec=CODEC)
     for each in (stream, operations, notes):

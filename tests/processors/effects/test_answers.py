@@ -11,6 +11,7 @@ import pytest
 from aurastream.processors.effects import (
     DeadLetterBehind,
     DeadLetterUnknown,
+    LetterPlace,
     dead,
     discard,
     letters,
@@ -29,7 +30,7 @@ from tests.facts import dump, observation
 from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_balanced, state
 
 LETTER = Letter("clip-1", "why", 3, datetime(2026, 4, 15, 12, tzinfo=UTC))
-EVENT = letters.parked("noting", Keys("clips-test", 0), "1-1", LETTER, "w")
+EVENT = letters.parked(letters.LetterAt("noting", Keys("clips-test", 0), "1-1"), LETTER, "w")
 
 
 def lane_of(server: Server, stream: Stream) -> EffectLane:
@@ -265,14 +266,14 @@ def test_only_the_first_letter_of_a_line_may_be_retried(
 ) -> None:
     before = dump(server)
     with pytest.raises(DeadLetterBehind, match=f"waits behind {dead_line[0]}"):
-        retry(stream, lane.streams.operations, "noting", 0, dead_line[1])
+        retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[1]))
     with pytest.raises(DeadLetterUnknown, match="no dead letter at clips-test/0/1-1"):
-        discard(stream, lane.streams.operations, "noting", 0, "1-1", "")
+        discard(stream, lane.streams.operations, LetterPlace("noting", 0, "1-1"), "")
     assert dump(server) == before
 
-    assert retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    assert retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
     assert [letter.state for letter in list_letters(stream, "noting")] == ["due", "waiting"]
-    assert not retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    assert not retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
 
 
 def test_a_letter_that_changed_meanwhile_is_read_again(
@@ -289,17 +290,17 @@ def test_a_letter_that_changed_meanwhile_is_read_again(
         return answers[-1], ""
 
     monkeypatch.setattr(dead._Desk, "decide", meddling)
-    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
     assert answers == [dead.DecisionAnswer.CHANGED, dead.DecisionAnswer.OK]
 
 
 def test_a_letter_that_waits_may_be_discarded_alone(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
-    discard(stream, lane.streams.operations, "noting", 0, dead_line[1], "twice")
+    discard(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[1]), "twice")
     held = state(server, stream)
     assert (held["dead"], held["due"]) == ([dead_line[0]], [])
-    discard(stream, lane.streams.operations, "noting", 0, dead_line[0], "too old")
+    discard(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]), "too old")
     assert state(server, stream)["line"] == []
     assert_balanced(server, stream)
 
@@ -308,10 +309,10 @@ def test_a_letter_runs_only_while_it_is_due_and_as_it_was_read(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """A person may discard it while its handler runs: then what the handler says about it is stale."""
-    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
     letter: Item = drive(stream, resumption.first_letter(lane, "clip-1"))
     assert begin(stream, lane, letter) == (EffectAnswer.OK, 1)
-    discard(stream, lane.streams.operations, "noting", 0, dead_line[0], "too late")
+    discard(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]), "too late")
 
     assert done(stream, lane, letter) == (EffectAnswer.STALE, dead_line[1]), "and it learns who is next"
     assert park(stream, lane, letter) is EffectAnswer.STALE
@@ -322,10 +323,10 @@ def test_a_late_repeat_of_a_parking_does_not_undo_a_retry(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
     """Its reply was lost, a person was faster than the repeat."""
-    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
     letter: Item = drive(stream, resumption.first_letter(lane, "clip-1"))
     assert park(stream, lane, letter) is EffectAnswer.OK
-    retry(stream, lane.streams.operations, "noting", 0, dead_line[0])
+    retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[0]))
     before = dump(server)
 
     assert park(stream, lane, letter) is EffectAnswer.STALE

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aurastream.processors.effects import list_letters, retry
+from aurastream.processors.effects import LetterPlace, list_letters, retry
 from aurastream.streams import BacklogFull, Pressure, Server, Settings, open_stream
 from aurastream.streams.pressure import backlogs
 from tests.cluster import Cluster
@@ -37,7 +37,7 @@ def test_effects_and_pressure_hold_on_a_cluster(cluster: Cluster) -> None:
     parked = [letter for letter in list_letters(stream, "noting") if letter.state == "parked"]
     assert [letter.event_id for letter in parked] == ["e3"]
     trail = open_stream(server, "operations", codec=CODEC)
-    retry(stream, trail, "noting", parked[0].partition, parked[0].position)
+    retry(stream, trail, LetterPlace("noting", parked[0].partition, parked[0].position))
     work(server, Noting(), streams=lambda: [stream], partitions=6)
 
     notes = open_stream(server, "notes", codec=CODEC)

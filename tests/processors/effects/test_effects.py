@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from aurastream.processors import ProcessorError
-from aurastream.processors.effects import Attempt, GiveUp, Processor, discard, list_letters, retry
+from aurastream.processors.effects import (
+    Attempt,
+    GiveUp,
+    LetterPlace,
+    Processor,
+    discard,
+    list_letters,
+    retry,
+)
 from aurastream.streams import ClipViewsObserved, Event, Server, Stream, open_stream
 from tests.facts import observation, raw_append
 from tests.processors.effects.outside import (
@@ -128,8 +136,10 @@ def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(
     work(server, Noting(failing("a1")))
     (first, *_) = list_letters(stream, "noting")
 
-    assert retry(stream, audit_stream(server), "noting", 0, first.position, "mended")
-    assert not retry(stream, audit_stream(server), "noting", 0, first.position), "it is due already"
+    assert retry(stream, audit_stream(server), LetterPlace("noting", 0, first.position), "mended")
+    assert not retry(stream, audit_stream(server), LetterPlace("noting", 0, first.position)), (
+        "it is due already"
+    )
     noting = Noting()
     work(server, noting)
 
@@ -145,7 +155,11 @@ def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1)])
     for number in range(3):
         if number:
-            retry(stream, audit_stream(server), "noting", 0, next(list_letters(stream, "noting")).position)
+            retry(
+                stream,
+                audit_stream(server),
+                LetterPlace("noting", 0, next(list_letters(stream, "noting")).position),
+            )
         work(server, Noting(failing("a1")))
 
     assert states(stream) == [("a1", "parked"), ("a2", "waiting")]
@@ -327,7 +341,7 @@ def test_entries_that_cannot_be_decoded_are_parked_under_their_position(
     assert_balanced(server, stream)
 
     for letter in [item for item in list_letters(stream, "noting") if item.state == "parked"]:
-        retry(stream, audit_stream(server), "noting", 0, letter.position)
+        retry(stream, audit_stream(server), LetterPlace("noting", 0, letter.position))
     work(server, noting)
     assert [item.state for item in list_letters(stream, "noting")] == ["parked", "parked", "waiting"], (
         "this build cannot read it either"

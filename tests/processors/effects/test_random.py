@@ -21,6 +21,7 @@ from aurastream.processors.effects import (
     DeadLetterBehind,
     DeadLetterBusy,
     DeadLetterUnknown,
+    LetterPlace,
     discard,
     list_letters,
     resumption,
@@ -147,9 +148,9 @@ class World:
         letter = self.dice.choice(found)
         try:
             if self.dice.random() < 0.3:
-                discard(self.stream, self.operations, "noting", 0, letter.position, "no use")
+                discard(self.stream, self.operations, LetterPlace("noting", 0, letter.position), "no use")
                 self.through.add(letter.event_id)
-            elif retry(self.stream, self.operations, "noting", 0, letter.position):
+            elif retry(self.stream, self.operations, LetterPlace("noting", 0, letter.position)):
                 self.retries[letter.event_id] = self.retries.get(letter.event_id, 0) + 1
         except (DeadLetterBehind, DeadLetterBusy, DeadLetterUnknown):
             pass  # as a person would be told

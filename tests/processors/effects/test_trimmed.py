@@ -4,7 +4,7 @@ its entry.
 
 from __future__ import annotations
 
-from aurastream.processors.effects import discard
+from aurastream.processors.effects import LetterPlace, discard
 from aurastream.streams import OPERATIONS, Server, Stream, open_stream
 from aurastream.streams.groups import cursor_of, lag_of
 from aurastream.streams.pressure import backlogs
@@ -52,7 +52,7 @@ def test_a_parked_event_stays_in_the_log_until_somebody_decides(server: Server, 
     held = trim(stream, operations(server))
     left = [entry.event.event_id for entry in stream.read(0)]
     for entry in stream.read(0)[::2]:
-        discard(stream, operations(server), "noting", 0, entry.position, "a test")
+        discard(stream, operations(server), LetterPlace("noting", 0, entry.position), "a test")
     free = trim(stream, operations(server))
 
     assert (held, left) == (["dead letter noting"], ["e2", "e3", "e4", "e5"])
