@@ -1,13 +1,13 @@
 """
-One process per core for work that is as long as the log: folding it again, checking it, building a view of it.
+One process per core for work as long as the log: folding it again, checking it, building a view of it.
 
-    tasks -> processes (spawned, each with a server and plugins of its own: Here) -> what came of them, as they are
-        done, and meanwhile a tick for whoever shows progress
+    tasks -> processes (spawned, each with a server and plugins of its own: Here) -> what came of them, as
+        they are done, and meanwhile a tick for whoever shows progress
 
-The fold is Python, and partitions share nothing. What a small log needs is done in this process, as another one
-costs half a second to start (is_worth). The processes read their settings from the environment, as this one did.
-Ctrl-C is for the process that started them: it tells them to stop after the step under way. They end with it,
-within ORPHAN_S: one that was killed leaves nobody who works on.
+The fold is Python, and partitions share nothing. What a small log needs is done in this process, as another
+one costs half a second to start (is_worth). The processes read their settings from the environment, as this
+one did. Ctrl-C is for the process that started them: it tells them to stop after the step under way. They end
+with it, within ORPHAN_S: one that was killed leaves nobody who works on.
 """
 
 from __future__ import annotations

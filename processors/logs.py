@@ -1,8 +1,8 @@
 """
-Logs: structlog, to stderr; readable on a terminal, JSON elsewhere (untrusted text cannot forge lines in JSON).
+Logs: structlog, to stderr; readable on a terminal, JSON elsewhere, where untrusted text cannot forge lines.
 
-One renderer for everything in the process: our own events and, in a host, the records of Faust and its libraries.
-structlog is imported when something is logged: it takes rich and pygments with it.
+One renderer for everything in the process: our own events and, in a host, the records of Faust and its
+libraries. structlog is imported when something is logged: it takes rich and pygments with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 What is installed: event types, projections and processors, ours and a stranger's alike.
 
-Not imported here: effects/, which is above this room. A processor is known by its base, ``Worker``, which every kind
-of thing that hosts run derives from; so a new kind of worker needs nothing here.
+Not imported here: effects/, which is above this room. A processor is known by its base, ``Worker``, which
+every kind of thing that hosts run derives from; so a new kind of worker needs nothing here.
 
 A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event
 subclasses with a tag, its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag,

@@ -1,8 +1,8 @@
 """
 How results look: tables for people, JSON for programs. Texts from the log are made harmless for a terminal.
 
-The result goes to stdout, remarks and progress to stderr. rich is imported when something is drawn with it: a verb
-that answers in JSON does not wait for it.
+The result goes to stdout, remarks and progress to stderr. rich is imported when something is drawn with it: a
+verb that answers in JSON does not wait for it.
 """
 
 from __future__ import annotations

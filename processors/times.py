@@ -1,7 +1,8 @@
 """
 Times and durations as people write them. Pure; what commands make of it is commands/common.py's.
 
-datetime reads ISO 8601. No library at hand reads "24h" (pydantic takes PT24H and 24:00:00), so that is done here.
+datetime reads ISO 8601. No library at hand reads "24h" (pydantic takes PT24H and 24:00:00), so that is done
+here.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank; one longer than LINE_MAX is cut, which the size check then refuses."""
+    """Numbered lines that are not blank; one longer than LINE_MAX is cut, which the size check refuses."""
     number = 0
     while raw := file.readline(LINE_MAX):
         number += 1

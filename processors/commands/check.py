@@ -48,7 +48,7 @@ def place_of(result: Checked) -> tuple[str, str, int]:
 
 
 def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> None:
-    """A row per stream and projection, then the verdict. keys_wrong: complaints about the streams' own keys."""
+    """A row per stream and projection, then the verdict. keys_wrong: complaints about the streams' keys."""
     rows: dict[tuple[str, str], list[int]] = {}
     wrong = [harmless(sentence) for sentence in keys_wrong]
     for result in done:

@@ -51,8 +51,8 @@ class Demo(msgspec.Struct):
 def demo(context: click.Context, slice_only: bool, as_json: bool) -> int:
     """Replay real view counts and look at the views.
 
-    They are of a live-streaming platform. Run again, it appends nothing. Its stream is one among the others of
-    the server that all commands use, so whatever can be asked of them can be asked of it.
+    They are of a live-streaming platform. Run again, it appends nothing. Its stream is one among the others
+    of the server that all commands use, so whatever can be asked of them can be asked of it.
     """
     full = FULL / "chzzk_vod_views.csv.gz"
     use_slice = slice_only or not full.exists()

@@ -16,7 +16,10 @@ from aurastream.streams import GroupForgotten, backlogs, forget, named_id
 
 @click.group()
 def groups() -> None:
-    """The groups of each stream that hold producers back when they fall too far behind. Each verb has --json."""
+    """The groups of each stream that hold producers back when they fall too far behind.
+
+    Each verb has --json.
+    """
 
 
 @groups.command("list")

@@ -77,7 +77,7 @@ def run(context: click.Context, options: RunOptions) -> None:
 
 
 def _serve(found: Session, options: RunOptions) -> Summary:
-    """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb should pay."""
+    """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb pays."""
     from aurastream.processors.host import Options, make_app, run_host
 
     chosen = Options(options.names, options.stream_names, found.apps, _port(options.web_port))

@@ -171,5 +171,8 @@ def _show_survey(found: Survey) -> None:
         if count > len(named):
             line(f"{what}: {count - len(named):,} more", "red")
     decoded = sum(sum(versions.values()) for versions in found.decoded.values())
-    told = f"log: {decoded:,} of {found.entries:,} entries decode; {found.refused:,} refused, {found.damaged:,} damaged"
-    line(told, "bold red" if found.refused else "bold green")
+    rest = f"{found.refused:,} refused, {found.damaged:,} damaged"
+    line(
+        f"log: {decoded:,} of {found.entries:,} entries decode; {rest}",
+        "bold red" if found.refused else "bold green",
+    )

@@ -1,8 +1,8 @@
 """
 Where everything stands, gathered: what `aurastream status` says.
 
-Structs whose names are the keys of --json; times are ISO 8601, sizes bytes. Lags are counted by the server, so that
-nothing is read but counts, a first and a last entry per group and partition.
+Structs whose names are the keys of --json; times are ISO 8601, sizes bytes. Lags are counted by the server,
+so that nothing is read but counts, a first and a last entry per group and partition.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PressureStanding(msgspec.Struct, frozen=True):
 
 
 class PartitionStanding(msgspec.Struct, frozen=True):
-    """A partition's log. last: position of its last entry. pressure: None where nobody holds producers back."""
+    """A partition's log. last: its last entry's position. pressure: None where nobody holds any back."""
 
     partition: int
     events: int
@@ -62,8 +62,8 @@ class PartitionStanding(msgspec.Struct, frozen=True):
 
 
 class GroupStanding(msgspec.Struct, frozen=True):
-    """How far a group is in a partition. missing: entries gone without the trimmer; rewound: the log ends before
-    the cursor.
+    """How far a group is in a partition. missing: entries gone without the trimmer; rewound: the log ends
+    before the cursor.
     """
 
     partition: int
@@ -81,8 +81,8 @@ class GroupStanding(msgspec.Struct, frozen=True):
 
 
 class GenerationStanding(msgspec.Struct, frozen=True):
-    """A generation of a view that was ever rebuilt. read: of the entries there ever were. differing: None where it
-    was not compared.
+    """A generation of a view that was ever rebuilt. read: of the entries there ever were. differing: None
+    where it was not compared.
     """
 
     generation: int

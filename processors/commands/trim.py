@@ -66,9 +66,9 @@ def trim(context: click.Context, options: TrimOptions) -> int:
     """Remove entries that are archived and read by all from the log, with their event IDs.
 
     What a group, a rebuild, a host, another reader of the server or a dead letter still needs stays, and who
-    holds it back is said: then the exit code is 1, and 0 when all that was asked for is gone. Their events stay
-    in the archive: rebuild, replay, check and views of the past read on from there. An event ID that is trimmed
-    counts as new when it is appended again.
+    holds it back is said: then the exit code is 1, and 0 when all that was asked for is gone. Their events
+    stay in the archive: rebuild, replay, check and views of the past read on from there. An event ID that is
+    trimmed counts as new when it is appended again.
     """
     goal = _goal(options)
     done: list[Trimmed] = []

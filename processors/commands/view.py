@@ -156,7 +156,8 @@ def _nothing(look: Look, key: str) -> str:
     what = f"the view {look.projection.name!r} of {look.view.stream.name!r}"
     if look.when is None:
         return f"{what} has no {key!r}. Is it consumed (status)?"
-    return f"{what} had no {key!r} as of {look.when}. Nothing of it had happened by then, or it is spelt otherwise."
+    why = "Nothing of it had happened by then, or it is spelt otherwise."
+    return f"{what} had no {key!r} as of {look.when}. {why}"
 
 
 def _show_table(look: Look, name: str, top: int) -> None:

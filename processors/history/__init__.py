@@ -1,9 +1,9 @@
 """
-The past, asked: selections and their reading, trails and trees of causes, replays, views as of a time, reports, and
+The past: selections and their reading, trails and trees of causes, replays, views as of a time, reports, and
 the work that is as long as the log (checking, rebuilding).
 
-Promise: nothing here knows a command line. What goes wrong is an exception with a sentence; who watches is told by
-functions he gives. Nothing but a replay's target is changed.
+Promise: nothing here knows a command line. What goes wrong is an exception with a sentence; who watches is
+told by functions he gives. Nothing but a replay's target is changed.
 """
 
 from aurastream.processors.history.as_of import PastFolder, Tell, Watch, kept_for, reader

@@ -3,8 +3,8 @@ Views as of a past time.
 
     when -> reader(..): a View of now, or a PastView whose partitions are folded when it is asked
 
-Few entries are folded here; many by one process per core. Checkpoints are read and left beside the archive, where
-there is one.
+Few entries are folded here; many by one process per core. Checkpoints are read and left beside the archive,
+where there is one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Check every view: one projection and partition at a time, on all cores where the log is long.
 
-A check folds the whole log anew in Python, so it is as long as the log. Of a view's generations the live one is
-checked and the kept ones of our definition.
+A check folds the whole log anew in Python, so it is as long as the log. Of a view's generations the live one
+is checked and the kept ones of our definition.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class EntryPlace(msgspec.Struct, frozen=True):
 
 
 class Writing(msgspec.Struct, frozen=True):
-    """How lines are written. keyrings: by stream. is_shown: to a person's terminal, which no text may command."""
+    """How lines are written. keyrings: by stream. is_shown: on a terminal, which no text may command."""
 
     form: Form
     codec: Codec

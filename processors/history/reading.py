@@ -1,10 +1,10 @@
 """
 The reading of the past: the events a selection chooses, in order.
 
-    History.spans per partition (archive, then log) -> checksum, envelope -> canonical? -> chosen? -> merged by
-        position
-    only some subjects: the trail's positions of them -> History.entries -> the same, and a scan of what the trail
-        has not read
+    History.spans per partition (archive, then log) -> checksum, envelope -> canonical? -> chosen? -> merged
+        by position
+    only some subjects: the trail's positions of them -> History.entries -> the same, and a scan of what the
+        trail has not read
 
 Always true: every canonical entry that fits the selection comes once, in the order of (position, stream,
 partition), up to where each log ended when the reading began. Entries that are damaged, quarantined or
@@ -116,8 +116,8 @@ class Reading:
             yield from self._chosen(self._canonical(span), span.raw)
 
     def _at(self, positions: list[str]) -> Iterator[PastEvent]:
-        """The chosen ones there. The trail folded them, so they are canonical; one that is gone or damaged by now
-        is no event any more.
+        """The chosen ones there. The trail folded them, so they are canonical; one that is gone or damaged by
+        now is no event any more.
         """
         held = self._history.entries(self._partition, positions)
         raw = [held[position] for position in positions if position in held]

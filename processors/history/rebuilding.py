@@ -15,7 +15,7 @@ from aurastream.streams import History, Stream
 
 
 class Team:
-    """Does tasks in processes beside this one. A context; they start with the first tasks that are worth it."""
+    """Does tasks in processes beside this one. A context; they start with the first tasks worth it."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """
 Replay into another stream: appended by event ID, 500 at a time, personal fields sealed as they were.
 
-How it goes on after a kill: the hash aura:replays says after each batch how far it is; what was appended but not
-yet written down is appended again, which the target's index knows. The row goes when the replay is whole.
+How it goes on after a kill: the hash aura:replays says after each batch how far it is; what was appended but
+not yet written down is appended again, which the target's index knows. The row goes when the replay is whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def event_of(stored: PastEvent, codec: Codec) -> Event:
 
 
 class ReplayRow(msgspec.Struct):
-    """An unfinished replay. began: names it; after: "stream/partition" -> position; events: of each stream."""
+    """An unfinished replay. began names it. after: "stream/partition" -> position. events: by stream."""
 
     began: datetime
     after: dict[str, str] = {}

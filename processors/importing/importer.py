@@ -92,8 +92,8 @@ def _short(name: str) -> str:
 
 
 class ImportOptions(msgspec.Struct, frozen=True):
-    """How a file is imported. batch: rows an append. rejects_path: default FILE's name.rejects.jsonl here. progress:
-    told of the account after each batch.
+    """How a file is imported. batch: rows an append. rejects_path: default FILE's name.rejects.jsonl here.
+    progress: called with the account after each batch.
     """
 
     metadata: Mapping[str, Metadata] | None = None
@@ -210,7 +210,7 @@ def observation(row: FileRow, file: str) -> ClipViewsObserved:
 
 
 def rejection(row: Reject, subject: str, stream: str) -> ImportRowRejected:
-    """The refused row as an event. Its time is no fact of ours, so it is the epoch: the same at every time."""
+    """The refused row as an event. Its time is no fact of ours, so it is the epoch, at every import."""
     return ImportRowRejected(
         event_id=f"{subject}:{row.number}",
         subject=subject,

@@ -1,8 +1,9 @@
 """
-The files people have: rows in, observations out. Open to others: registry.py. Pure parsing; what becomes of a row is importer.py's.
+The files people have: rows in, observations out. Open to others: registry.py. Pure parsing; what becomes of a
+row is importer.py's.
 
-Promise: every data row is yielded once, as a FileRow or as a Reject that names its columns and why; a file that
-cannot be read to its end says so in a FormatError after all rows before the damage. Rows are streamed; a
+Promise: every data row is yielded once, as a FileRow or as a Reject that names its columns and why; a file
+that cannot be read to its end says so in a FormatError after all rows before the damage. Rows are streamed; a
 file's size does not matter.
 
 Definitions of a valid row: one look at one subject, its ID and counts in the platform's own form, its date a

@@ -150,7 +150,8 @@ def _records(
                 elif len(lines.row) > 1 and any(
                     is_row(reading) for line in lines.row[1:] for reading in _readings(line)
                 ):
-                    problem = f"it is one of {len(lines.row)} lines that quotes make one row, and some are rows themselves"
+                    several = f"{len(lines.row)} lines that quotes make one row"
+                    problem = f"it is one of {several}, and some are rows themselves"
                     yield from [([_ended(line)], problem) for line in lines.row]
                     lines.row.clear()
                 else:

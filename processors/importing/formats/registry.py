@@ -1,8 +1,8 @@
 """
 Which formats there are: ours, and those of installed packages.
 
-A package names each of its formats, a ``Format`` object, by an entry point of the group aurastream.formats; a module
-named with --app has them as values. Ours come in by the same door.
+A package names each of its formats, a ``Format`` object, by an entry point of the group aurastream.formats; a
+module named with --app has them as values. Ours come in by the same door.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _offered(apps: Iterable[str]) -> Iterator[tuple[str, object]]:
             yield point.name, point.load()
         except Exception as error:
             raise FormatUnfit(
-                f"the format {point.name!r} cannot be loaded ({type(error).__name__}: {error}). Mend its package, "
-                "or uninstall it."
+                f"the format {point.name!r} cannot be loaded ({type(error).__name__}: {error}). Mend its "
+                "package, or uninstall it."
             ) from error
     for app in apps:
         values = vars(app_module(app)).items()

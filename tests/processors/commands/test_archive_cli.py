@@ -50,6 +50,7 @@ def imported(shell: Archiving) -> Archiving:
 
 
 def test_what_was_imported_is_archived_listed_verified_and_read_by_duckdb(imported: Archiving) -> None:
+    """The archive is for others too: whoever has DuckDB needs nothing of ours to read it."""
     made = imported.told("archive", "--stream", "chzzk", "--json").json()["segments"]
     listed = imported.told("archive", "list", "--stream", "chzzk", "--json").json()["segments"]
     verified = imported.told("audit", "verify", "--json").json()
@@ -60,7 +61,8 @@ def test_what_was_imported_is_archived_listed_verified_and_read_by_duckdb(import
     assert verified["sound"] is True
     assert sum(item["archived"] for item in verified["checked"]) == SLICE_ROWS
     newest = duckdb.sql(f"""
-        SELECT count(*), count(DISTINCT subject) FROM '{imported.directory}/archive/chzzk/*/*.parquet' WHERE NOT is_duplicate
+        SELECT count(*), count(DISTINCT subject) FROM '{imported.directory}/archive/chzzk/*/*.parquet'
+        WHERE NOT is_duplicate
     """).fetchall()[0]
     expected: dict[str, Any] = json.loads((SLICE / "expected.json").read_text())
     assert newest == (SLICE_ROWS, expected["subjects"])
@@ -77,6 +79,7 @@ def test_archiving_again_closes_nothing_but_what_is_new(imported: Archiving) -> 
 
 
 def test_a_segment_can_be_asked_to_have_a_size_and_to_end_before_a_time(imported: Archiving) -> None:
+    """A nightly job closes whole days and leaves the small rest for the next night."""
     assert (
         imported.told("archive", "--stream", "chzzk", "--until", "2020-01-01", "--json").json()["segments"]
         == []
@@ -88,6 +91,7 @@ def test_a_segment_can_be_asked_to_have_a_size_and_to_end_before_a_time(imported
 
 
 def test_verify_says_no_and_names_partition_and_position(imported: Archiving) -> None:
+    """A flipped byte is only found in time if a person is told where it is."""
     made = imported.told("archive", "--stream", "chzzk", "--json").json()["segments"]
     lost = next(item for item in made if (item["partition"], item["number"]) == (1, 2))
     for file in (imported.directory / "archive" / "chzzk" / "0001").glob("00000002-*"):
@@ -104,6 +108,7 @@ def test_verify_says_no_and_names_partition_and_position(imported: Archiving) ->
 
 
 def test_the_archive_can_be_moved(imported: Archiving) -> None:
+    """Disks fill up; the server must not go on pointing at the old one."""
     imported.told("archive", "--stream", "chzzk")
     other = imported.directory / "other"
 
@@ -119,6 +124,7 @@ def test_the_archive_can_be_moved(imported: Archiving) -> None:
 
 
 def test_a_partition_that_is_refused_holds_no_other_one_back(imported: Archiving, server: Server) -> None:
+    """One damaged partition must not let all logs grow for ever."""
     imported.told("archive", "--stream", "chzzk")
     server.client.delete(Keys("chzzk", 0).log)
 
@@ -133,6 +139,7 @@ def test_a_partition_that_is_refused_holds_no_other_one_back(imported: Archiving
 
 
 def test_without_a_place_there_is_a_sentence(imported: Archiving) -> None:
+    """The setting that is missing is named, not guessed."""
     done = imported.told("archive", archive="")
 
     assert done.code == 2
@@ -141,6 +148,7 @@ def test_without_a_place_there_is_a_sentence(imported: Archiving) -> None:
 
 @pytest.mark.parametrize("place", ["nowhere://x/y", "s3://"])
 def test_a_place_that_is_none_is_a_sentence(imported: Archiving, place: str) -> None:
+    """A typing error in a URL is the person's to mend, so it must not look like a bug."""
     done = imported.told("archive", archive=place)
 
     assert done.code in (1, 2)
@@ -148,6 +156,7 @@ def test_a_place_that_is_none_is_a_sentence(imported: Archiving, place: str) -> 
 
 
 def test_a_trimmed_log_is_verified_and_checked_from_the_archive(imported: Archiving, server: Server) -> None:
+    """Trimming must not cost the proof: check and verify read on from the archive."""
     imported.told("archive", "--stream", "chzzk")
     assert imported.told("run", "--until-idle").code == 0
     trimmed = imported.told("trim", "--stream", "chzzk", "--keep-events", "1000", "--json")
@@ -163,6 +172,7 @@ def test_a_trimmed_log_is_verified_and_checked_from_the_archive(imported: Archiv
 
 
 def test_an_archive_on_s3_is_a_url_and_its_options(imported: Archiving) -> None:
+    """Object stores are where archives live; no code may know that they are not a directory."""
     with s3_server() as options:
         place = bucket(options)
         there = {"archive": place.url, "archive_options": json.dumps(place.options)}

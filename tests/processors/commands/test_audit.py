@@ -169,7 +169,7 @@ def test_what_was_appended_when_is_another_question_than_what_occurred_when(
 
 @pytest.mark.parametrize("story", ["clip|0", "a b", "{x}", "…" * 500, "x" * 129, EVIL])
 def test_a_story_may_have_any_name(server: Server, streams: list[Stream], story: str) -> None:
-    """A correlation_id is any text of up to 1,000 characters; some read like the name of another story's row."""
+    """A correlation_id is any text of up to 1,000 characters; some read like another story's row."""
     first, _ = streams
     first.append([told(f"plain-{n}", story="clip", n=n % 60) for n in range(40)])
     first.append([told("odd", story=story)])
@@ -304,6 +304,7 @@ def row(event_id: str, cause: str = "", position: int = 0) -> TrailRow:
 
 
 def test_an_effect_whose_cause_is_not_here_is_a_root_that_says_so() -> None:
+    """A tree that hides a missing cause would claim that nothing led to the event."""
     (root,) = trees([row("b", "a")])
     assert (root.row.event_id, root.note) == ("b", "its cause a is not here")
 
@@ -319,6 +320,7 @@ def test_a_circle_of_causes_is_shown_once_and_named() -> None:
 
 
 def test_a_chain_that_is_too_deep_goes_on_in_a_tree_of_its_own() -> None:
+    """No JSON reader nests without end, and nothing of the chain may be lost."""
     rows = [row(f"e{n}", f"e{n - 1}" if n else "") for n in range(3 * DEPTH_MAX + 5)]
     roots = trees(rows)
     assert [root.row.event_id for root in roots] == [f"e{n * DEPTH_MAX}" for n in range(4)]
@@ -329,6 +331,7 @@ def test_a_chain_that_is_too_deep_goes_on_in_a_tree_of_its_own() -> None:
 
 
 def test_every_row_is_in_the_trees_once_whatever_points_where() -> None:
+    """Circles and doubles come from raw writes; an event shown twice would be counted twice by a reader."""
     seed = int(os.environ.get("AURASTREAM_TEST_SEED", random.randrange(10**6)))
     print(f"seed {seed}")
     dice = random.Random(seed)
@@ -340,11 +343,13 @@ def test_every_row_is_in_the_trees_once_whatever_points_where() -> None:
 
 
 def test_what_two_streams_hold_is_in_the_tree_twice_under_one_cause() -> None:
+    """A replayed event is another entry of the same fact; both are shown, neither hides the other."""
     rows = [row("a"), TrailRow("copy", 0, "1-0", {"event_id": "a"}), row("b", "a")]
     assert shape(trees(rows)) == [["a", "b"], "a"]
 
 
 def test_a_story_without_end_is_cut_and_says_so(server: Server, streams: list[Stream]) -> None:
+    """An answer has a bound, and a person must know that he sees a part."""
     first, _ = streams
     first.append([told(f"e{n}", story="long", clip="clip-1", n=n % 60) for n in range(AROUND_MAX + 50)])
     consume(server, first, Trail())
@@ -383,6 +388,7 @@ def asked(world: Home, *arguments: str) -> list[str]:
 
 
 def test_each_question_has_its_answer(world: Home) -> None:
+    """The questions are promised in --help, each with its index or without."""
     assert asked(world, "clip-3") == ["e3", "e10", "e17"]
     assert asked(world, "clip-3", "--last", "2") == ["e10", "e17"]
     assert asked(world, "clip-3", "--until", "2026-04-15T12:00:10Z") == ["e3", "e10"]
@@ -404,6 +410,7 @@ def test_each_question_has_its_answer(world: Home) -> None:
 
 
 def test_a_tree_is_drawn_and_nested(world: Home) -> None:
+    """People see lines, programs nested JSON; both are the same tree."""
     drawn_ = world.run("audit", "--event", "e2", "--tree").out.splitlines()
     nested = world.run("audit", "--event", "e2", "--tree", "--json").json()
 
@@ -420,6 +427,7 @@ def test_a_tree_is_drawn_and_nested(world: Home) -> None:
 
 
 def test_no_text_of_the_log_commands_the_terminal(world: Home) -> None:
+    """Titles are written by strangers: an escape sequence in one must stay text."""
     for arguments in (
         ("--subject", "verify"),
         ("--subject", "verify", "--tree"),
@@ -460,6 +468,7 @@ def test_a_replay_is_no_part_of_the_audit_unless_it_is_named(world: Home) -> Non
 
 
 def test_what_has_no_index_says_that_it_read_everything(nursery: Nursery, tmp_path: Path) -> None:
+    """A slow question should teach which one is quick."""
     home = Home(nursery, tmp_path / "home")
     try:
         home.hold()
@@ -488,6 +497,7 @@ def test_what_has_no_index_says_that_it_read_everything(nursery: Nursery, tmp_pa
 def test_what_is_not_there_is_told(
     world: Home, arguments: tuple[str, ...], code: int, words: list[str]
 ) -> None:
+    """Nothing found is an answer with an exit code, never an empty success."""
     done = world.run("audit", *arguments)
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done
     assert [word for word in words if word not in done.err] == []

@@ -181,6 +181,7 @@ def test_a_bad_line_is_named_and_the_lines_around_it_arrive(shell: Shell, server
 
 
 def test_of_bad_lines_alone_nothing_is_written(shell: Shell, server: Server) -> None:
+    """A producer that sends nonsense must not make streams or counts."""
     done = shell.run("append", "--stream", "none", stdin=b"\n".join(line for line, _ in LINES.values()))
 
     assert done.code == 2
@@ -189,6 +190,7 @@ def test_of_bad_lines_alone_nothing_is_written(shell: Shell, server: Server) -> 
 
 
 def test_good_lines_are_a_yes(shell: Shell, server: Server) -> None:
+    """The exit code is what scripts look at."""
     lines = [
         event(event_id="e1"),
         event(event_id="e2", views=COUNT_MAX, title="\u202e\x1b[31m {b}*", category="저스트"),
@@ -203,6 +205,7 @@ def test_good_lines_are_a_yes(shell: Shell, server: Server) -> None:
 
 
 def test_nothing_on_stdin_is_no_error(shell: Shell) -> None:
+    """An empty hour of a nightly job is no failure."""
     assert shell.run("append", "--json", stdin=b"\n \n").json() == {
         "stream": "events",
         "appended": 0,
@@ -394,7 +397,10 @@ def test_a_bad_row_is_named_and_the_rows_around_it_arrive(shell: Shell, server: 
 
 def test_what_looks_odd_and_is_legal_arrives(shell: Shell, server: Server) -> None:
     """BOM, CRLF, quoted newlines, blank lines, no newline at the end, a formula where any text may stand."""
-    rows = b'"2026-04-15T00:00:00Z","1","5","two\r\nlines, ""quoted"""\r\n\r\n2026-04-15T00:01:00Z,1,6,"=HYPERLINK(""x"")"\r\n2026-04-15T00:02:00Z,1,7,12" vinyl'
+    rows = (
+        b'"2026-04-15T00:00:00Z","1","5","two\r\nlines, ""quoted"""\r\n\r\n'
+        b'2026-04-15T00:01:00Z,1,6,"=HYPERLINK(""x"")"\r\n2026-04-15T00:02:00Z,1,7,12" vinyl'
+    )
     (shell.directory / "f.csv").write_bytes(b"\xef\xbb\xbf" + CHZZK.replace("\n", "\r\n").encode() + rows)
 
     done = shell.run("import", "f.csv", "--format", "chzzk", "--json").json()
@@ -418,6 +424,7 @@ def test_what_looks_odd_and_is_legal_arrives(shell: Shell, server: Server) -> No
     ids=["between cells", "in the first cell", "in quotes", "in a character"],
 )
 def test_half_a_last_line_is_refused_and_the_rest_arrives(shell: Shell, server: Server, end: bytes) -> None:
+    """A pipe that breaks in the middle of a line must not cost the lines before it."""
     (shell.directory / "f.csv").write_bytes(CHZZK.encode() + GOOD * 3 + end)
 
     done = shell.run("import", "f.csv", "--format", "chzzk", "--json").json()
@@ -476,6 +483,7 @@ FILES: dict[str, tuple[bytes, str]] = {
 def test_a_file_that_is_not_what_it_is_said_to_be_leaves_nothing(
     shell: Shell, server: Server, name: str
 ) -> None:
+    """A wrong --format is noticed at the header, before anything is in a log that forgets nothing."""
     content, said = FILES[name]
     (shell.directory / "f.csv").write_bytes(content)
 
@@ -524,6 +532,7 @@ def test_a_file_that_is_not_what_it_is_said_to_be_leaves_nothing(
 def test_a_wrong_request_is_a_sentence(
     shell: Shell, server: Server, arguments: tuple[str, ...], said: str
 ) -> None:
+    """Usage errors name the remedy and exit with 2, so that scripts tell them from a no."""
     (shell.directory / "f.csv").write_bytes(CHZZK.encode() + b"x\n" + GOOD)
 
     done = shell.run("import", *arguments)
@@ -547,6 +556,7 @@ def test_json_says_the_same_as_an_object(shell: Shell) -> None:
 
 
 def test_a_file_of_any_name_is_imported_with_its_rejects(shell: Shell, server: Server) -> None:
+    """File names are strangers' texts, and event IDs are made of them."""
     name = os.fsdecode(b"\xff{a} b.csv")
     (shell.directory / name).write_bytes(CHZZK.encode() + GOOD + b"x\n")
 
@@ -560,6 +570,7 @@ def test_a_file_of_any_name_is_imported_with_its_rejects(shell: Shell, server: S
 def test_of_a_gzip_cut_in_the_middle_the_rows_before_arrive_and_the_whole_file_goes_on(
     shell: Shell, server: Server
 ) -> None:
+    """Downloads break off; fetching again must count no row twice."""
     path = shell.directory / SLICE.name
     path.write_bytes(SLICE.read_bytes()[:60_000])
 
@@ -598,6 +609,7 @@ def test_a_gzip_bomb_is_refused_and_not_unpacked_to_its_end(shell: Shell, server
 
 
 def test_a_changed_file_is_refused_and_leaves_everything_as_it_was(shell: Shell, server: Server) -> None:
+    """The same row numbers would mean other facts under the same event IDs."""
     path = shell.directory / "f.csv"
     path.write_bytes(CHZZK.encode() + GOOD)
     assert shell.run("import", "f.csv", "--format", "chzzk").code == 0
@@ -639,6 +651,7 @@ CELLS = st.one_of(
 def test_cells_of_any_text_give_a_row_or_the_columns_that_are_wrong(
     form: Format, data: st.DataObject
 ) -> None:
+    """A parser that raises loses the rest of the file."""
     cells = data.draw(st.lists(CELLS, min_size=len(form.columns), max_size=len(form.columns)))
 
     found = form.parse(3, cells, {})
@@ -704,6 +717,7 @@ def test_a_damaged_line_costs_no_other(junk: bytes, after: int) -> None:
 @given(content=st.lists(JUNK, max_size=12).map(b"\n".join))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_after_the_header_end_in_rows_numbered_from_1(content: bytes) -> None:
+    """Row numbers are event IDs: an adversary's bytes must not shift those of the rows after them."""
     found = parsed(CHZZK.encode() + content)
 
     assert [item.number for item in found] == list(range(1, len(found) + 1))
@@ -732,7 +746,7 @@ def test_two_stray_quotes_in_two_columns_cost_their_own_lines_only() -> None:
 
 @pytest.mark.parametrize("between", [0, 1, 3_000])
 def test_two_stray_quotes_in_one_column_make_no_row_of_two(between: int) -> None:
-    """Legal CSV: one row, with the first line's subject and the second one's views. No fact that anybody saw."""
+    """Legal CSV: one row, with the first line's subject and the second one's views. Nobody saw that fact."""
     header = YOUTUBE.encode()
     first, second = b'00000-video,13.09,"One,c,1,5,1,1,1\n', b'00001-video,13.09,"Two,c,1,900,1,1,1\n'
     good = b'00002-video,13.09,"Three, or four",c,1,7,1,1,1\n'
@@ -792,6 +806,7 @@ def test_a_file_made_of_stray_quotes_is_read_in_linear_time(
 
 
 def test_the_clock_of_a_row_is_utc() -> None:
+    """Event time has no zone in the views; a local time would move observations between days."""
     (row,) = parsed(CHZZK.encode() + b"2026-04-15T00:00:00+09:00,1,5,a\n")
     assert isinstance(row, FileRow)
     assert row.observed_at == datetime(2026, 4, 14, 15, tzinfo=UTC)

@@ -45,7 +45,10 @@ VERBS = {
     "why",
 }
 EVIL = "\x1b[31mred\x1b]0;title\x07 \u202eright\u2066 \x9b2J\r\nstatus: fine\u200b"
-VIEWS = "observed_at,video_no,view_count,category\n2026-04-15T04:29:47Z,1,2246,talk\n2026-04-16T04:29:47Z,1,2250,talk\nnot a time,1,5,talk\n"
+VIEWS = (
+    "observed_at,video_no,view_count,category\n2026-04-15T04:29:47Z,1,2246,talk\n"
+    "2026-04-16T04:29:47Z,1,2250,talk\nnot a time,1,5,talk\n"
+)
 
 
 def line_of(number: int, clip: str, views: int, **more: Any) -> str:
@@ -91,6 +94,7 @@ def refused(done: Done, code: int, *words: str) -> None:
 
 
 def test_every_verb_that_is_promised_is_there_and_explains_itself(world: Home) -> None:
+    """The verbs are an interface that scripts of others rely on."""
     listed = world.run("--help").out.partition("Commands:\n")[2]
 
     verbs = {line.split()[0] for line in listed.splitlines()}
@@ -119,6 +123,7 @@ def test_append_counts_what_it_appended_what_was_there_and_what_it_refused(world
 
 
 def test_append_takes_cloudevents(world: Home) -> None:
+    """Other systems speak CloudEvents; nobody should have to translate."""
     event = {
         "specversion": "1.0",
         "id": "c1",
@@ -134,6 +139,7 @@ def test_append_takes_cloudevents(world: Home) -> None:
 
 
 def test_import_counts_rows_once_and_keeps_what_it_refused(world: Home, tmp_path: Path) -> None:
+    """Run twice it must change nothing, and what is left out must be named."""
     (tmp_path / "views.csv").write_text(VIEWS)
     command = ("import", "views.csv", "--format", "chzzk", "--stream", "imported", "--json")
 
@@ -148,6 +154,7 @@ def test_import_counts_rows_once_and_keeps_what_it_refused(world: Home, tmp_path
 
 
 def test_run_until_idle_ends_at_lag_0_and_says_what_it_read(world: Home) -> None:
+    """A job that ends early would leave views behind the log without a word."""
     world.run("append", "--stream", "idle", stdin="\n".join(line_of(n, f"c{n}", n) for n in range(50)))
 
     done = world.run("run", "--until-idle", "--stream", "idle", "--json").json()
@@ -191,6 +198,7 @@ def test_status_names_projections_and_every_lag_is_a_number(world: Home) -> None
 
 
 def test_view_gives_a_state_a_leaderboard_and_tables(world: Home) -> None:
+    """These are the product's answers, with the positions they reflect."""
     on = ("--stream", "clips-live", "--json")
     state = world.run("view", "clips", "clip-1", *on).json()
     top = world.run("view", "clips", "--ranking", "latest_views", "--top", "2", *on).json()
@@ -208,6 +216,7 @@ def test_view_gives_a_state_a_leaderboard_and_tables(world: Home) -> None:
 
 
 def test_audit_lists_the_facts_behind_a_number(world: Home) -> None:
+    """Every number can be traced to its events, or it is not to be trusted."""
     rows = world.run("audit", "clip-1", "--stream", "clips-live", "--json").json()
 
     assert [row["views"] for row in rows] == list(range(10, 300, 30))
@@ -215,12 +224,14 @@ def test_audit_lists_the_facts_behind_a_number(world: Home) -> None:
 
 
 def test_report_is_a_document_of_the_views(world: Home) -> None:
+    """It is compared with other programs' answers, field by field."""
     report = world.run("report", "--stream", "clips-live", "--json").json()
 
     assert (report["rows"], report["subjects"], report["final_state"]["latest_views_sum"]) == (30, 3, 840)
 
 
 def test_check_says_yes_with_what_it_compared(world: Home) -> None:
+    """A yes without a count could be the yes of a check that looked at nothing."""
     checked = world.run("check", "--stream", "clips-live", "--json").json()
 
     assert checked["equal"] is True
@@ -229,6 +240,7 @@ def test_check_says_yes_with_what_it_compared(world: Home) -> None:
 
 
 def test_serve_redis_says_where_it_is(world: Home) -> None:
+    """Others connect to what it prints."""
     told = world.hold().json()
 
     assert told["url"] == f"unix://{world.path}/server.sock"
@@ -311,6 +323,7 @@ def test_check_exits_1_and_names_what_differs_after_tampering(home: Home) -> Non
 def test_what_does_not_exist_is_one_line_with_what_does(
     world: Home, arguments: tuple[str, ...], code: int, words: list[str]
 ) -> None:
+    """A misspelt name is mended in seconds when the right ones are there."""
     stdin = line_of(1, "clip-1", 1)
     refused(world.run(*arguments, stdin=stdin), code, *words)
 
@@ -348,6 +361,7 @@ def test_a_server_out_of_reach_is_exit_3_and_a_password_is_never_shown(
 def test_a_server_of_ones_own_is_used_with_its_password_and_refused_where_unfit(
     world: Home, valkey: str
 ) -> None:
+    """A server that evicts keys would lose events silently; and no message may show its password."""
     server = ServerProcess(valkey, "--maxmemory-policy", "allkeys-lru")
     try:
         env: Environ = {"AURASTREAM_REDIS_URL": server.url}
@@ -387,6 +401,7 @@ def test_a_server_of_ones_own_is_used_with_its_password_and_refused_where_unfit(
 def test_a_setting_out_of_range_is_named_with_its_range(
     world: Home, name: str, value: str, said: str
 ) -> None:
+    """Whoever set it must find the variable and the limit in the sentence."""
     refused(world.run("status", env={name: value}), 2, f"{name}: ", said)
     assert (
         json.loads(world.run("status", "--json", env={name: value}).err)["error"]["type"] == "ValidationError"
@@ -418,6 +433,7 @@ def test_a_connection_that_breaks_is_a_sentence(world: Home) -> None:
 
 
 def test_a_rejects_file_that_cannot_be_written_is_named(world: Home, tmp_path: Path) -> None:
+    """Refused rows must not be dropped because a folder is read-only."""
     (tmp_path / "more.csv").write_text(VIEWS)
     command = (
         "import",
@@ -475,6 +491,7 @@ def test_text_from_outside_cannot_command_the_terminal(world: Home, arguments: t
     ],
 )
 def test_output_fits_the_terminal(world: Home, arguments: tuple[str, ...], columns: int) -> None:
+    """A wrapped table cannot be read; wide characters take two cells."""
     on = () if arguments in ((), ("status",)) or "check" in arguments else ("--stream", "clips-live")
     done = world.run(*arguments, *on, env={"COLUMNS": str(columns)})
 

@@ -343,6 +343,7 @@ def at_server(home: Home, url: str) -> Command:
 
 
 def test_an_erasure_is_asked_for_twice_unless_one_says_yes(at_server: Command, stream: Stream) -> None:
+    """It cannot be taken back."""
     stream.append([observation(creator="ada", title="t")])
     for arguments in (("erase", "ada", "--why", "asked"), ("erase", "ada", "--why", "asked", "--json")):
         done = at_server(*arguments)
@@ -352,6 +353,7 @@ def test_an_erasure_is_asked_for_twice_unless_one_says_yes(at_server: Command, s
 
 
 def test_a_reason_must_not_keep_the_name(at_server: Command, stream: Stream) -> None:
+    """The audit trail stays for ever: the name in it would undo the erasure."""
     stream.append([observation(creator="ada-7", title="t")])
 
     done = at_server("erase", "ada-7", "--why", "ADA-7 asked for it", "--yes")
@@ -374,6 +376,7 @@ def test_a_reason_that_cannot_be_kept_erases_nothing(at_server: Command, stream:
 
 
 def test_who_has_no_key_is_told_as_unknown(at_server: Command, server: Server) -> None:
+    """A misspelt name must not look like a person who was erased."""
     done = at_server("erase", "nobody", "--why", "asked", "--yes", "--json")
     assert done.code == 1
     assert json.loads(done.err)["error"]["type"] == "CreatorUnknown"
@@ -392,6 +395,7 @@ def test_a_creator_may_be_named_by_the_pseudonym(at_server: Command, stream: Str
 
 
 def test_a_server_without_files_is_told_so(at_server: Command, stream: Stream) -> None:
+    """A promise to rewrite files that do not exist would be a false comfort."""
     stream.append([observation(creator="ada", title="t")])
     done = at_server("erase", "ada", "--why", "asked", "--yes")
     assert done.code == 0
@@ -437,7 +441,8 @@ def test_an_erasure_that_was_killed_is_told_of_by_the_next(
 
     assert killed_at(step, server.url) == -signal.SIGKILL
     assert (len(facts(server)), server.client.hlen(ERASURES)) == (facts_then, 1)
-    assert open_stream(server, "clips-test").keyring.open_event(stream.read(0)[0].event).title == ""  # type: ignore[attr-defined]
+    opened = open_stream(server, "clips-test").keyring.open_event(stream.read(0)[0].event)
+    assert opened.title == ""  # type: ignore[attr-defined]
 
     event, settled = erase(operations_of(server), "bob", why="asked too", who="tests")
 
@@ -453,6 +458,7 @@ def test_an_erasure_that_was_killed_is_told_of_by_the_next(
 def test_a_repeat_of_a_killed_erasure_settles_it_and_finds_no_such_creator(
     server: Server, stream: Stream
 ) -> None:
+    """The key is gone first; its fact must follow, whoever comes next."""
     stream.append([observation(creator="ada", title="hers")])
     killed_at("dropped", server.url)
 

@@ -98,6 +98,7 @@ def test_the_slice_s_report_as_of_each_instant_is_what_was_computed_for_it(shell
 def test_the_full_data_s_report_as_of_each_instant_is_that_of_two_independent_programs(
     shell: Shell, file: str, form: str, name: str
 ) -> None:
+    """Time travel is proved by programs that share no line with ours."""
     if not (SHARED / file).exists():
         pytest.skip(f"../shared/data/{file} is not here")
     expected = json.loads((SHARED / f"expected/{name}.json").read_text())
@@ -133,6 +134,7 @@ def test_a_report_as_of_a_time_has_every_number_of_the_file_cut_there(shell: She
 
 
 def test_report_and_view_say_as_of_when_and_at_which_positions(shell: Shell, part: Path) -> None:
+    """A number of the past that does not say of when will be taken for one of now."""
     consumed(shell, part)
     key = lines_of(part)[1].split(b",")[1].decode()
     at = "2026-04-20"
@@ -230,6 +232,7 @@ def test_partitions_folded_by_processes_are_those_folded_here(
 def test_what_cannot_be_asked_gets_a_sentence(
     shell: Shell, part: Path, words: tuple[str, ...], said: str
 ) -> None:
+    """A time that is misread would be answered with another time's numbers."""
     consumed(shell, part, "chzzk", "clips")
 
     done = shell.run(*words)
@@ -239,6 +242,7 @@ def test_what_cannot_be_asked_gets_a_sentence(
 
 
 def test_a_time_before_all_has_nothing_and_says_so(shell: Shell, part: Path) -> None:
+    """Nothing is an answer, and no zero."""
     consumed(shell, part, "chzzk", "clips")
     key = lines_of(part)[1].split(b",")[1].decode()
 
@@ -248,6 +252,7 @@ def test_a_time_before_all_has_nothing_and_says_so(shell: Shell, part: Path) -> 
 
 
 def test_checkpoints_without_an_archive_have_no_place(shell: Shell, part: Path) -> None:
+    """The missing setting is named before half the work is done."""
     consumed(shell, part, "chzzk", "clips")
     done = shell.run("checkpoint", "clips")
     assert (done.code, "Set AURASTREAM_ARCHIVE" in done.err) == (1, True)
@@ -257,6 +262,7 @@ def test_checkpoints_without_an_archive_have_no_place(shell: Shell, part: Path) 
 
 
 def test_why_of_the_real_slice_lists_every_row_of_the_file(shell: Shell) -> None:
+    """An explanation that leaves an event out explains another number."""
     consumed(shell, SLICE_FILE)
     rows = [row.decode().rstrip("\n").split(",") for row in lines_of(SLICE_FILE)[1:]]
     assert len(rows) == SLICE_ROWS
@@ -292,6 +298,7 @@ def test_why_of_the_real_slice_lists_every_row_of_the_file(shell: Shell) -> None
 def test_why_says_where_the_view_and_the_log_disagree(
     shell: Shell, part: Path, one_server: ServerProcess
 ) -> None:
+    """It is the one place where a person looks at a wrong number first."""
     consumed(shell, part)
     key = lines_of(part)[1].split(b",")[1].decode()
     server = Server(one_server.url)

@@ -1,4 +1,4 @@
-"""`aurastream rebuild` and `rollback` in processes of their own: what they say, their JSON, their exit codes."""
+"""`aurastream rebuild` and `rollback` in processes of their own: what they say, JSON, exit codes."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_a_rebuild_of_real_data_equals_the_live_view_and_is_rolled_back(world: Home) -> None:
+    """The way every upgrade takes, and the way back."""
     before = world.run("view", "clips", "--ranking", "max_velocity", "--json").json()["rows"]
 
     done = world.run("rebuild", "clips", "--json").json()
@@ -79,6 +80,7 @@ def test_a_rebuild_of_real_data_equals_the_live_view_and_is_rolled_back(world: H
 
 
 def test_another_definition_is_refused_with_its_rows_and_accepted_when_that_is_said(world: Home) -> None:
+    """A person decides about numbers that change, with the rows before his eyes."""
     changed = {"AURASTREAM_CLIPS_VIRAL_VIEWS": "1000"}
 
     no = world.run("rebuild", "clips", env=changed)
@@ -102,6 +104,7 @@ def test_another_definition_is_refused_with_its_rows_and_accepted_when_that_is_s
 
 
 def test_a_build_can_be_given_up(world: Home) -> None:
+    """A build that nobody finishes holds the trimmer back for ever."""
     changed = {"AURASTREAM_CLIPS_VIRAL_VIEWS": "2000"}
     assert world.run("rebuild", "clips", env=changed).code == 1
 
@@ -112,6 +115,7 @@ def test_a_build_can_be_given_up(world: Home) -> None:
 
 
 def test_one_key_is_folded_anew(world: Home) -> None:
+    """One wrong row is put right without reading the whole log."""
     key = world.run("view", "clips", "--ranking", "latest_views", "--json").json()["rows"][0]["key"]
 
     done = world.run("rebuild", "clips", "--subject", key, "--json").json()
@@ -143,6 +147,7 @@ def app(home: Home, *words: str, **options: Any) -> Any:
 
 
 def test_a_signal_pauses_after_the_commit_under_way_and_says_how_to_go_on(small: Home) -> None:
+    """Hours of building must survive a Ctrl-C."""
     assert app(small, "run", "--until-idle").code == 0
 
     paused = app(small, "rebuild", "stopping", env={"STOP_AT": "e7"})
@@ -158,6 +163,7 @@ def test_a_signal_pauses_after_the_commit_under_way_and_says_how_to_go_on(small:
 
 
 def test_a_second_rebuild_is_told_of_the_first_and_one_that_was_killed_is_gone_on_with(small: Home) -> None:
+    """Two operators must not build against each other, and a dead one must not block."""
     environ = {"PYTHONPATH": f"{small.directory}:{ROOT}", "AURASTREAM_LEASE_MS": "8000"}
     assert app(small, "run", "--until-idle").code == 0
     first = small.start("--app", "stopper", "rebuild", "waiting", env={**environ, "STOP_AT": "e7"})
@@ -184,6 +190,7 @@ def test_a_second_rebuild_is_told_of_the_first_and_one_that_was_killed_is_gone_o
     ],
 )
 def test_what_makes_no_sense_is_bad_input(world: Home, words: tuple[str, ...], said: str) -> None:
+    """Two wishes that exclude one another are refused before anything is changed."""
     refused(world.run(*words), 2, said)
 
 

@@ -92,6 +92,7 @@ def in_order(world: Home) -> list[str]:
 
 
 def test_a_line_is_an_event_with_its_place(world: Home) -> None:
+    """The place is what a reader goes on from."""
     done = world.run("replay", "--stream", "clips", "--subject", "clip-3", "--to", "2026-04-15T12:00:20Z")
 
     assert done.code == 0, done
@@ -102,6 +103,7 @@ def test_a_line_is_an_event_with_its_place(world: Home) -> None:
 
 
 def test_cloudevents_are_what_append_takes(world: Home) -> None:
+    """What leaves by one door must come back in by the other."""
     done = world.run("replay", "--stream", "clips", "--format", "cloudevents")
 
     assert world.run("append", "--stream", "copied", "--json", stdin=done.out).json()["appended"] == 600
@@ -113,6 +115,7 @@ def test_cloudevents_are_what_append_takes(world: Home) -> None:
 
 
 def test_by_default_operations_imports_and_replays_are_left_out(nursery: Nursery, tmp_path: Path) -> None:
+    """The product's own streams are no facts of the person's who asks for everything."""
     home = Home(nursery, tmp_path / "home")
     try:
         home.hold()
@@ -149,6 +152,7 @@ def test_by_default_operations_imports_and_replays_are_left_out(nursery: Nursery
     ],
 )
 def test_what_cannot_be_asked_is_told(world: Home, arguments: tuple[str, ...], words: list[str]) -> None:
+    """Options that mean nothing together are refused, not ignored."""
     done = world.run("replay", *arguments)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
     assert [word for word in words if word not in done.err] == []
@@ -176,6 +180,7 @@ def test_a_stream_is_protected_from_a_replay_into_it(world: Home) -> None:
 
 
 def test_a_projection_is_folded_from_the_selection_alone(world: Home) -> None:
+    """A what-if must not see, or touch, the live view."""
     into = (
         "replay",
         "--stream",
@@ -197,6 +202,7 @@ def test_a_projection_is_folded_from_the_selection_alone(world: Home) -> None:
 
 
 def test_a_person_sees_what_was_folded_and_how_to_see_more(world: Home) -> None:
+    """The scratch stream's name is needed for the next question."""
     done = world.run("replay", "--stream", "clips", "--subject", "clip-2", "--into", "projection:clips")
     assert done.code == 0
     assert ("clip-2" in done.out, "aurastream view clips --stream replay.clips." in done.out) == (True, True)
@@ -329,6 +335,7 @@ def test_a_replay_by_enter(world: Home) -> None:
 
 
 def test_on_a_terminal_no_text_commands_it(world: Home) -> None:
+    """Events are strangers' texts; a pipe gets them as they are, a terminal harmless."""
     world.run("append", "--stream", "evil", stdin=line_of(1, title="\u202e\x9b2J\x1b[2J"))
     main, terminal = pty.openpty()
     command = [str(Path(sys.executable).with_name("aurastream")), "replay", "--stream", "evil"]
@@ -348,6 +355,7 @@ def test_on_a_terminal_no_text_commands_it(world: Home) -> None:
 
 
 def test_a_reader_that_has_seen_enough_ends_it(world: Home) -> None:
+    """`| head` is no error."""
     reading, writing = os.pipe()
     os.close(reading)
     done = world.run("replay", "--stream", "clips", stdout=writing)

@@ -78,6 +78,7 @@ def test_export_needs_no_server_and_repeats_its_bytes(home: Home) -> None:
 
 
 def test_asyncapi_names_the_registered_streams_when_asked(home: Home, url: str, stream: Stream) -> None:
+    """A document for others must name what there is, not what could be."""
     asked = home.run(
         "schema", "export", "--format", "asyncapi", "--streams", env={"AURASTREAM_REDIS_URL": url}
     ).json()
@@ -89,12 +90,14 @@ def test_asyncapi_names_the_registered_streams_when_asked(home: Home, url: str, 
 
 
 def test_the_committed_baseline_passes(home: Home) -> None:
+    """Our own types must still read what was ever written by them."""
     done = home.run("schema", "check", str(GOLDEN))
     assert (done.code, done.err) == (0, ""), done
     assert not home.path.exists()
 
 
 def test_check_says_of_each_breaking_change_what_it_breaks(build: Build) -> None:
+    """The one moment at which a breaking change is cheap is before it is deployed."""
     assert build.run("schema", "export", "--output", "before.json").code == 0
     assert build.install(WIDER).run("schema", "check", "before.json").code == 0
 
@@ -112,6 +115,7 @@ def test_check_says_of_each_breaking_change_what_it_breaks(build: Build) -> None
 
 
 def test_upcasters_make_a_raised_version_compatible_and_without_them_it_is_not(build: Build) -> None:
+    """A version alone reads nothing."""
     build.run("schema", "export", "--output", "before.json")
     assert (
         "version 2 without an upcaster from 1"
@@ -122,6 +126,7 @@ def test_upcasters_make_a_raised_version_compatible_and_without_them_it_is_not(b
 
 @pytest.mark.parametrize("content", ["", "{}", "[]"])
 def test_a_file_that_is_no_baseline_is_bad_input(home: Home, content: str) -> None:
+    """A wrong file must not pass as a type that never changed."""
     (home.directory / "b.json").write_text(content)
     done = home.run("schema", "check", "b.json")
     assert (done.code, done.out) == (2, "")

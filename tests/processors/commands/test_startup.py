@@ -61,7 +61,7 @@ def modules_of(home: Home, *words: str) -> set[str]:
     ids=lambda words: words[0],
 )
 def test_a_light_verb_imports_nothing_heavy(home: Home, words: list[str]) -> None:
-    """Each of these libraries takes as long to import as such an answer takes; together it was twice the rest."""
+    """Each of these libraries takes as long to import as such an answer takes."""
     home.hold()
     assert home.run("append", "--stream", "clips-live").code == 0
 

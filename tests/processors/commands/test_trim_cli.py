@@ -50,6 +50,7 @@ def kept(tmp_path: Path) -> dict[str, str]:
 def test_it_says_who_holds_back_what_stays_and_exits_with_1(
     home: Home, clips: Stream, kept: dict[str, str]
 ) -> None:
+    """A log that grows has a reason, and only its name lets a person act."""
     unarchived = home.run("trim", "--stream", "clips", "--keep-events", "2")
     position = archive(clips, 4, kept)
     blocked = home.run("trim", "--stream", "clips", "--keep-events", "2", "--json", env=kept)
@@ -92,12 +93,14 @@ def test_it_says_who_holds_back_what_stays_and_exits_with_1(
     ],
 )
 def test_an_unclear_word_is_bad_input(home: Home, words: tuple[str, ...], said: str) -> None:
+    """What is removed cannot be put back: a word with two meanings is refused."""
     done = home.run("trim", *words)
 
     assert (done.code, said in done.err) == (2, True), done
 
 
 def test_a_dry_run_removes_nothing(home: Home, clips: Stream, kept: dict[str, str]) -> None:
+    """It is run to be sure."""
     archive(clips, 10, kept)
 
     planned = home.run("trim", "--stream", "clips", "--before", "2100-01-01", "--dry-run", "--json", env=kept)

@@ -45,6 +45,7 @@ def parted(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
 def test_several_processes_build_what_one_would_and_tell_how_far_they_are(
     server: Server, parted: Stream
 ) -> None:
+    """Speed must not change a number."""
     consume(server, parted, Halting())
     seen: list[RebuildProgress] = []
 
@@ -68,6 +69,7 @@ def test_several_processes_build_what_one_would_and_tell_how_far_they_are(
 def test_what_goes_wrong_in_a_process_is_said_here_with_partition_and_event(
     server: Server, parted: Stream
 ) -> None:
+    """An error that stays in another process is an hour of searching."""
     with (
         Team(History(parted), Stumbling(), APPS, processes=2) as team,
         Rebuild(History(parted), Stumbling(), Decision("ada@host")) as work,
@@ -81,6 +83,7 @@ def test_what_goes_wrong_in_a_process_is_said_here_with_partition_and_event(
 
 
 def test_a_crew_whose_rebuild_was_taken_over_is_fenced(server: Server, parted: Stream) -> None:
+    """Two owners of one generation would write over each other."""
     with (
         Team(History(parted), Halting(), APPS, processes=2) as team,
         Rebuild(History(parted), Halting(), Decision("ada@host")) as work,

@@ -273,6 +273,7 @@ def event_at(seconds: float, position: str = "0-1") -> PastEvent:
 
 
 def test_gaps_between_events_are_divided_by_the_speed_and_time_that_goes_back_costs_nothing() -> None:
+    """Late events are common; each would else stop the replay for the time it is late."""
     now = [100.0]
     pace = Pace(10.0, clock=lambda: now[0])
     waits = []
@@ -293,6 +294,7 @@ def test_a_sink_that_was_slow_is_caught_up_with() -> None:
 
 
 def test_paced_by_the_positions_clock_event_time_does_not_matter() -> None:
+    """Who replays an outage wants its pace, not the facts' own."""
     pace = Pace(2.0, "appended", clock=lambda: 0.0)
     assert [pace.wait_s(event_at(0, at)) for at in ("1000-0", "3000-0", "2000-0", "5000-0")] == [0, 1, 1, 2]
 
@@ -302,11 +304,13 @@ def test_paced_by_the_positions_clock_event_time_does_not_matter() -> None:
     [("1x", Speed(1)), ("0.5x", Speed(0.5)), ("max", Speed()), ("step", Speed(is_step=True))],
 )
 def test_speeds(text: str, speed: Speed) -> None:
+    """The words of --speed, each with one meaning."""
     assert parsed_speed(text) == speed
 
 
 @pytest.mark.parametrize("text", ["0x", "-1x", "10", "x", "nanx", "infx", "fast", ""])
 def test_what_is_no_speed_is_told(text: str) -> None:
+    """An infinite or negative speed would hang or run backwards."""
     with pytest.raises(ValueError, match="is no speed"):
         parsed_speed(text)
 
@@ -343,6 +347,7 @@ def test_a_signal_ends_the_wait_for_the_next_event() -> None:
 
 
 def test_a_second_signal_does_not_wait_for_what_is_under_way() -> None:
+    """Somebody who presses Ctrl-C twice means it."""
     with stopping_by_signal():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -374,6 +379,7 @@ def replayed_into(server: Server, name: str, *sources: Stream, selection: Select
 def test_a_replayed_stream_has_the_events_under_their_ids_in_their_order_however_often(
     server: Server, wide: Stream
 ) -> None:
+    """A replay that is repeated must add nothing, or what folds it counts twice."""
     events = fill(wide, 1_200)
     target = replayed_into(server, "replay.wide", wide)
     once = [[entry.event for entry in target.read(p, count=5_000)] for p in range(4)]
@@ -505,6 +511,7 @@ def test_a_cluster_is_read_and_written_like_one_server() -> None:
 
 
 def test_a_line_that_was_written_by_half_is_cut_off_and_the_rest_says_how_far(tmp_path: Path) -> None:
+    """A kill may come at any byte, and --resume must neither lose nor repeat a line."""
     file = tmp_path / "r.jsonl"
     whole = b"".join(
         b'{"stream":"s","partition":%d,"position":"%d-0","event":{}}\n' % (n % 2, n) for n in range(1, 6)
@@ -521,6 +528,7 @@ def test_a_line_that_was_written_by_half_is_cut_off_and_the_rest_says_how_far(tm
 
 @pytest.mark.parametrize("form", ["json", "cloudevents"])
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, form: Any) -> None:
+    """Nobody's file may be cut off by a wrong name."""
     file = tmp_path / "r.jsonl"
     for content in (b'{"stream":"s"}\nmine', b"mine", b"\n"):
         file.write_bytes(content)

@@ -124,6 +124,7 @@ def chzzk_rows(count: int, first: int = 0) -> str:
     ],
 )
 def test_a_file_s_name_in_event_ids_is_legal_and_readable(name: str, expected: str) -> None:
+    """People find a row by its event ID; the alphabet of IDs is narrower than that of names."""
     assert file_id(Path(name)) == expected
 
 
@@ -149,6 +150,7 @@ def test_names_that_differ_have_ids_that_differ(names: list[str]) -> None:
 
 
 def test_long_names_that_end_alike_or_begin_alike_differ() -> None:
+    """Two files under one ID would lose the second one's rows as duplicates."""
     ids = {file_id(Path(name)) for name in ("a" * 200 + "b", "a" * 201, "b" + "a" * 200, "é" * 60, "é" * 61)}
     assert len(ids) == 5
 
@@ -157,6 +159,7 @@ def test_long_names_that_end_alike_or_begin_alike_differ() -> None:
 
 
 def test_rows_become_events_with_the_file_s_name_and_the_row_s_number(server: Server, tmp_path: Path) -> None:
+    """That ID is what makes an import repeatable."""
     path = written(
         tmp_path / "views of May.csv",
         CHZZK + "2026-04-15T12:00:00+09:00,12766257,1200,저스트 채팅\n2026-04-16T00:00:00Z,7,0,\n",
@@ -218,6 +221,7 @@ def test_a_row_names_its_creator_and_its_texts_are_sealed(server: Server, tmp_pa
 
 
 def test_metadata_comes_from_its_file(server: Server, tmp_path: Path) -> None:
+    """Titles and channels are in another file, and none may end at another clip."""
     rows = [
         row
         for row in read_rows(
@@ -248,6 +252,7 @@ def test_metadata_that_cannot_be_read_names_its_row(tmp_path: Path, row: bytes, 
 
 
 def test_texts_longer_than_an_event_holds_are_cut(server: Server, tmp_path: Path) -> None:
+    """One long title must not refuse a batch of two thousand rows."""
     path = written(
         tmp_path / "long.csv", YOUTUBE + f"00000-video,13.09,{'t' * 3000},{'é' * 3000},{'c' * 3000},5,1,1,1\n"
     )
@@ -259,6 +264,7 @@ def test_texts_longer_than_an_event_holds_are_cut(server: Server, tmp_path: Path
 
 
 def test_events_of_a_subject_stand_in_the_order_of_the_file(server: Server, tmp_path: Path) -> None:
+    """Velocities are differences of neighbours."""
     path = written(tmp_path / "f.csv", CHZZK + chzzk_rows(300))
 
     import_here(server, path, "chzzk", batch=7)
@@ -270,6 +276,7 @@ def test_events_of_a_subject_stand_in_the_order_of_the_file(server: Server, tmp_
 
 
 def test_progress_is_told_after_every_batch(server: Server, tmp_path: Path) -> None:
+    """A person who watches must see that it goes on."""
     told: list[int] = []
     path = written(tmp_path / "f.csv", CHZZK + chzzk_rows(10))
 
@@ -302,6 +309,7 @@ def test_gzip_is_read_as_a_stream(tmp_path: Path) -> None:
 def test_refused_rows_are_named_by_number_columns_and_reason_and_nothing_else_is_lost(
     server: Server, tmp_path: Path
 ) -> None:
+    """A row left out silently is a wrong sum."""
     path = written(
         tmp_path / "f.csv",
         CHZZK + chzzk_rows(2) + "yesterday,x,-1,a\n" + chzzk_rows(2, 2) + "1,2\n" + chzzk_rows(1, 4),
@@ -333,6 +341,7 @@ def test_refused_rows_are_named_by_number_columns_and_reason_and_nothing_else_is
 
 
 def test_rejects_are_the_same_at_every_import(server: Server, tmp_path: Path) -> None:
+    """They are events, and a repeat must not make new ones."""
     path = written(tmp_path / "f.csv", CHZZK + chzzk_rows(3) + "x\n")
     import_here(server, path, "chzzk")
     before, told = dump(server), (tmp_path / "f.csv.rejects.jsonl").read_bytes()
@@ -369,6 +378,7 @@ def test_an_instant_outside_the_calendar_is_refused_alone(server: Server) -> Non
 
 
 def test_a_rejects_file_that_cannot_be_written_is_a_sentence(server: Server, tmp_path: Path) -> None:
+    """The remedy is another --rejects, and a repeat counts nothing twice."""
     path = written(tmp_path / "f.csv", CHZZK + "x\n" + chzzk_rows(1))
 
     with pytest.raises(
@@ -383,6 +393,7 @@ def test_a_rejects_file_that_cannot_be_written_is_a_sentence(server: Server, tmp
 
 
 def test_an_import_finishes_once(server: Server, tmp_path: Path) -> None:
+    """Its end is a fact that reports sum over."""
     path = written(tmp_path / "f.csv", CHZZK + chzzk_rows(5) + "x\n")
 
     first = import_here(server, path, "chzzk")
@@ -437,6 +448,7 @@ def test_many_imports_at_once_are_one(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_changed_under_its_name_is_refused_before_its_first_row(
     server: Server, tmp_path: Path
 ) -> None:
+    """Its row numbers would stand for other facts."""
     path = written(tmp_path / "f.csv", CHZZK + chzzk_rows(5))
     import_here(server, path, "chzzk")
     before = dump(server)

@@ -92,6 +92,7 @@ def shared_answers(name: str) -> dict[str, Any]:
 
 
 def test_the_slice_gives_its_answers(shell: Shell, server: Server) -> None:
+    """The shipped data have answers that were worked out without us."""
     done = shell.run(
         "import", SLICE_FILE, "--format", "chzzk", "--metadata", SLICE / "chzzk_vods.csv.gz", "--json"
     ).json()
@@ -107,6 +108,7 @@ def test_the_slice_gives_its_answers(shell: Shell, server: Server) -> None:
 
 
 def test_the_slice_s_answers_are_those_its_program_computes() -> None:
+    """The expected file must not be edited until a test passes."""
     assert (
         computed_answers(SLICE_FILE, "chzzk", first_wins=False, as_of=["2026-07-01T00:00:00Z"])
         == slice_answers()
@@ -132,6 +134,7 @@ def test_the_slice_s_answers_are_those_its_program_computes() -> None:
 def test_the_full_data_gives_the_answers_of_two_independent_programs(
     shell: Shell, file: str, form: str, name: str, other_than: tuple[str, ...]
 ) -> None:
+    """Two programs in two languages agree; so must we, on every quantity."""
     path, expected = shared(file), shared_answers(name)
 
     done = shell.run("import", path, "--format", form, "--json").json()
@@ -184,6 +187,7 @@ def test_a_replay_up_to_an_instant_gives_the_state_of_that_instant(file: str, fo
 def test_the_damaged_sample_gives_the_rejects_of_two_independent_programs(
     shell: Shell, server: Server
 ) -> None:
+    """What counts as damaged is a rule, not a habit of our parser."""
     path, expected = shared("youtube_trending_us_damaged_sample.csv"), shared_answers("damaged_sample")
 
     done = shell.run(
@@ -257,6 +261,7 @@ def test_clips_that_only_fall_are_ranked_as_the_definition_says(server: Server, 
 
 
 def test_an_import_run_twice_changes_nothing(shell: Shell, server: Server) -> None:
+    """Exactly once begins at the door."""
     first = shell.run("import", SLICE_FILE, "--format", "chzzk", "--json").json()
     shell.report("chzzk")
     second = shell.run("import", SLICE_FILE, "--format", "chzzk", "--batch", 777, "--json").json()
@@ -320,6 +325,7 @@ def test_a_consumer_killed_twenty_times_at_random_tells_the_truth(shell: Shell, 
 
 @pytest.mark.parametrize("batch", [1, 7, 1_000])
 def test_batches_of_any_size_give_the_same_report(server: Server, part: Path, batch: int) -> None:
+    """A setting for speed must not be one for numbers."""
     import_here(server, part, "chzzk", batch=batch)
 
     content = report_here(server, "chzzk", batch_max=batch)
@@ -331,6 +337,7 @@ def test_batches_of_any_size_give_the_same_report(server: Server, part: Path, ba
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [7, 1_000])
 def test_the_whole_slice_in_batches_of_any_size_gives_its_answers(server: Server, batch: int) -> None:
+    """The same, for all of the data and against the answers."""
     import_here(server, SLICE_FILE, "chzzk", batch=batch)
 
     assert_answers(report_here(server, "chzzk", batch_max=batch), slice_answers())

@@ -1,0 +1,271 @@
+"""What `aurastream replay` does once its options are understood: lines, a stream, or on into a projection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from aurastream.processors import Stop, harmless, into_nothing, line, remark, table
+from aurastream.processors import as_json as print_json
+from aurastream.processors.commands.common import Session
+from aurastream.processors.history import (
+    By,
+    CannotReplay,
+    Form,
+    Journal,
+    Lines,
+    PastEvent,
+    Selection,
+    Sink,
+    Speed,
+    StreamPartition,
+    Tally,
+    ToStream,
+    Writing,
+    after_place,
+    parsed_place,
+    read_past,
+    replay,
+    resume_file,
+)
+from aurastream.projections import Consumer, Projection, View
+from aurastream.streams import REPLAY_PREFIX, History, Stream, is_audit, open_stream
+
+DIGEST_CHARS = 8
+TOP = 10  # rows shown of a view
+
+
+class ReplayOptions(msgspec.Struct, frozen=True):
+    """The command line."""
+
+    target: str | None
+    stream_names: tuple[str, ...]
+    since: datetime | None
+    until: datetime | None
+    by: By
+    types: tuple[str, ...]
+    subjects: tuple[str, ...]
+    correlations: tuple[str, ...]
+    speed: str
+    into: str
+    form: Form
+    after: str | None
+    resume: bool
+    restart: bool
+    yes_into_live: bool
+    why: str
+    as_json: bool
+
+
+class Into(msgspec.Struct, frozen=True):
+    """Where to. kind: "-", "file", "stream" or "projection". name: of the file, stream or projection."""
+
+    kind: str
+    name: str = ""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A replay that is under way."""
+
+    found: Session
+    options: ReplayOptions
+    into: Into
+    selection: Selection
+    speed: Speed
+    histories: list[History]
+    stop: Stop
+    began: float
+    tally: Tally
+
+    def run(self, sink: Sink, after: dict[StreamPartition, str]) -> bool:
+        """Hand the events on. False when it was stopped before the end."""
+        events = read_past(
+            self.histories,
+            self.selection,
+            after=after,
+            tally=self.tally,
+            stopping=lambda: self.stop.was_asked,
+        )
+        return replay(events, sink, self.speed, self.stop, step=_show_step)
+
+    def summary(self, into: str, events: dict[str, int], already_there: int, is_whole: bool) -> ReplaySummary:
+        """The account of it."""
+        seconds = time.perf_counter() - self.began
+        rate = round(sum(events.values()) / max(seconds, 1e-9))
+        ordered = dict(sorted(events.items()))
+        return ReplaySummary(
+            into, ordered, already_there, self.tally.damaged, round(seconds, 3), rate, is_whole
+        )
+
+
+class ReplaySummary(msgspec.Struct, frozen=True):
+    """What was done. events: handed on by this run; already_there: of them, known to the target; left_out:
+    damaged or quarantined.
+    """
+
+    into: str
+    events: dict[str, int]
+    already_there: int
+    left_out: int
+    seconds: float
+    events_per_s: int
+    is_whole: bool
+
+
+def replayed(work: Work) -> ReplaySummary:
+    """Do it, and say what was done."""
+    return _into_lines(work) if work.into.kind in {"-", "file"} else _into_stream(work)
+
+
+def _into_lines(work: Work) -> ReplaySummary:
+    """To stdout or a file."""
+    if work.into.kind == "file":
+        return _into_file(work, Path(work.into.name))
+    lines, is_whole = _write(work, sys.stdout.buffer, _after(work))
+    if not is_whole:
+        token = lines.last.place if lines.last is not None else work.options.after
+        remark(f"go on with --after {token}" if token else "nothing was written yet")
+    return _told(work, work.summary("-", lines.events, 0, is_whole))
+
+
+def _into_file(work: Work, path: Path) -> ReplaySummary:
+    is_resumed = work.options.resume and path.exists()
+    after = resume_file(path, work.options.form) if is_resumed else {}
+    if not is_resumed and path.exists() and path.stat().st_size:
+        raise CannotReplay(
+            f"{path} is there already: --resume goes on after its last line. Or name another file."
+        )
+    with path.open("ab") as file:
+        lines, is_whole = _write(work, file, after)
+        os.fsync(file.fileno())
+    return _told(work, work.summary(str(path), lines.events, 0, is_whole))
+
+
+def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> tuple[Lines, bool]:
+    """Lines, and whether it came to the end."""
+    keyrings = {history.stream.name: history.stream.keyring for history in work.histories}
+    is_shown = work.into.kind == "-" and sys.stdout.isatty()
+    lines = Lines(file, Writing(work.options.form, work.found.installed.codec(), keyrings, is_shown))
+    try:
+        return lines, work.run(lines, after)
+    except BrokenPipeError:  # the reader has seen enough: that is its end
+        into_nothing(file.fileno())
+        return lines, True
+
+
+def _after(work: Work) -> dict[StreamPartition, str]:
+    """Where --after says to go on."""
+    after = work.options.after
+    if after is None:
+        return {}
+    last = parsed_place(after)
+    if last is None:
+        raise click.BadParameter(
+            f"{after!r} is not STREAM/PARTITION/POSITION, as a stopped replay names it", param_hint="--after"
+        )
+    return after_place(last, [history.stream for history in work.histories])
+
+
+def _show_step(event: PastEvent) -> None:
+    envelope = event.envelope
+    facts = f"{event.place} {envelope.occurred_at.isoformat()} {envelope.type} {envelope.subject}"
+    remark(harmless(f"{facts}: Enter"))
+
+
+def _into_stream(work: Work) -> ReplaySummary:
+    """To another stream, and on into the projection where that was asked."""
+    found, target = work.found, work.into
+    projection = found.installed.projection(target.name) if target.kind == "projection" else None
+    names = ",".join(sorted(history.stream.name for history in work.histories))
+    selection = f"stream={names} {work.selection.told()}"
+    name = target.name if projection is None else _scratch_name(projection, selection)
+    stream = _target(work, name, projection)
+    journal = Journal(found.server, name, selection, is_afresh=work.options.restart)
+    sink = ToStream(stream, journal)
+    try:
+        is_whole = work.run(sink, journal.after)
+    except Exception as error:
+        error.add_note("What was replayed so far is kept; repeat the command to go on.")
+        raise
+    if is_whole:
+        into = target.name if projection is None else f"projection {projection.name}"
+        journal.close(found.operations(), into, selection, work.options.why)
+        is_whole = projection is None or _fold(work, stream, projection)
+    summary = _told(work, work.summary(name, sink.events, sink.duplicates, is_whole))
+    if projection is not None and not work.options.as_json and summary.is_whole:
+        _show_view(stream, projection)
+    return summary
+
+
+def _fold(work: Work, stream: Stream, projection: Projection[Any]) -> bool:
+    """The replayed events into the projection. False when it was stopped before the end."""
+    recover = work.found.connection.recover
+    consumer = Consumer(work.found.server, [projection], lambda: [stream], recover=recover)
+    consumer.run(lambda: work.stop.was_asked, until_idle=True)
+    return not work.stop.was_asked
+
+
+def _scratch_name(projection: Projection[Any], selection: str) -> str:
+    """The stream a selection is replayed into for a projection; the same for the same selection."""
+    digest = hashlib.sha256(selection.encode()).hexdigest()[:DIGEST_CHARS]
+    return f"{REPLAY_PREFIX}{projection.name[: 63 - len(REPLAY_PREFIX) - DIGEST_CHARS]}.{digest}"
+
+
+def _target(work: Work, name: str, projection: Projection[Any] | None) -> Stream:
+    """The stream to replay into, made where it is new. Raises CannotReplay for one that must not be."""
+    found, sources = work.found, [history.stream for history in work.histories]
+    if any(stream.name == name for stream in sources):
+        raise CannotReplay(f"stream {name!r} cannot be replayed into itself. Name another one.")
+    if is_audit(name):
+        raise CannotReplay(
+            f"stream {name!r} is the audit trail's: what is replayed into it would read as done again. Name "
+            "another one."
+        )
+    if projection is not None and not projection.folds(name):
+        folded = ", ".join(projection.streams or ())
+        raise CannotReplay(
+            f"the projection {projection.name!r} folds only {folded}, so nothing can be replayed into it."
+        )
+    partitions = max((stream.partitions for stream in sources), default=found.settings.partitions)
+    settings = found.settings.model_copy(update={"partitions": partitions})
+    target = open_stream(
+        found.server, name, codec=found.installed.codec(), settings=settings, create=True, is_replay=True
+    )
+    if not target.is_replay and not work.options.yes_into_live:
+        raise CannotReplay(
+            f"stream {name!r} is no replay: processors would act on every event again. "
+            "Name a new stream, or say --yes-into-live if that is what you want."
+        )
+    return target
+
+
+def _told(work: Work, summary: ReplaySummary) -> ReplaySummary:
+    """Say what was done."""
+    if work.options.as_json:
+        print_json(summary)
+    count, known, damaged = sum(summary.events.values()), summary.already_there, summary.left_out
+    account = f"{count:,} events in {summary.seconds:.1f} s ({summary.events_per_s:,}/s) into {summary.into}"
+    account += f", {known:,} of them already there" if known else ""
+    account += f"; {damaged:,} damaged or quarantined entries left out" if damaged else ""
+    account += "" if summary.is_whole else "; stopped before the end"
+    remark(harmless(account))
+    return summary
+
+
+def _show_view(stream: Stream, projection: Projection[Any]) -> None:
+    """The beginning of what was folded, and how to see the rest."""
+    reader = View(stream, projection)
+    if projection.rankings:
+        name = projection.rankings[0].name
+        rows = [[item.key, item.score] for item in reader.ranking(name, TOP).rows]
+        table(f"{projection.name}: {name}", ["key~", "score"], rows)
+    applied = sum(cursor.applied for cursor in reader.cursors().values())
+    line(f"{applied:,} events folded; aurastream view {projection.name} --stream {stream.name}", "dim")
