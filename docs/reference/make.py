@@ -342,7 +342,8 @@ def _server_keys() -> Iterator[tuple[str, str]]:
             if number in comments
         ]
         own = [number for number in lines if number >= node.lineno] or lines
-        yield f"`{value.value}`", comments[own[0]] if own else ""
+        told = prose(comments[own[0]]) if own else ""
+        yield f"`{value.value}`", told[:1].upper() + told[1:]
     yield "`aura:members:GROUP`", prose(keys_module.members_key.__doc__)
 
 
