@@ -17,6 +17,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,8 +55,15 @@ for number in (signal.SIGTERM, signal.SIGINT):
 code = int(connection.recv(8, socket.MSG_WAITALL))
 sys.exit(code if code >= 0 else 128 - code)
 """
-# What `make setup` makes is there already: the tests run in it.
+_CURL = """#!{python} -ISE
+import sys, urllib.request
+try:
+    sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[-1], timeout=5).read())
+except OSError:
+    sys.exit(22)
+"""
 _NO_NETWORK = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # pip reads the latter as --no-..
+# What `make setup` makes is there already: the tests run in it.
 _MAKE = '#!/bin/sh\nPATH="${PATH#*:}"\nexec make -o setup "$@"\n'
 
 
@@ -133,6 +141,8 @@ class Shell:
         tools.mkdir()
         _executable(tools / "make", _MAKE)
         _executable(tools / "aurastream", _SHIM.format(python=sys.executable, nursery=nursery.path))
+        if shutil.which("curl") is None:  # the gate needs no more than Python, make and gcc
+            _executable(tools / "curl", _CURL.format(python=sys.executable))
         path = [tools, programs or tools, Path(sys.executable).parent, os.environ["PATH"]]
         changes = {"PATH": ":".join(map(str, path)), "HOME": str(directory.parent), **_NO_NETWORK}
         if programs is not None:
