@@ -9,8 +9,8 @@ archive, used only where they prove what they are of.
     folding.py      archive and log -> what is not later than T -> tables in memory
     checkpoints.py  where such a fold may begin       blobs.py  what one holds
     view.py         a past view, which answers as ``View`` does
-    why.py          the events behind a row: of_subject.py by the trail's index, of_row.py by folding all;
-                    inquiry.py what is asked, steps.py what is answered
+    why.py          the events behind a row: of_subject.py by the trail's index (subject_spans.py), of_row.py
+                    by folding all; inquiry.py is the question, steps.py the answer
     facts.py        what all of them have to know of the live log
 """
 
@@ -19,6 +19,7 @@ from aurastream.projections.past.checkpoints import Checkpoints, Keeper
 from aurastream.projections.past.folding import Past, PastFold
 from aurastream.projections.past.inquiry import Inquiry
 from aurastream.projections.past.steps import Step, Why
+from aurastream.projections.past.subject_spans import spans_of_subject
 from aurastream.projections.past.view import PastView
 from aurastream.projections.past.why import has_index, why
 
@@ -34,5 +35,6 @@ __all__ = [
     "Step",
     "Why",
     "has_index",
+    "spans_of_subject",
     "why",
 ]

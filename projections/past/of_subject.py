@@ -1,18 +1,15 @@
 """
-The steps of one subject's state, or of its score in a ranking: by the trail's positions, then by reading on.
+The steps of one subject's state, or of its score in a ranking.
 
-    trail: positions -> History.entries ---+
-    what it has not read yet -> scanned ---+-> folded alone, one by one -> changes of the state
+    the subject's entries (subject_spans.py) -> folded alone, one by one -> changes of the state
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import msgspec
 
-from aurastream.projections.built_in import known_of_subject
 from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView, View
 from aurastream.projections.past.facts import log_facts, settled
 from aurastream.projections.past.inquiry import Inquiry
@@ -28,13 +25,8 @@ from aurastream.projections.past.steps import (
     step_of,
     step_of_gone,
 )
-from aurastream.streams import Event, Position, RawEntry, Span, subject_of
-from aurastream.streams.archive import Where
-
-if TYPE_CHECKING:  # pyarrow takes its time: who has no archive does not wait for it
-    from aurastream.streams.archive import StreamArchive
-
-FETCH = 1_000  # entries fetched by position at a time
+from aurastream.projections.past.subject_spans import spans_of_subject
+from aurastream.streams import START, Event, Position, RawEntry
 
 
 class OfSubject:
@@ -70,45 +62,15 @@ class OfSubject:
         return answer.rows[self._partition][0], answer.positions[self._partition]
 
     def _fold_to(self, until: Position) -> None:
-        known = known_of_subject(self._stream, self._key)
-        self._fold_known([place for place in known.positions if Position.parse(place) <= until])
-        if (reached := Position.parse(known.until)) < until:
-            self._fold_rest(reached, until)
-
-    def _fold_known(self, positions: list[str]) -> None:
-        """What the trail names: events that count, each once."""
-        for start in range(0, len(positions), FETCH):
-            part = positions[start : start + FETCH]
-            entries = self._history.entries(self._partition, part)
-            self._why.read += len(entries)
-            self._why.steps += [
-                step_of_gone(self._partition, position) for position in part if position not in entries
-            ]
-            if raw := [entries[position] for position in part if position in entries]:
-                self._fold(self._view.decode(raw, frozenset()), raw, frozenset())
-            self._inquiry.on_read(len(part))
-
-    def _fold_rest(self, after: Position, until: Position) -> None:
-        """What the trail has not read yet."""
         index = AdoptingIndex(self._stream, self._partition)
-        for span in self._spans(after, until):
-            raw = [entry for entry in span.raw if subject_of(entry[1]) == self._key]
-            self._why.read += len(span.raw)
-            self._why.scanned += len(span.raw)
-            self._inquiry.on_read(len(span.raw))
-            if raw:
-                batch = settled(self._view, Span(raw, span.duplicates), index)
-                self._fold(batch, raw, duplicates_of(span, batch))
-
-    def _spans(self, after: Position, until: Position) -> Iterator[Span]:
-        archive = cast("StreamArchive | None", self._history.archive)
-        end = Position.parse("" if archive is None else archive.until(self._partition))
-        if archive is not None and end > after:
-            last = str(min(end, until))
-            yield from archive.scan(self._partition, Where(subject=self._key), str(after), last)
-            after = end
-        if after < until:
-            yield from self._history.spans(self._partition, str(after), str(until))
+        for span in spans_of_subject(self._history, self._key, START, until):
+            self._why.read += span.looked_at
+            self._why.scanned += 0 if span.is_indexed else span.looked_at
+            self._why.steps += [step_of_gone(self._partition, position) for position in span.gone]
+            if span.raw:
+                batch = settled(self._view, span.entries, index)
+                self._fold(batch, span.raw, duplicates_of(span.entries, batch))
+            self._inquiry.on_read(span.looked_at)
 
     def _fold(self, batch: Batch, raw: list[RawEntry], duplicates: frozenset[bytes]) -> None:
         """One event at a time, with what it changed."""
