@@ -108,6 +108,7 @@ def alike(answer: Any) -> Any:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_commands_have_the_same_answers(server: Server, seed: int) -> None:
+    """The simulation is worth as much as its server is like the real one."""
     dice, memory, done = random.Random(seed), Memory(), []
     sha = answer_of(server.client, ("SCRIPT", "LOAD", SCRIPT)).decode()
     assert memory.answer(("SCRIPT", "LOAD", SCRIPT)) == sha.encode()
@@ -121,6 +122,7 @@ def test_random_commands_have_the_same_answers(server: Server, seed: int) -> Non
 
 
 def test_pending_entries_are_listed_alike(server: Server) -> None:
+    """Recovery reads the pending list, so its shape matters to the byte."""
     memory = Memory()
     for number in range(1, 6):
         for ask in (memory.answer, lambda command: answer_of(server.client, command)):
@@ -136,11 +138,13 @@ def test_pending_entries_are_listed_alike(server: Server) -> None:
 
 
 def test_an_unknown_command_is_named() -> None:
+    """A command the simulation lacks must stop it, and not answer nothing."""
     with pytest.raises(redis.ResponseError, match="SPOP"):
         raise Memory().answer(("SPOP", "key"))
 
 
 def test_a_script_once_loaded_is_compiled_once() -> None:
+    """Thousands of schedules run the same scripts; compiling them anew would be most of their time."""
     play(1)
     compiled = dict(LUA._compiled)
     play(2)

@@ -42,6 +42,7 @@ def test_no_schedule_loses_or_doubles_an_event() -> None:
 
 
 def test_a_seed_is_one_schedule_for_ever() -> None:
+    """A finding is worth its seed only if the seed plays the same again."""
     first, again = play(77), play(77)
     assert first.story == again.story
     assert len(first.story) > 10

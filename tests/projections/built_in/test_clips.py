@@ -132,6 +132,7 @@ def test_a_fall_has_no_velocity_and_adds_nothing_to_what_was_gained() -> None:
 
 
 def test_a_clip_that_only_fell_has_a_fastest_pair_of_velocity_0() -> None:
+    """A platform revises totals downwards; that is a fall, and no negative speed."""
     told = Told(observation(9), observation(0, minute=60))
     assert told.ranked("max_velocity") == [("clip-1", 0)]
 
@@ -145,6 +146,7 @@ def test_pairs_at_the_threshold_count_for_it() -> None:
 
 
 def test_at_an_equal_time_the_first_observation_stands_and_the_other_is_counted() -> None:
+    """Two looks at one instant cannot both be the total: which one stands must not depend on luck."""
     told = Told(observation(100, category="irl"), observation(900, category="music", event_id="e2"))
     clip = told.clip()
 
@@ -169,6 +171,7 @@ def test_a_late_observation_is_counted_and_listed_and_changes_no_number() -> Non
 
 
 def test_the_last_title_and_channel_that_were_told_stand_and_the_category_follows() -> None:
+    """An observation without a title does not take the title away."""
     clip = Told(
         observation(1, title="A", channel="B", category="irl"),
         observation(2, minute=1),
@@ -178,6 +181,7 @@ def test_the_last_title_and_channel_that_were_told_stand_and_the_category_follow
 
 
 def test_velocities_rank_with_the_highest_first_and_ties_by_clip() -> None:
+    """Equal scores in any other order would make two reads of one view differ."""
     told = Told()
     for clip, gain in (("b", 60), ("a", 60), ("c", 120), ("d", -5)):
         told.add(observation(1_000, clip=clip), observation(1_000 + gain, clip=clip, minute=60))
@@ -219,6 +223,7 @@ def test_the_platforms_velocity_is_never_below_0() -> None:
 def test_a_clip_is_viral_from_one_view_a_minute_and_20_views_until_6_hours(
     views: int, minute: float, is_viral: bool
 ) -> None:
+    """The thresholds are inclusive where the rule says so; each edge is tried on both sides."""
     told = Told(observation(views, minute=minute, category="irl", **born(0)))
 
     assert told.clip().is_viral is is_viral
@@ -235,11 +240,13 @@ def test_a_clip_is_viral_from_one_view_a_minute_and_20_views_until_6_hours(
 def test_a_viral_clip_is_trending_from_one_and_exploding_from_three_views_a_minute(
     views: int, said: str
 ) -> None:
+    """People read the word, so it must turn exactly where the rule says."""
     told = Told(observation(views, minute=60, **born(0)))
     assert Clips(ClipSettings()).label(told.clip()) == said
 
 
 def test_viral_clips_rank_by_velocity_over_all_and_per_category() -> None:
+    """A category shows its own best, also where the whole platform has better ones."""
     told = Told()
     for clip, views, category in (
         ("a", 600, "irl"),
@@ -269,12 +276,14 @@ def test_a_clip_leaves_the_viral_list_when_event_time_passes_its_end_observed_or
 
 
 def test_a_clip_that_slows_down_leaves_the_viral_list() -> None:
+    """The list says who is viral now; that it was viral that day stays in the totals."""
     told = Told(observation(100), observation(200, minute=5), observation(201, minute=300))
     assert told.ranked("viral") == []
     assert told.rows("days")[f"{DAY}|"]["viral"] == 1  # it was viral on that day
 
 
 def test_age_counts_from_the_first_observation_where_the_platform_does_not_say() -> None:
+    """Without a publication time a clip would never grow old."""
     told = Told(observation(100), observation(10_000, minute=300))
     assert told.clip().is_viral
     assert told.add(observation(20_000, minute=360)).clip().is_viral is False
@@ -284,6 +293,7 @@ def test_age_counts_from_the_first_observation_where_the_platform_does_not_say()
 
 
 def test_the_thresholds_are_settings() -> None:
+    """Operators tune them without a new build; the view is another one then."""
     seen = observation(30, minute=60, **born(0))
     assert Told(seen).clip().is_viral is False
     assert Told(seen, viral_per_minute=0.5).clip().is_viral
@@ -302,6 +312,7 @@ def test_a_look_at_clips_begins_with_the_viral_ones_and_shows_what_one_wants_to_
 
 
 def test_the_thresholds_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host is configured by its environment alone."""
     for field, value in (
         ("VIRAL_PER_MINUTE", "0.5"),
         ("EXPLODING_PER_MINUTE", "2"),
@@ -325,6 +336,7 @@ def test_the_thresholds_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_thresholds_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    """A negative threshold makes everything viral; it is refused before the view is folded by it."""
     with pytest.raises(ValidationError):
         ClipSettings(**wrong)
 
@@ -413,6 +425,7 @@ def test_a_clip_that_changes_category_moves_between_rankings_and_totals() -> Non
 
 
 def test_categories_say_what_their_clips_say() -> None:
+    """Totals are kept up by differences: they must be what a sum over the clips is."""
     told = Told()
     for clip, category, steps in (("a", "irl", (5, 9, 7)), ("b", "irl", (1, 2, 3)), ("c", "", (4, 4, 4))):
         told.add(
@@ -429,6 +442,7 @@ def test_categories_say_what_their_clips_say() -> None:
 
 
 def test_a_recap_names_the_polls_and_the_ten_fastest_clips() -> None:
+    """The recap is what the platform shows of a day, and the day is over when it is asked for."""
     told = Told()
     for minute in (5, 10):
         told.add(
@@ -470,6 +484,7 @@ def test_a_recap_shows_how_far_a_clip_grew_later_in_the_day() -> None:
 
 
 def test_a_clip_that_is_as_fast_again_is_named_with_the_views_of_its_first_peak() -> None:
+    """A tie must be decided by the order of the log, not by who came last."""
     told = Told(*[observation(10 * minute, minute=minute, **born(0)) for minute in (10, 20, 30)])
     assert [(item.velocity, item.views) for item in told.recap(f"{DAY}|").top] == [(10.0, 100)]
 
@@ -486,6 +501,7 @@ def test_the_peak_velocity_of_a_day_is_a_clips_and_not_a_mean() -> None:
 
 
 def test_recaps_of_partitions_and_categories_merge_into_the_days() -> None:
+    """A row is of one partition and category; people ask for the day."""
     irl = Told(
         *[observation(100 * n, clip=f"i{n}", minute=10, category="irl", **born(0)) for n in range(1, 9)]
     ).recap(f"{DAY}|irl")
@@ -502,6 +518,7 @@ def test_recaps_of_partitions_and_categories_merge_into_the_days() -> None:
 
 
 def test_a_clip_in_two_categories_of_a_day_is_named_once_with_its_peak() -> None:
+    """A clip that changed its category is one clip, not two places in the list."""
     told = Told(
         observation(900, minute=10, category="irl", **born(0)),
         observation(910, minute=20, category="music", **born(0)),
@@ -654,6 +671,7 @@ def test_odd_values_do_not_stop_the_view(server: Server, stream: Stream, more: d
 def test_an_observation_from_long_ago_does_not_stop_the_view(
     server: Server, stream: Stream, at: datetime
 ) -> None:
+    """The calendar ends at year 1: a broken clock must not stop a partition."""
     stream.append([msgspec.structs.replace(observation(), occurred_at=at), observation(200, minute=1)])
     consume(server, stream, Clips())
 
@@ -662,6 +680,7 @@ def test_an_observation_from_long_ago_does_not_stop_the_view(
 
 
 def test_a_day_has_ten_characters_in_every_year() -> None:
+    """Rows are sorted as text: a year of three digits would be out of order."""
     told = Told(msgspec.structs.replace(observation(), occurred_at=datetime(1, 2, 3, 4, tzinfo=UTC)))
     assert (told.clip().day, told.clip().hour) == ("0001-02-03", "0001-02-03T04:00Z")
 

@@ -113,6 +113,7 @@ def test_events_of_unknown_types_are_part_of_the_trail(server: Server, stream: S
 
 
 def test_a_repeated_event_is_in_the_trail_once(server: Server, stream: Stream) -> None:
+    """The trail is an index: a position named twice would count an event twice wherever it is used."""
     event = observation()
     position = stream.append([event, event])[0].position
     raw_append(server, stream, event)
@@ -140,6 +141,7 @@ def test_what_follows_a_repeated_event_is_consumed(server: Server, stream: Strea
 
 
 def test_a_subject_without_events_has_no_trail(server: Server, stream: Stream) -> None:
+    """Nothing known is an answer, and not an error."""
     stream.append([observation()])
     consume(server, stream, Trail())
     assert View(stream, Trail()).state("nobody") is None
@@ -246,6 +248,7 @@ def test_a_story_of_any_length_is_whole_whatever_it_is_called(
 def test_a_trail_that_was_not_read_or_was_folded_otherwise_knows_nothing(
     server: Server, stream: Stream
 ) -> None:
+    """What relies on the index must read the log on rather than believe an index of another meaning."""
     stream.append([observation(correlation_id="root")])
     assert known_of_subject(stream, "clip-1") == Known([], "")
     consume(server, stream, Trail())
@@ -295,6 +298,7 @@ def rejected(name: str, row: int, *columns: str) -> ImportRowRejected:
 def test_an_import_says_what_was_read_and_which_rows_were_refused_and_why(
     server: Server, imports: Stream
 ) -> None:
+    """Whoever imported a file mends it by this list."""
     end = finished("a.csv", 100, 2)
     imports.append(
         [
@@ -337,6 +341,7 @@ def test_a_file_imported_twice_finishes_once_and_a_changed_one_twice(server: Ser
 
 
 def test_an_import_that_broke_off_shows_its_refused_rows_and_no_end(server: Server, imports: Stream) -> None:
+    """An import that was killed must not look as if it were whole."""
     imports.append([rejected("a.csv", n, "views") for n in range(40)])
     consume(server, imports, Imports(), batch_max=6)
 

@@ -130,6 +130,7 @@ SCENARIOS = (
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Stream], None]) -> None:
+    """On the scripts as they are each scenario holds; the mutation check below needs that to mean something."""
     scenario(server, stream)
 
 
@@ -249,6 +250,7 @@ def test_an_owner_of_an_older_epoch_is_fenced(server: Server, stream: Stream) ->
 
 
 def test_an_event_the_index_does_not_name_is_odd(server: Server, stream: Stream) -> None:
+    """A raw XADD bypassed append: nobody has decided yet whether it counts."""
     raw_append(server, stream, observation())
     before_commit = commit_of(server, stream)
     before = dump(server)
@@ -260,6 +262,7 @@ def test_an_event_the_index_does_not_name_is_odd(server: Server, stream: Stream)
 def test_another_definition_of_the_view_is_refused(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two builds beside each other would fold one view by two meanings."""
     stream.append([observation(minute=1)])
     other = commit_of(server, stream)
     consume(server, stream, Counting())
@@ -281,6 +284,7 @@ def commit_with(command: tuple[Any, ...], server: Server, stream: Stream) -> tup
 
 
 def test_a_broken_key_is_named_to_the_operator(server: Server, stream: Stream) -> None:
+    """Somebody else wrote to our key: only a person can say which of the two goes."""
     stream.append([observation()])
     key = View(stream, Counting()).key(0, "states")
     server.client.set(key, "mine")
@@ -308,6 +312,7 @@ def assert_all_counted(stream: Stream, events: int = 3_000) -> None:
 
 
 def test_an_id_adopted_from_a_raw_entry_is_known_to_append(server: Server, stream: Stream) -> None:
+    """Else the producer that repeats the event would make a second entry that counts."""
     position = raw_append(server, stream, observation(event_id="e1"))
     consume(server, stream, Counting(), batch_max=1)
 
@@ -330,6 +335,7 @@ def test_a_raw_entry_at_a_position_of_its_own_is_adopted(server: Server, stream:
 def test_ids_with_one_digest_all_count(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Digests are 8 bytes, so two IDs may share one; neither may be taken for the other."""
     from aurastream.projections.engine import intake
 
     for module in (index, log, intake, apply):
@@ -397,6 +403,7 @@ def test_an_entry_another_client_reads_in_our_name_is_read_again(server: Server,
 
 @pytest.mark.process
 def test_two_consumers_on_the_same_partitions_count_each_event_once(url: str, server: Server) -> None:
+    """Without leases they race: one wins each commit, the other begins anew."""
     stream = open_stream(server, "clips-two", create=True, settings=Settings(partitions=2))
     fill(stream)
     program = (
@@ -443,6 +450,7 @@ def test_a_consumer_killed_at_any_moment_loses_and_doubles_nothing(url: str, ser
 def test_a_commit_whose_reply_is_lost_counts_once(
     running: ServerProcess, server: Server, stream: Stream, cuts: int
 ) -> None:
+    """Nobody knows whether it was done; the cursor does."""
     fill(stream)
     proxy = CuttingProxy(running.url)
     through = Server(proxy.url)
@@ -477,6 +485,7 @@ def test_answers_under_way_at_a_passing_fault_are_nobodys(server: Server) -> Non
 
 @pytest.mark.process
 def test_a_server_killed_in_the_middle_comes_back_with_view_and_log_in_step(valkey: str) -> None:
+    """View and cursor are one script, so one write of the AOF: there is no half of it."""
     process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
     try:
         server = Server(process.url)
@@ -523,6 +532,7 @@ def test_starting_again_is_no_refusal_however_often(server: Server, stream: Stre
 def test_a_batch_that_is_refused_for_ever_is_told_and_may_be_tried_again(
     server: Server, stream: Stream
 ) -> None:
+    """A loop without a bound would look like work; a person is told, and may mend it."""
     stream.append([observation(event_id="e1")])
     raw = stream.read_raw(0)
     applier = Lane(Counting(), stream, 0)
@@ -545,6 +555,7 @@ def test_a_batch_that_is_refused_for_ever_is_told_and_may_be_tried_again(
 def test_damaged_entries_are_set_aside_with_the_reason_and_the_next_is_unaffected(
     server: Server, stream: Stream
 ) -> None:
+    """One bad entry must not stop a partition, nor be lost without a word."""
     key = stream.keys[0].log
     server.client.xadd(key, {"hello": "world"})
     position = raw_append(server, stream, observation(event_id="e1"))
@@ -565,6 +576,7 @@ def test_damaged_entries_are_set_aside_with_the_reason_and_the_next_is_unaffecte
 
 
 def test_an_event_of_a_newer_build_stops_the_view_and_waits(server: Server, stream: Stream) -> None:
+    """Skipping it would make a view that no log says; the events wait for the build that knows them."""
     from zlib import crc32
 
     from aurastream.streams import Codec
@@ -581,6 +593,7 @@ def test_an_event_of_a_newer_build_stops_the_view_and_waits(server: Server, stre
 def test_a_projection_that_raises_is_named_with_its_event_and_resumes_when_mended(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The view stands before the batch, so that mending the code is all it takes."""
     stream.append([observation(event_id=f"e{n}", minute=n) for n in range(5)])
     sound = Counting.apply
 
@@ -624,6 +637,7 @@ def test_a_projection_that_raises_is_named_with_its_event_and_resumes_when_mende
 def test_check_names_what_was_tampered_with(
     server: Server, stream: Stream, tamper: Callable[..., Any], said: str
 ) -> None:
+    """Check is the proof of the equation: a proof that misses a change proves nothing."""
     fill(stream, 200)
     consume(server, stream, Counting())
     assert findings(stream, Counting()) == []
@@ -634,6 +648,7 @@ def test_check_names_what_was_tampered_with(
 
 
 def test_the_built_in_views_agree_with_the_log_beside_each_other(server: Server, stream: Stream) -> None:
+    """Views share logs, indexes and connections, and must share nothing else."""
     fill(stream)
     consume(server, stream, Clips(), Trail(), Counting(), batch_max=333)
 

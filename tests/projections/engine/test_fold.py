@@ -498,6 +498,7 @@ def assert_clip_view(tables: Tables, events: list[ClipViewsObserved]) -> None:
 @given(events=looks(60))
 @example(events=[])
 def test_the_clip_view_says_what_plain_python_says(events: list[ClipViewsObserved]) -> None:
+    """A second, slow and simple telling of the rules finds what a fast one got wrong."""
     assert_clip_view(folded(Clips(), [placed(events)]), events)
 
 
@@ -725,6 +726,7 @@ def test_everything_declared_does_not_depend_on_batches(
 def test_everything_declared_says_what_plain_python_says(
     projection: type[Visits], events: list[ClipViewsObserved]
 ) -> None:
+    """The kinds of tables keep differences; a recount over the states must give the same."""
     tables = folded(projection(), [placed(events)])
     expected = visits_oracle(events, expires=projection is Sessions)
 
@@ -827,6 +829,7 @@ def test_another_keys_event_expires_no_state_but_expires_ranks() -> None:
 
 
 def test_an_expired_rank_comes_back_with_its_next_event_and_a_late_event_expires_nothing() -> None:
+    """Event time only grows: a late event must neither take away nor bring back."""
     view = MemoryView(Visits())
     view.take([observation(21, clip="a"), observation(22, clip="b", minute=200)])
     view.take([observation(23, clip="a", minute=250)])
@@ -931,6 +934,7 @@ class Keyed(Visits):
 
 
 def test_events_without_a_key_are_skipped() -> None:
+    """A projection chooses its events by their key; the others are none of its business."""
     view = MemoryView(Keyed())
     view.take([observation(clip="a"), observation(clip="b")])
     assert set(view.tables["states"]) == {"of-a"}

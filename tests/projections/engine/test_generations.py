@@ -57,6 +57,7 @@ def states(record: Record) -> dict[int, str]:
 
 
 def test_a_rebuild_begins_beside_the_live_one_and_notes_whose_definition_that_is() -> None:
+    """Readers go on with the live one; who folded it must be known when it is compared."""
     record = building()
 
     assert states(record) == {1: "live", 2: "building"}
@@ -65,6 +66,7 @@ def test_a_rebuild_begins_beside_the_live_one_and_notes_whose_definition_that_is
 
 
 def test_a_second_start_goes_on_with_what_is_being_built() -> None:
+    """A rebuild that was killed must not begin again from nothing, nor build a third."""
     again = begun(building(), "old", "new", "bob@host", "host-2-bb", 5_000)
 
     assert states(again) == {1: "live", 2: "building"}
@@ -72,6 +74,7 @@ def test_a_second_start_goes_on_with_what_is_being_built() -> None:
 
 
 def test_a_swap_makes_one_live_and_keeps_the_other_until_its_time() -> None:
+    """There is always exactly one live generation, and a way back for a while."""
     record = swapped(building(), 2, 10_000, HOUR_MS)
 
     assert states(record) == {1: "kept", 2: "live"}
@@ -82,6 +85,7 @@ def test_a_swap_makes_one_live_and_keeps_the_other_until_its_time() -> None:
 
 
 def test_a_rollback_is_a_swap_back_and_keeps_the_other_likewise() -> None:
+    """The way back is the same step, with the same promises."""
     record = swapped(swapped(building(), 2, 10_000, HOUR_MS), 1, 20_000, HOUR_MS)
 
     assert states(record) == {1: "live", 2: "kept"}
@@ -91,10 +95,12 @@ def test_a_rollback_is_a_swap_back_and_keeps_the_other_likewise() -> None:
 
 
 def test_what_is_kept_for_no_time_is_retired_at_once() -> None:
+    """Who wants no way back wants the memory."""
     assert states(swapped(building(), 2, 10_000, 0)) == {1: "retired", 2: "live"}
 
 
 def test_the_live_one_is_never_retired_and_a_retired_one_never_comes_back() -> None:
+    """Readers would find nothing, or half of what was taken away."""
     record = retired(building(), 2)
 
     with pytest.raises(ProjectionError, match="is the live one"):
@@ -106,12 +112,14 @@ def test_the_live_one_is_never_retired_and_a_retired_one_never_comes_back() -> N
 
 
 def test_a_number_is_used_once() -> None:
+    """Keys carry the number: used again, old rows would be taken for new ones."""
     record = begun(cleared(retired(building(), 2), 2), "old", "new", "ada@host", "host-1-aa", 1_000)
 
     assert states(record) == {1: "live", 3: "building"}
 
 
 def test_a_process_keeps_up_what_its_own_definition_folded() -> None:
+    """Old and new builds run beside each other during a rollout."""
     record = swapped(building(), 2, 10_000, HOUR_MS)
 
     assert record.followed("new") == (2,)
@@ -123,6 +131,7 @@ def test_a_process_keeps_up_what_its_own_definition_folded() -> None:
 
 
 def test_an_event_waits_once_and_until_it_is_told() -> None:
+    """A process that dies between the change and the log must leave the fact behind, once."""
     record = announcing(announcing(building(), event(2)), event(2))
 
     assert len(record.outbox) == 1
@@ -130,6 +139,7 @@ def test_an_event_waits_once_and_until_it_is_told() -> None:
 
 
 def test_a_record_comes_back_from_its_json_as_it_was() -> None:
+    """The record is the only place that says which generation is live."""
     record = announcing(swapped(building(), 2, 10_000, HOUR_MS), event(2))
 
     assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record
@@ -151,6 +161,7 @@ def event(number: int) -> ViewSwapped:
 
 
 def test_a_change_is_made_on_what_somebody_else_has_made_of_it_meanwhile(server: Server) -> None:
+    """Compare-and-set: a lost update would bring a retired generation back."""
     tries: list[Record] = []
 
     def late(record: Record) -> Record:
@@ -167,6 +178,7 @@ def test_a_change_is_made_on_what_somebody_else_has_made_of_it_meanwhile(server:
 
 
 def test_a_record_that_others_change_for_ever_is_given_up_after_a_bound(server: Server) -> None:
+    """Every loop has a bound, and says so when it is met."""
     numbers = iter(range(1, 1_000))
 
     def never_in_time(record: Record) -> Record:
@@ -180,6 +192,7 @@ def test_a_record_that_others_change_for_ever_is_given_up_after_a_bound(server: 
 def test_an_event_that_waits_is_appended_by_whoever_comes_next_and_once(
     server: Server, stream: Stream
 ) -> None:
+    """The audit trail must not depend on the process that made the change living on."""
     change(server, stream.name, "counting", lambda record: announcing(record, event(2)))
 
     assert announce(stream, "counting") == 1
@@ -245,6 +258,7 @@ def test_a_writer_of_a_retired_generation_is_refused_by_the_script_for_ever(
 def test_a_view_behind_what_was_trimmed_is_refused_and_says_what_to_do(
     server: Server, stream: Stream
 ) -> None:
+    """Going on would leave out events without a word; the archive has them."""
     stream.append([observation(n, minute=n) for n in range(6)])
     applier = Lane(Counting(), stream, 0)
     ask_all(stream, applier.settle())
@@ -264,6 +278,7 @@ def test_a_view_behind_what_was_trimmed_is_refused_and_says_what_to_do(
 
 
 def test_a_view_that_has_read_what_was_trimmed_goes_on(server: Server, stream: Stream) -> None:
+    """Trimming what every view has read is the normal case and must cost nothing."""
     stream.append([observation(n, minute=n) for n in range(6)])
     consume(server, stream, Counting())
     server.client.xtrim(stream.keys[0].log, maxlen=4)
@@ -276,6 +291,7 @@ def test_a_view_that_has_read_what_was_trimmed_goes_on(server: Server, stream: S
 
 
 def test_a_generation_has_cursor_dead_entries_and_group_of_its_own(server: Server, stream: Stream) -> None:
+    """Shared, a build would move the live view, or be held up by it."""
     stream.append([observation(1)])
     server.client.xadd(stream.keys[0].log, {"event": "no event", "crc32": 1})
     consume(server, stream, Counting())
@@ -290,6 +306,7 @@ def test_a_generation_has_cursor_dead_entries_and_group_of_its_own(server: Serve
 
 
 def test_a_reader_follows_the_live_generation_and_a_pinned_one_stays(server: Server, stream: Stream) -> None:
+    """A swap must reach every reader by itself, but whoever compares two must not be moved."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     view, first, second = (View(stream, Counting(), generation=number) for number in (None, 1, 2))
@@ -335,6 +352,7 @@ def test_a_read_whose_generation_is_retired_between_its_rounds_begins_anew(
 def test_a_kept_generation_is_kept_up_until_its_time_is_over_and_then_gone(
     server: Server, stream: Stream
 ) -> None:
+    """A rollback to a view that stood still would lose what came since."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     retired_view(server, stream)
@@ -358,6 +376,7 @@ def test_a_kept_generation_is_kept_up_until_its_time_is_over_and_then_gone(
 def test_a_retirement_that_was_killed_is_finished_by_the_next_to_look(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    """Half of a generation left behind would be memory that nobody names."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     retired_view(server, stream)
@@ -384,6 +403,7 @@ def test_a_retirement_that_was_killed_is_finished_by_the_next_to_look(
 def test_a_consumer_lets_a_retired_generation_go_and_takes_the_new_one_up(
     server: Server, stream: Stream
 ) -> None:
+    """A process that runs for months sees many swaps without a restart."""
     stream.append([observation(1)])
     looks: list[int] = []
 
@@ -433,6 +453,7 @@ def test_a_commit_without_digests_is_refused_once_others_have_added_entries(
 
 
 def test_a_commit_without_digests_must_be_what_follows_the_cursor(server: Server, stream: Stream) -> None:
+    """A build is faster without evidence, not looser: a gap is a gap."""
     stream.append([observation(n, minute=n) for n in range(4)])
     builder = bulk(stream, stream.read_raw(0)[1:])
 
@@ -446,6 +467,7 @@ def test_a_commit_without_digests_must_be_what_follows_the_cursor(server: Server
 def test_entries_of_the_archive_are_counted_as_it_says_and_compared_with_no_log(
     server: Server, stream: Stream
 ) -> None:
+    """They are no longer in the log; which of them are duplicates was decided when they were archived."""
     stream.append([observation(1), observation(2, minute=1)])
     raw_append(server, stream, observation(1))
     raw = stream.read_raw(0)
@@ -464,6 +486,7 @@ def test_entries_of_the_archive_are_counted_as_it_says_and_compared_with_no_log(
 def test_a_commit_is_refused_where_rows_were_repaired_since_its_states_were_loaded(
     server: Server, stream: Stream
 ) -> None:
+    """It was folded from the wrong row, and would write it back."""
     stream.append([observation(1)])
     consume(server, stream, Counting())
     stream.append([observation(2, minute=1)])

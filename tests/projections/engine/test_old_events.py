@@ -218,6 +218,7 @@ def test_the_log_holds_all_three_versions(readings: Stream) -> None:
 
 
 def test_upcasters_are_pure(readings: Stream) -> None:
+    """The log keeps the old form for ever: it is read many times, and must read alike each time."""
     for _, fields in readings.read_raw(0):
         content = msgspec.json.decode(entry_json("", fields))
         for version in range(content.get("version", 1), 3):
@@ -228,12 +229,14 @@ def test_upcasters_are_pure(readings: Stream) -> None:
 
 
 def test_a_read_gives_todays_form(readings: Stream) -> None:
+    """Code knows one form of an event, today's."""
     assert [entry.event for entry in readings.read(0)] == EXPECTED
     ever = readings.read_between(0, NOON - timedelta(days=9_999), NOON + timedelta(days=9_999))
     assert [entry.event for entry in ever] == EXPECTED
 
 
 def test_a_live_view_folds_todays_form_in_any_batches(readings: Stream) -> None:
+    """Old and new events come in one batch after a rollout."""
     for batch_max in (1, 7, 2_000):
         consume(readings.server, readings, Sums(), batch_max=batch_max)
         assert stored(readings) == wanted()
@@ -243,6 +246,7 @@ def test_a_live_view_folds_todays_form_in_any_batches(readings: Stream) -> None:
 
 
 def test_a_fold_in_memory_and_the_history_give_todays_form(readings: Stream) -> None:
+    """Checks and the past must fold what the live view folded."""
     archive_all(readings, keep=20)
     view, events = MemoryView(Sums()), []
     for span in history_of(readings).spans(0):
@@ -254,6 +258,7 @@ def test_a_fold_in_memory_and_the_history_give_todays_form(readings: Stream) -> 
 
 
 def test_check_and_a_rebuild_from_the_archive_give_the_same_view(readings: Stream) -> None:
+    """The archive holds the oldest forms of all."""
     consume(readings.server, readings, Sums())
     archive_all(readings, keep=10)
     assert told(readings) == []
@@ -274,6 +279,7 @@ def test_check_and_a_rebuild_from_the_archive_give_the_same_view(readings: Strea
 def test_a_view_as_of_a_time_is_the_fold_of_todays_forms_until_then(
     readings: Stream, is_archived: bool
 ) -> None:
+    """The past is told in words that today's code knows."""
     if is_archived:
         archive_all(readings, keep=5)
     for minute in (0, 1, 29, COUNT):
@@ -284,6 +290,7 @@ def test_a_view_as_of_a_time_is_the_fold_of_todays_forms_until_then(
 
 
 def test_why_explains_a_number_by_todays_forms(readings: Stream) -> None:
+    """A number is explained to people who have never seen the old form."""
     consume(readings.server, readings, Sums())
     archive_all(readings, keep=10)
 
@@ -298,6 +305,7 @@ def test_why_explains_a_number_by_todays_forms(readings: Stream) -> None:
 
 
 def test_an_entity_is_decided_on_in_todays_form(readings: Stream) -> None:
+    """A decision by a field that old events do not have must see its upcast value."""
     archive_all(readings, keep=10)
     loaded = Entities(readings, Sums()).load("clip-3")
     assert (loaded.state.score, loaded.version) == (
@@ -329,6 +337,7 @@ class Noting(Processor):
 
 
 def test_a_handler_is_given_todays_form(readings: Stream) -> None:
+    """An effect is written once, for one form."""
     noting, codec = Noting(), Codec((Reading, Noted), UPCASTERS)
 
     async def run() -> None:
@@ -348,6 +357,7 @@ def test_a_handler_is_given_todays_form(readings: Stream) -> None:
 
 @pytest.mark.parametrize("form", ["json", "cloudevents"])
 def test_a_replay_writes_todays_form(readings: Stream, form: Any) -> None:
+    """Whoever receives a replay has no upcasters of ours."""
     archive_all(readings, keep=10)
     file = io.BytesIO()
     sink = Lines(file, Writing(form, TODAY, {"readings": readings.keyring}))
@@ -369,6 +379,7 @@ def test_a_replay_writes_todays_form(readings: Stream, form: Any) -> None:
 
 
 def test_a_replay_into_a_stream_gives_the_same_view_there(readings: Stream) -> None:
+    """A copy of the log is worth as much as the log."""
     archive_all(readings, keep=10)
     target = open_stream(
         readings.server, "sandbox", create=True, codec=TODAY, settings=readings.settings, is_replay=True

@@ -380,6 +380,7 @@ def parted(server: Server) -> Iterator[Stream]:
 
 
 def test_a_view_of_nothing_is_empty_and_says_so(parted: Stream) -> None:
+    """A new view is asked before its first event, and must not look broken."""
     view = View(parted, Clips())
 
     assert view.state("clip-1") is None
@@ -405,6 +406,7 @@ def test_a_view_of_nothing_is_empty_and_says_so(parted: Stream) -> None:
 
 
 def test_an_absent_key_is_none_among_others(server: Server, parted: Stream) -> None:
+    """Rows are matched by their place: one that is missing must not move the others."""
     parted.append([observation(5, clip="a")])
     consume(server, parted, Clips())
     view = View(parted, Clips())
@@ -443,6 +445,7 @@ def test_every_answer_names_the_position_of_every_partition(server: Server, part
 
 
 def test_totals_of_partitions_add_up(server: Server, parted: Stream) -> None:
+    """A total is kept per partition; people ask for the whole."""
     parted.append([observation(100 + n, clip=f"c{n}", category=f"p{n % 2}") for n in range(20)])
     consume(server, parted, Clips())
     rows = View(parted, Clips()).totals("categories").rows
@@ -453,6 +456,7 @@ def test_totals_of_partitions_add_up(server: Server, parted: Stream) -> None:
 
 
 def test_a_ranking_that_does_not_exist_is_refused_with_those_that_do(stream: Stream) -> None:
+    """A typing error must not look like an empty leaderboard."""
     with pytest.raises(
         ProjectionError,
         match=r"no ranking 'best' \(rankings: latest_views, last_velocity, max_velocity, viral\)",
@@ -493,6 +497,7 @@ class Noted(Counting):
 def test_a_list_comes_back_in_the_order_of_the_log_whatever_its_rows(
     server: Server, stream: Stream, count: int
 ) -> None:
+    """Full rows and the open end are read apart, and must read as one list."""
     placed = stream.append([observation(n, minute=n, category="irl") for n in range(count)])
     consume(server, stream, Noted(), batch_max=5)
 
@@ -501,6 +506,7 @@ def test_a_list_comes_back_in_the_order_of_the_log_whatever_its_rows(
 
 
 def test_a_list_over_partitions_is_one_list_per_partition(server: Server, parted: Stream) -> None:
+    """Partitions have no common order; a merged list would claim one."""
     placed = parted.append([observation(n, clip=f"c{n}", category="irl") for n in range(60)])
     consume(server, parted, Noted())
 
@@ -542,6 +548,7 @@ def test_a_check_beside_a_live_consumer_sees_the_parts_that_come_up_meanwhile(
 def test_a_check_still_sees_a_table_that_nobody_folded_and_one_that_is_gone(
     server: Server, stream: Stream
 ) -> None:
+    """What check does not list it cannot compare."""
     stream.append([observation(1, category="irl")])
     consume(server, stream, Counting())
     view = View(stream, Counting())
