@@ -150,7 +150,7 @@ class Reading:
         return [str(position) for position in listed], max(after, read_to)
 
     def _batch(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None) -> Batch:
-        batch = Batch(raw, _ANY_TYPE, self._stream.keys[self._partition].where, True, duplicates)
+        batch = Batch(Span(raw, duplicates), _ANY_TYPE, self._stream.keys[self._partition].where, True)
         self._tally.scanned += len(raw)
         self._tally.damaged += len(batch.dead)
         return batch

@@ -39,6 +39,7 @@ from aurastream.streams import (
     Logger,
     Position,
     RawEntry,
+    Span,
     Stream,
     collided_field_of,
     cursor_of,
@@ -223,7 +224,7 @@ class Lane:
         Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, LogTrimmed, and FoldFailed of
         the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor.
         """
-        batch = Batch(raw, self._codec, self.keys.where, self._any_type)
+        batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
             yield from self._judge_by_name(batch)
         following: Any = None

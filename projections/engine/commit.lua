@@ -24,19 +24,21 @@
 --         judged: verdict, field, packed position, position: events whose ids row was judged by the caller
 --             duplicate: another entry is canonical; adopted: none was, this one becomes it; canonical: by a long field
 --         operands of the operations
--- returns {OK}
---         {STALE, stored position}   someone else advanced, or repaired: drop states, read again from the cursor
---         {GAP, position after the cursor or ''}  the log is not what was read
---         {ODD, indexes (from 1) into the digests whose ids row is missing or names another entry}: judge them and call again
---         {BROKEN, key, type}        a key has a type it never gets from us
---         {REDEFINED, fingerprint}   the view was folded by another definition
---         {FENCED, epoch}            a newer owner holds the lease
---         {REWOUND, entries the log ever got, entries the view has read}  it was deleted, or restored from an older copy
---         {RETIRED}                  the view's generation was given up: its cursor is a tombstone
---         {BEHIND, entries the view has read, entries trimmed}  some that it has not read are in the archive alone
---         {IMPURE}                   'pure' was said and entries were added by others: call again as 'here', with digests
+-- returns {ANSWER, what is said beside it}
 -- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
-local OK, STALE, GAP, ODD, BROKEN, REDEFINED, FENCED, REWOUND, RETIRED, BEHIND, IMPURE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local ANSWER = {
+  OK = 0,
+  STALE = 1,     -- stored position: someone else advanced, or repaired: drop states, read again from the cursor
+  GAP = 2,       -- position after the cursor or '': the log is not what was read
+  ODD = 3,       -- indexes (from 1) into the digests whose ids row is missing or names another entry: judge them, call again
+  BROKEN = 4,    -- key, type: a key has a type it never gets from us
+  REDEFINED = 5, -- fingerprint: the view was folded by another definition
+  FENCED = 6,    -- epoch: a newer owner holds the lease
+  REWOUND = 7,   -- entries the log ever got, entries the view has read: it was deleted, or restored from an older copy
+  RETIRED = 8,   -- the view's generation was given up: its cursor is a tombstone
+  BEHIND = 9,    -- entries the view has read, entries trimmed: some that it has not read are in the archive alone
+  IMPURE = 10,   -- 'pure' was said and entries were added by others: call again as 'here', with digests
+}
 local FIRST_KINDS = {'hash', 'stream', 'hash', 'hash', 'hash'}
 local CHUNK = 4000 -- unpack fails at about 8,000
 local FIXED = 4 -- arguments before the sections
@@ -46,7 +48,7 @@ local head, digests, packed_positions, last_value = cmsgpack.unpack(ARGV[1]), AR
 local function broken()
   for i = 1, #KEYS do
     local kind = redis.call('TYPE', KEYS[i]).ok
-    if kind ~= 'none' and kind ~= (FIRST_KINDS[i] or head.kinds[i - #FIRST_KINDS]) then return {BROKEN, KEYS[i], kind} end
+    if kind ~= 'none' and kind ~= (FIRST_KINDS[i] or head.kinds[i - #FIRST_KINDS]) then return {ANSWER.BROKEN, KEYS[i], kind} end
   end
 end
 
@@ -60,31 +62,31 @@ end
 
 -- The answer where the caller folded from another cursor, by another definition or without the lease.
 local function outdated(position, fingerprint, retired, repairs)
-  if retired then return {RETIRED} end
+  if retired then return {ANSWER.RETIRED} end
   if head.epoch then
     local epoch = tonumber(redis.call('HGET', KEYS[4], 'epoch') or 0)
-    if epoch > head.epoch then return {FENCED, epoch} end
+    if epoch > head.epoch then return {ANSWER.FENCED, epoch} end
   end
-  if position ~= head.after or repairs ~= head.repairs then return {STALE, position} end
-  if fingerprint and fingerprint ~= head.fingerprint then return {REDEFINED, fingerprint} end
+  if position ~= head.after or repairs ~= head.repairs then return {ANSWER.STALE, position} end
+  if fingerprint and fingerprint ~= head.fingerprint then return {ANSWER.REDEFINED, fingerprint} end
 end
 
 -- Where the entries are of this log: the answer where they are not what follows the cursor in it, and whether append.lua made all.
 local function compared(read)
   local meta = redis.call('HMGET', KEYS[5], 'appended', 'trimmed')
   local appended, trimmed = tonumber(meta[1] or -1), tonumber(meta[2] or 0)
-  if read < trimmed then return {BEHIND, read, trimmed} end
+  if read < trimmed then return {ANSWER.BEHIND, read, trimmed} end
   local from = head.after == '' and '-' or '(' .. head.after
   local following = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 1)[1]
-  if not following or following[1] ~= head.first then return {GAP, following and following[1] or ''} end
+  if not following or following[1] ~= head.first then return {ANSWER.GAP, following and following[1] or ''} end
   local last = redis.call('XRANGE', KEYS[2], head.position, head.position)[1]
-  if not last or (last[2][#last[2]] or '') ~= last_value then return {GAP, ''} end
+  if not last or (last[2][#last[2]] or '') ~= last_value then return {ANSWER.GAP, ''} end
   local added = entries_added()
-  if added and added < read then return {REWOUND, added, read} end
+  if added and added < read then return {ANSWER.REWOUND, added, read} end
   -- Where append.lua made every entry, each event ID is in the log once: no need to look at the index. Replication and AOF are
   -- prefixes, so a log that holds a batch's last entry holds the batch.
   local is_pure = added == appended
-  if head.source == 'pure' and not is_pure then return {IMPURE} end
+  if head.source == 'pure' and not is_pure then return {ANSWER.IMPURE} end
   return nil, is_pure
 end
 
@@ -114,7 +116,7 @@ local function adopted_rows(is_here)
       holds = not is_here or redis.call('XRANGE', KEYS[2], position, position)[1]
       adopted[field] = packed
     end
-    if not holds then return nil, {GAP, position} end
+    if not holds then return nil, {ANSWER.GAP, position} end
   end
   return adopted
 end
@@ -132,7 +134,7 @@ if refusal then return refusal end
 local places = is_pure and {} or unnamed()
 adopted, refusal = adopted_rows(is_here)
 if refusal then return refusal end
-if #places > 0 then return {ODD, places} end
+if #places > 0 then return {ANSWER.ODD, places} end
 
 -- Commit: only what cannot fail.
 for field, packed in pairs(adopted) do redis.call('HSET', KEYS[3], field, packed) end
@@ -143,4 +145,4 @@ for _, operation in ipairs(head.operations) do
   end
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, FIXED + 1, FIXED + head.cursor))
-return {OK}
+return {ANSWER.OK}

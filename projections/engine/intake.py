@@ -27,6 +27,7 @@ from aurastream.streams import (
     DamagedEntry,
     Position,
     RawEntry,
+    Span,
     collided_field_of,
     entries_json,
     entry_json,
@@ -59,23 +60,13 @@ def json_bytes(raw: list[RawEntry]) -> int:
 class Batch:
     """One read of a partition, decoded. ``events`` is what the fold sees, in order.
 
-    duplicates: of entries from the archive, the positions whose event ID another entry is canonical for. The
-    index knows nothing of them any more, so there is no evidence and nothing to resolve. None for entries of
-    a log. is_sound: as in a Span, so that checksums need not be computed again.
+    Of archived entries (span.duplicates is not None) the index knows nothing any more, so there is no evidence
+    and nothing to judge: which of them another entry is canonical for the archive says.
     """
 
-    def __init__(
-        self,
-        raw: list[RawEntry],
-        codec: Codec,
-        where: str,
-        any_type: bool,
-        duplicates: frozenset[bytes] | None = None,
-        *,
-        is_sound: bool = False,
-    ) -> None:
-        self.where = where
-        self.is_archived = duplicates is not None
+    def __init__(self, span: Span, codec: Codec, where: str, any_type: bool) -> None:
+        raw = span.raw
+        self.where, self.is_archived = where, span.is_archived
         positions, every = zip(*raw, strict=True) if raw else ((), ())
         self.positions: list[bytes] = list(positions)
         self.dead: dict[str, str] = {}
@@ -84,23 +75,19 @@ class Batch:
         self.checksum_parts = [b""] * (2 * len(raw))  # position, checksum, position, ..
         self.checksum_parts[::2] = positions
         self.checksum_parts[1::2] = [fields[-1] if fields else b"" for fields in every]
-        self._identified: (
-            list[tuple[bytes, str]] | None
-        ) = []  # position, event_id of every entry that has one; None: of every event
+        # position, event_id of every entry that has one; None: of every event
+        self._identified: list[tuple[bytes, str]] | None = []
         self._events: list[tuple[str, Any]] = []
         self._judged: dict[bytes, Judged] = {}
-        self._known = {position.decode() for position in duplicates or ()}
+        self._known = {position.decode() for position in span.duplicates or ()}
         self._any_type, self._codec = any_type, codec
         # Positions only grow, so what the first entry's clock allows, the others' allow as well.
         limit = EPOCH + min(_received_ms(raw) * 1000 + _AHEAD_US, _LATEST_US) * MICROSECOND
-        usual = self._usual(raw, list(every), is_sound)
+        usual = self._usual(raw, list(every), span.is_sound)
         if all([event is not None and event.occurred_at <= limit for event in usual]):  # noqa: C419 - a third faster than asking one by one
             self._identified = None
-            self._events = (
-                list(zip(b"\n".join(self.positions).decode().split("\n"), usual, strict=True))
-                if usual
-                else []
-            )
+            places = b"\n".join(self.positions).decode().split("\n") if usual else []
+            self._events = list(zip(places, usual, strict=True))
         else:
             self._look(raw, usual, limit)
         self._settle()

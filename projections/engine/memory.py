@@ -15,7 +15,7 @@ from aurastream.projections.engine.fold import Fold
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
 from aurastream.projections.tables import Change, Due, Need
-from aurastream.streams import Cursor, RawEntry, drive
+from aurastream.streams import Cursor, RawEntry, Span, drive
 
 Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
 
@@ -41,7 +41,7 @@ class MemoryView:
 
         duplicates: of archived entries, the positions that are; None where the index knows.
         """
-        return Batch(raw, self._codec, self.where, self.projection.events is None, duplicates)
+        return Batch(Span(raw, duplicates), self._codec, self.where, self.projection.events is None)
 
     def fold(self, batch: Batch) -> list[Change]:
         """Fold a resolved batch and advance the cursor. Returns what was changed."""

@@ -159,14 +159,7 @@ class BuildLane(Lane):
                 self._bulk(held, len(keys))
                 held, events, keys = [], 0, set()
             if span.is_archived or self._is_pure:
-                batch = Batch(
-                    span.raw,
-                    self._codec,
-                    self.keys.where,
-                    self._any_type,
-                    span.duplicates,
-                    is_sound=span.is_sound,
-                )
+                batch = Batch(span, self._codec, self.keys.where, self._any_type)
                 held.append(batch)
                 events += len(span.raw)
                 keys.update([event.subject for _, event in batch.events])

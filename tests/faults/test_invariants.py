@@ -98,7 +98,7 @@ SCENARIOS: dict[str, tuple[Callable[[Server, Stream], None], Any, str, str, str]
         a_mirrored_log,
         commit,
         "_COMMIT",
-        "if #places > 0 then return {ODD, places} end",
+        "if #places > 0 then return {ANSWER.ODD, places} end",
         "",
     ),
     "plan before commit": (

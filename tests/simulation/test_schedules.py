@@ -64,7 +64,7 @@ def test_seeds_that_found_bugs_stay_sound() -> None:
     ("module", "name", "guard", "without"),
     [
         (commit, "_COMMIT", "position ~= head.after or ", ""),
-        (commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
+        (commit, "_COMMIT", "if #places > 0 then return {ANSWER.ODD, places} end", ""),
         (log, "APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
     ],
     ids=["cursor compare", "ids check in commit", "ids check in append"],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -130,7 +131,7 @@ SCENARIOS = (
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Stream], None]) -> None:
-    """On the scripts as they are each scenario holds; the mutation check below needs that to mean something."""
+    """On the scripts as they are each scenario holds: only so does the mutation check below mean something."""
     scenario(server, stream)
 
 
@@ -138,7 +139,7 @@ def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Str
     ("scenario", "module", "name", "guard", "without"),
     [
         (SCENARIOS[0], commit, "_COMMIT", "position ~= head.after or ", ""),
-        (SCENARIOS[1], commit, "_COMMIT", "if #places > 0 then return {ODD, places} end", ""),
+        (SCENARIOS[1], commit, "_COMMIT", "if #places > 0 then return {ANSWER.ODD, places} end", ""),
         (SCENARIOS[1], commit, "_COMMIT", "is_pure = added == appended", "is_pure = true"),
         (SCENARIOS[2], commit, "_COMMIT", "local refusal = broken()", "local refusal"),
         (SCENARIOS[3], log, "APPEND", "local known = held[i] and unpacked(held[i])", "local known = nil"),
@@ -654,3 +655,13 @@ def test_the_built_in_views_agree_with_the_log_beside_each_other(server: Server,
 
     assert findings(stream, Clips(), Trail(), Counting()) == []
     assert len(View(stream, Trail()).listing("positions", "clip-3").rows[0]) == 75
+
+
+def test_the_script_names_its_answers_as_python_does() -> None:
+    """A number that means one thing here and another there would heal what must stop a person, or stop what heals."""
+    text = commit._COMMIT.text
+    table = text[text.index("local ANSWER = {") : text.index("}", text.index("local ANSWER = {"))]
+
+    assert {name: int(number) for name, number in re.findall(r"(\w+) = (\d+),", table)} == {
+        answer.name: answer.value for answer in CommitAnswer
+    }

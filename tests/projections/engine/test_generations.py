@@ -36,7 +36,7 @@ from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.rebuild.builder import BuildLane, Refused
 from aurastream.streams import OPERATIONS, Server, Settings, Stream, drive, named_id, open_stream
 from aurastream.streams.events import ViewSwapped
-from aurastream.streams.history import History
+from aurastream.streams.history import History, Span
 from aurastream.streams.keys import VIEWS
 from tests.facts import consume, findings, observation, raw_append
 from tests.projections.counting import Count, Counting
@@ -430,7 +430,7 @@ def bulk(stream: Stream, raw: list[Any], duplicates: frozenset[bytes] | None = N
     """
     builder = BuildLane(Counting(), History(stream), 0, 1)
     builder.drive(builder.settle(is_trim_passed=True))
-    builder._bulk([Batch(raw, Counting().codec(), "x", False, duplicates)], 1)
+    builder._bulk([Batch(Span(raw, duplicates), Counting().codec(), "x", False)], 1)
     return builder
 
 
