@@ -20,6 +20,8 @@ from benchmarks.scale import flatness
 from benchmarks.suite import WORKLOADS, run
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.timeout(400)
+
 TINY = Plan(
     append=2_000,
     apply=2_000,

@@ -14,7 +14,7 @@ import pytest
 from tests.faults import ROWS, Row
 from tests.faults.harness import Run, Skipped
 
-pytestmark = [pytest.mark.chaos, pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,12 +5,11 @@ without a fork of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Done, Home, Nursery
+from tests.commands import Done, Home
 from tests.wheels import install
 
 pytestmark = [pytest.mark.process, pytest.mark.any_server]
@@ -75,26 +74,16 @@ def tip(number: int, streamer: str, cents: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def foreign(
-    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Home, dict[str, str]]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the stranger's wheel is installed."""
+    modules = {"tipjar/__init__.py": "", "tipjar/tips.py": TIPS}
+    return install(tmp_path_factory.mktemp("foreign"), "tipjar", modules, {"tips": "tipjar.tips"})
+
+
+@pytest.fixture
+def foreign(home: Home, site: str) -> tuple[Home, dict[str, str]]:
     """A home, and the environment in which the stranger's wheel is installed."""
-    directory = tmp_path_factory.mktemp("foreign")
-    home = Home(nursery, directory / "home")
-    try:
-        yield (
-            home,
-            {
-                "PYTHONPATH": install(
-                    directory,
-                    "tipjar",
-                    {"tipjar/__init__.py": "", "tipjar/tips.py": TIPS},
-                    {"tips": "tipjar.tips"},
-                )
-            },
-        )
-    finally:
-        home.close()
+    return home, {"PYTHONPATH": site}
 
 
 def test_a_foreign_wheel_is_found_and_its_events_and_views_are_like_ours(

@@ -15,7 +15,7 @@ from aurastream.streams import Script
 from aurastream.streams import appending as log
 from tests.simulation.schedule import play
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(400)]
 
 SCHEDULES = 250
 MUTANT_SCHEDULES_MAX = 400  # within which a script without a guard must be found out

@@ -33,7 +33,7 @@ from tests.processors.importing.imports import (
 )
 from tests.servers import ServerProcess
 
-pytestmark = [pytest.mark.process, pytest.mark.any_server]
+pytestmark = [pytest.mark.process, pytest.mark.any_server, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

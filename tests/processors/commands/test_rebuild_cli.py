@@ -41,21 +41,28 @@ projections = (Stopping, Waiting)
 """
 
 
+def fill(home: Home) -> None:
+    """Real observations, folded."""
+    home.hold()
+    assert home.run("import", str(SLICE), "--format", "chzzk").code == 0
+    assert home.run("run", "--until-idle").code == 0
+
+
 @pytest.fixture(scope="module")
 def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with real observations, folded."""
+    """A home with real observations, folded. Tests leave generations behind: which ones are there depends on their order."""
     home = Home(nursery, tmp_path_factory.mktemp("world") / "home")
     try:
-        home.hold()
-        assert home.run("import", str(SLICE), "--format", "chzzk").code == 0
-        assert home.run("run", "--until-idle").code == 0
+        fill(home)
         yield home
     finally:
         home.close()
 
 
-def test_a_rebuild_of_real_data_equals_the_live_view_and_is_rolled_back(world: Home) -> None:
-    """The way every upgrade takes, and the way back."""
+def test_a_rebuild_of_real_data_equals_the_live_view_and_is_rolled_back(home: Home) -> None:
+    """The way every upgrade takes, and the way back; in a home of its own, as it counts the generations."""
+    world = home
+    fill(world)
     before = world.run("view", "clips", "--ranking", "max_velocity", "--json").json()["rows"]
 
     done = world.run("rebuild", "clips", "--json").json()
@@ -106,11 +113,12 @@ def test_another_definition_is_refused_with_its_rows_and_accepted_when_that_is_s
 def test_a_build_can_be_given_up(world: Home) -> None:
     """A build that nobody finishes holds the trimmer back for ever."""
     changed = {"AURASTREAM_CLIPS_VIRAL_VIEWS": "2000"}
-    assert world.run("rebuild", "clips", env=changed).code == 1
+    built = world.run("rebuild", "clips", "--json", env=changed)
 
     done = world.run("rebuild", "clips", "--abandon", "--json", env=changed).json()
 
-    assert done["abandoned"] > 2
+    assert built.code == 1
+    assert done["abandoned"] == json.loads(built.out)["generation"] > 1
     refused(world.run("rebuild", "clips", "--abandon"), 1, "nothing is being built")
 
 
@@ -200,9 +208,7 @@ def test_the_stream_never_means_one_of_the_products_own(nursery: Nursery, tmp_pa
     """
     home = Home(nursery, tmp_path / "home")
     try:
-        home.hold()
-        assert home.run("import", str(SLICE), "--format", "chzzk").code == 0
-        assert home.run("run", "--until-idle").code == 0
+        fill(home)
         assert home.run("rebuild", "clips", "--why", "so that there is an audit trail").code == 0
         assert home.run("run", "--until-idle").code == 0
 

@@ -47,7 +47,7 @@ from tests.processors.importing.imports import (
 )
 from tests.servers import ServerProcess, until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.processors.importing.imports import seed_of_this_run
 from tests.streams.archive.kept import Kept, append, plain, raw_add
 from tests.streams.archive.places import Place, bucket, directory, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+pytestmark = [pytest.mark.slow, pytest.mark.any_server, pytest.mark.timeout(400)]
 Change = Callable[[pa.Table], pa.Table]
 
 
