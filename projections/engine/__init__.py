@@ -42,7 +42,7 @@ from aurastream.projections.engine.generations import (
 )
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.memory import MemoryView, Tables
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.projection import AnyProjection, Projection
 from aurastream.projections.engine.reads import GenerationGone, View
 from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.engine.snapshot import Named
@@ -71,6 +71,7 @@ __all__ = [
     "NEVER_REBUILT",
     "AdoptingIndex",
     "Answer",
+    "AnyProjection",
     "Batch",
     "Change",
     "Checked",

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import msgspec
 from pydantic_settings import BaseSettings
@@ -128,3 +128,6 @@ class Projection(Generic[S]):
             raise ProjectionError(f"two tables of {self.name!r} share a name: {sorted(names)}. Rename one.")
         for table in declared:
             table.check(self.state, (Envelope,) if self.events is None else self.events)
+
+
+AnyProjection: TypeAlias = Projection[Any]  # whatever its state: for who handles projections of others

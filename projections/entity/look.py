@@ -10,11 +10,9 @@ many events of the entity the view's cursor has passed.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from aurastream.projections.engine import Projection
+from aurastream.projections.engine import AnyProjection
 from aurastream.projections.entity.snapshots import Base, snapshot_of
 from aurastream.streams import CHUNK, Places, Position, Script, Stream, generation_group
 
@@ -53,7 +51,7 @@ class EntityLook(msgspec.Struct):
         return bool(self.cursor) and self.fingerprint == fingerprint
 
 
-def look_at(stream: Stream, projection: Projection[Any], generation: int, subject: str) -> EntityLook:
+def look_at(stream: Stream, projection: AnyProjection, generation: int, subject: str) -> EntityLook:
     """One look, by one script call. generation: the live one."""
     partition, name = stream.partition_of(subject), projection.name
     keys = stream.keys[partition]

@@ -10,12 +10,11 @@ A snapshot is a cache of one definition's, kept only forward. One that cannot be
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 from zlib import crc32
 
 import msgspec
 
-from aurastream.projections.engine import Projection
+from aurastream.projections.engine import AnyProjection
 from aurastream.streams import CHUNK, PLACE_BYTES, Script, Stream, pack_position
 
 _KEEP = Script(__file__, "keep.lua")
@@ -74,7 +73,7 @@ def snapshot_of(raw: bytes) -> Snapshot | None:
     return stored if stored is not None and stored.crc32 == stored.checksum else None
 
 
-def keep(stream: Stream, projection: Projection[Any], subject: str, base: Base, position: str) -> KeepAnswer:
+def keep(stream: Stream, projection: AnyProjection, subject: str, base: Base, position: str) -> KeepAnswer:
     """Keep the state as it is after the event at the position, which made the base's version."""
     partition = stream.partition_of(subject)
     keys, fingerprint = stream.keys[partition], projection.fingerprint
@@ -88,7 +87,7 @@ def keep(stream: Stream, projection: Projection[Any], subject: str, base: Base, 
     return KeepAnswer(stream.ask(partition, command, what=f"snapshot of {subject}")[0])
 
 
-def drop(stream: Stream, projection: Projection[Any], subject: str) -> None:
+def drop(stream: Stream, projection: AnyProjection, subject: str) -> None:
     """Drop the entity's snapshot."""
     partition = stream.partition_of(subject)
     command = ("HDEL", stream.keys[partition].snapshots(projection.name), subject)

@@ -10,11 +10,10 @@ import hashlib
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine import Projection, Tables, fold, intake, memory
+from aurastream.projections.engine import AnyProjection, Tables, fold, intake, memory
 from aurastream.projections.tables import table, values
 from aurastream.streams import Cursor
 
@@ -57,7 +56,7 @@ def unpacked(blob: bytes | None) -> CheckpointContent:
     return _decode(zlib.decompress(body))
 
 
-def made_by(projection: Projection[Any]) -> str:
+def made_by(projection: AnyProjection) -> str:
     """16 hexadecimal digits: the projection's fingerprint and the source of all that folds it. "" where that
     is no file.
 
@@ -76,7 +75,7 @@ def made_by(projection: Projection[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _modules_of(projection: Projection[Any]) -> set[str]:
+def _modules_of(projection: AnyProjection) -> set[str]:
     """Where its code is, as far as the declarations name it; the standard library's is Python's own."""
     parts: list[object] = [type(projection), projection.state]
     for declared in projection.declared():

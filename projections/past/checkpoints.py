@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from aurastream.projections.engine import MemoryView, Projection
+from aurastream.projections.engine import AnyProjection, MemoryView
 from aurastream.projections.past.blobs import CheckpointContent, made_by, packed, unpacked
 from aurastream.streams import Position, StreamError
 
@@ -85,7 +85,7 @@ class Checkpoints:
     """One projection's checkpoints of one stream. warn: called with a sentence for each passed over."""
 
     def __init__(
-        self, keeper: Keeper, stream: str, projection: Projection[Any], warn: Callable[[str], None]
+        self, keeper: Keeper, stream: str, projection: AnyProjection, warn: Callable[[str], None]
     ) -> None:
         self._keeper, self._stream, self._projection, self._warn = keeper, stream, projection, warn
         self._made_by = made_by(projection)

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from aurastream.projections.engine import AdoptingIndex, MemoryView, Projection, ProjectionError
+from aurastream.projections.engine import AdoptingIndex, AnyProjection, MemoryView, ProjectionError
 from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.checkpoints import Checkpoint, Checkpoints, spacing
 from aurastream.projections.past.facts import log_facts, settled
@@ -86,7 +86,7 @@ class PastFold:
     def __init__(
         self,
         history: History,
-        projection: Projection[Any],
+        projection: AnyProjection,
         as_of: AsOf,
         checkpoints: Checkpoints | None = None,
         on_read: OnRead = lambda partition, entries: None,

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
-from aurastream.projections.engine import Projection, Table
+from aurastream.projections.engine import AnyProjection, Table
 from aurastream.projections.past.as_of import AsOf
 from aurastream.streams import History, Stream
 
@@ -22,7 +21,7 @@ class Inquiry:
     def __init__(
         self,
         history: History,
-        projection: Projection[Any],
+        projection: AnyProjection,
         key: str,
         table: str | None = None,
         as_of: AsOf | None = None,

@@ -6,14 +6,12 @@ The steps of any row of any table, by folding all there is: no index names the e
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from aurastream.projections.engine import AdoptingIndex, Change, MemoryView, TableKind, View
 from aurastream.projections.past.facts import log_facts, settled
 from aurastream.projections.past.inquiry import Inquiry
-from aurastream.projections.past.steps import Fields, Why, changes_between, step_of
+from aurastream.projections.past.steps import Fields, JsonValue, Why, changes_between, step_of
 from aurastream.streams import Event, Position
 
 SPAN = 1_000  # entries read at a time
@@ -92,13 +90,13 @@ class OfRow:
         value = self._opened(raw)
         return value if isinstance(value, dict) else {self._table: value}
 
-    def _opened(self, raw: bytes) -> Any:
+    def _opened(self, raw: bytes) -> JsonValue:
         """The row as a JSON value."""
         if self._declared is not None and self._declared.kind is TableKind.SORTED:
             return self._declared.value(raw)
         opened = self._stream.keyring.open_json(raw)
         return msgspec.json.decode(opened) if self._declared is None else self._declared.value(opened)
 
-    def _values(self, rows: Rows) -> dict[int, Any] | None:
+    def _values(self, rows: Rows) -> dict[int, JsonValue] | None:
         """partition -> value; None where no partition has the row."""
         return {partition: self._opened(raw) for partition, raw in rows.items() if raw is not None} or None

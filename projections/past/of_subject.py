@@ -6,8 +6,6 @@ The steps of one subject's state, or of its score in a ranking.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView, View
@@ -17,6 +15,7 @@ from aurastream.projections.past.steps import (
     NOTHING,
     OTHER_COUNTS,
     Fields,
+    JsonValue,
     Step,
     Why,
     changes_between,
@@ -111,7 +110,7 @@ class OfSubject:
         fields = {name: getattr(state, name) for name in state.__struct_fields__}
         return fields if self._score is None else {self._inquiry.table: self._score(state)} | fields
 
-    def _opened(self, raw: bytes | None) -> Any:
+    def _opened(self, raw: bytes | None) -> JsonValue:
         """The row as a JSON value, or the state's score where that is asked for."""
         if raw is None:
             return None

@@ -5,7 +5,7 @@ What the answer to a "why" is made of: one step for each event behind a row, and
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,8 +15,9 @@ from aurastream.streams import DamagedEntry, Envelope, Event, Span, entry_json, 
 NOTHING, OTHER_COUNTS = "it changed nothing", "another entry of this event ID counts"
 GONE = "the entry is gone from the log"
 
-Fields = dict[str, Any]  # name -> JSON value, of a row's struct
-Changed = dict[str, tuple[Any, Any]]  # field -> before, after
+JsonValue: TypeAlias = Any  # as JSON has it, or a field of a state
+Fields: TypeAlias = dict[str, JsonValue]  # of a row, by their names
+Changed: TypeAlias = dict[str, tuple[JsonValue, JsonValue]]  # field -> before, after
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -43,8 +44,8 @@ class Why(msgspec.Struct):
     """
 
     steps: list[Step]
-    value: Any = None
-    stored: Any = None
+    value: JsonValue = None
+    stored: JsonValue = None
     agrees: bool | None = None
     positions: dict[int, str] = {}
     read: int = 0

@@ -9,9 +9,9 @@ What expires is judged by the latest event time as of T, as a live view judges i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,9 +20,10 @@ from aurastream.projections.past.as_of import AsOf
 from aurastream.projections.past.checkpoints import Checkpoints
 from aurastream.projections.past.folding import Past, PastFold
 from aurastream.projections.tables import Read, Rows, TableKind, Top, Whole
-from aurastream.streams import Cursor, History
+from aurastream.streams import Cursor, History, Reply
 
 S = TypeVar("S", bound=msgspec.Struct)
+Stored = bytes | str  # JSON, or a score as text
 Folder = Callable[[list[int]], dict[int, Past]]  # partitions -> each folded
 
 
@@ -48,7 +49,7 @@ class PastView(View[S]):
 
     def ask(
         self, reads: Mapping[int, Sequence[Read | Named]], *, goes_on: bool = False
-    ) -> dict[int, tuple[Cursor, list[Any]]]:
+    ) -> dict[int, tuple[Cursor, list[Reply]]]:
         """The reads of snapshot.lua, answered from memory."""
         if unknown := [partition for partition in reads if partition not in self.pasts]:
             self.pasts |= self._folder(unknown)
@@ -56,11 +57,11 @@ class PastView(View[S]):
             partition: self._answers(self.pasts[partition], wanted) for partition, wanted in reads.items()
         }
 
-    def _answers(self, past: Past, reads: Sequence[Read | Named]) -> tuple[Cursor, list[Any]]:
+    def _answers(self, past: Past, reads: Sequence[Read | Named]) -> tuple[Cursor, list[Reply]]:
         answers = [self._answer(past.view.tables, read) for read in reads]
         return msgspec.structs.replace(past.view.cursor, position=past.position), answers
 
-    def _answer(self, tables: Tables, read: Read | Named) -> Any:
+    def _answer(self, tables: Tables, read: Read | Named) -> Reply:
         match read:
             case Whole(name):
                 rows = tables.get(name, {})
@@ -82,19 +83,19 @@ class PastView(View[S]):
         )
 
 
-def _ranked(rows: dict[str, Any], count: int = -1) -> list[tuple[str, Any]]:
+def _ranked(rows: dict[str, Stored], count: int = -1) -> list[tuple[str, Stored]]:
     """The first members as a sorted set orders them: by score, then by their bytes."""
     return sorted(rows.items(), key=_place) if count < 0 else nsmallest(count, rows.items(), key=_place)
 
 
-def _place(item: tuple[str, Any]) -> tuple[float, bytes]:
+def _place(item: tuple[str, Stored]) -> tuple[float, bytes]:
     return float(item[1]), item[0].encode()
 
 
-def _flat(rows: Any) -> list[bytes]:
+def _flat(rows: Iterable[tuple[str, Stored]]) -> list[bytes | None]:
     return [part for key, value in rows for part in (key.encode(), _stored(value))]
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: Stored | None) -> bytes | None:
     """As the server would answer it."""
     return value.encode() if isinstance(value, str) else value

@@ -20,9 +20,7 @@ changed by nearly every event.
 
 from __future__ import annotations
 
-from typing import Any
-
-from aurastream.projections.engine import Projection, ProjectionError
+from aurastream.projections.engine import AnyProjection, Projection, ProjectionError
 from aurastream.projections.past.inquiry import Inquiry
 from aurastream.projections.past.of_row import OfRow
 from aurastream.projections.past.of_subject import OfSubject
@@ -39,7 +37,7 @@ def why(inquiry: Inquiry) -> Why:
     return OfSubject(inquiry).answer() if has_index(projection, inquiry.table) else OfRow(inquiry).answer()
 
 
-def has_index(projection: Projection[Any], table: str) -> bool:
+def has_index(projection: AnyProjection, table: str) -> bool:
     """Whether the trail names the events behind the table's rows: states by subject, and their scores."""
     of_states = table == projection.table or projection.declares(table).of_state() is not None
     return of_states and type(projection).key is Projection.key

@@ -10,16 +10,14 @@ answer names where it was.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from aurastream.projections.engine import (
     COUNTED,
     DIFFERENCES_MAX,
     LOOKS_MAX,
+    AnyProjection,
     Difference,
-    Projection,
     View,
     compare,
     stored_tables,
@@ -42,7 +40,7 @@ class Compared(msgspec.Struct, frozen=True):
     differences: list[Difference]
 
 
-def compare_partition(builder: BuildLane, projection: Projection[Any], live: int) -> Compared | None:
+def compare_partition(builder: BuildLane, projection: AnyProjection, live: int) -> Compared | None:
     """Bring the builder's generation to where the live one is, and compare. None when it was stopped.
 
     Raises InvariantBroken when it is ahead of the live one, which it never is before it was compared.

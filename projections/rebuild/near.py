@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from aurastream.projections.engine import Projection
+from aurastream.projections.engine import AnyProjection
 from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.streams import Cursor, History
 
@@ -24,7 +23,7 @@ class NearLanes:
     """A lane for each partition of a generation. epochs: partition -> of the lease they commit under."""
 
     def __init__(
-        self, history: History, projection: Projection[Any], generation: int, epochs: dict[int, int]
+        self, history: History, projection: AnyProjection, generation: int, epochs: dict[int, int]
     ) -> None:
         self._lanes = [
             BuildLane(projection, history, partition, generation, epoch=epochs.get(partition))

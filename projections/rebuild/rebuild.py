@@ -29,13 +29,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
 
 import msgspec
 
 from aurastream.projections.engine import (
+    AnyProjection,
     Generation,
-    Projection,
     ProjectionError,
     Record,
     View,
@@ -83,7 +82,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
     """
 
     def __init__(
-        self, history: History, projection: Projection[Any], decision: Decision, *, lease_ms: int = LEASE_MS
+        self, history: History, projection: AnyProjection, decision: Decision, *, lease_ms: int = LEASE_MS
     ) -> None:
         self.history, self.stream, self.projection = history, history.stream, projection
         self.decision, self.worker = decision, host_name()
@@ -313,7 +312,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         self._let_go()
 
 
-def abandon(stream: Stream, projection: Projection[Any], decision: Decision) -> int:
+def abandon(stream: Stream, projection: AnyProjection, decision: Decision) -> int:
     """Give up what is being built. Returns its number.
 
     Raises ProjectionError where nothing is, RebuildRunning while somebody builds.

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import msgspec
 
 from aurastream.projections.engine import (
-    Projection,
+    AnyProjection,
     ProjectionError,
     Record,
     State,
@@ -60,7 +60,7 @@ class _Fact(TypedDict):
 class ViewRecord:
     """One view's record, for who changes it."""
 
-    def __init__(self, stream: Stream, projection: Projection[Any], decision: Decision) -> None:
+    def __init__(self, stream: Stream, projection: AnyProjection, decision: Decision) -> None:
         self._stream, self._projection, self._decision = stream, projection, decision
 
     def read(self) -> Record:

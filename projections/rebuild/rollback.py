@@ -8,13 +8,11 @@ to go back to older numbers.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from aurastream.projections.engine import (
+    AnyProjection,
     Generation,
-    Projection,
     ProjectionError,
     Record,
     Retired,
@@ -36,12 +34,7 @@ class RolledBack(msgspec.Struct, frozen=True):
 
 
 def rollback(
-    history: History,
-    projection: Projection[Any],
-    decision: Decision,
-    *,
-    keep_ms: int,
-    accept_lag: bool = False,
+    history: History, projection: AnyProjection, decision: Decision, *, keep_ms: int, accept_lag: bool = False
 ) -> RolledBack:
     """Make the newest kept generation live; the live one is kept for keep_ms.
 
@@ -72,7 +65,7 @@ def rollback(
     return RolledBack(kept.number, before.live, lag)
 
 
-def _newest_kept(history: History, projection: Projection[Any], record: Record) -> Generation:
+def _newest_kept(history: History, projection: AnyProjection, record: Record) -> Generation:
     kept = next(iter(record.of(State.KEPT)), None)
     if kept is None:
         raise ProjectionError(
@@ -82,7 +75,7 @@ def _newest_kept(history: History, projection: Projection[Any], record: Record) 
     return kept
 
 
-def _catch_up(history: History, projection: Projection[Any], number: int) -> None:
+def _catch_up(history: History, projection: AnyProjection, number: int) -> None:
     """Build the generation to the end of the log, beside whoever else does."""
     stream = history.stream
     for partition in range(stream.partitions):
@@ -95,7 +88,7 @@ def _catch_up(history: History, projection: Projection[Any], number: int) -> Non
             ) from error
 
 
-def _lag(history: History, projection: Projection[Any], number: int, live: int) -> int:
+def _lag(history: History, projection: AnyProjection, number: int, live: int) -> int:
     """How many events, over all partitions, the generation has not read that the live one has."""
     ours, theirs = (View(history.stream, projection, generation=one).cursors() for one in (number, live))
     return sum(max(0, theirs[partition].read - cursor.read) for partition, cursor in ours.items())

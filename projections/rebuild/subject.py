@@ -16,9 +16,8 @@ meanwhile loses nothing, and whoever keeps the key's state in memory is refused 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
-from aurastream.projections.engine import Projection, ProjectionError, compare, now_ms
+from aurastream.projections.engine import AnyProjection, Projection, ProjectionError, compare, now_ms
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.record import Decision
 from aurastream.projections.rebuild.subject_fold import SubjectFold
@@ -47,7 +46,7 @@ class SubjectResult(Compared, frozen=True):
 
 
 def rebuild_subject(
-    history: History, projection: Projection[Any], subject: str, decision: Decision, *, accept: bool
+    history: History, projection: AnyProjection, subject: str, decision: Decision, *, accept: bool
 ) -> SubjectResult:
     """Fold one key anew. accept: write what differs.
 

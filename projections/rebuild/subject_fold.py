@@ -6,9 +6,7 @@ The fold of one key's events alone, and the rows that come of it.
 
 from __future__ import annotations
 
-from typing import Any
-
-from aurastream.projections.engine import AdoptingIndex, MemoryView, Projection, flat
+from aurastream.projections.engine import AdoptingIndex, AnyProjection, MemoryView, flat
 from aurastream.projections.past import spans_of_subject
 from aurastream.projections.rebuild.subject_tables import SubjectTables
 from aurastream.streams import START, History, Position
@@ -19,7 +17,7 @@ Rows = dict[str, dict[str, str]]  # table as stored -> row -> value as text
 class SubjectFold:
     """One key's rows as they should be. events: that were folded so far."""
 
-    def __init__(self, history: History, projection: Projection[Any], subject: str) -> None:
+    def __init__(self, history: History, projection: AnyProjection, subject: str) -> None:
         self._history, self._projection, self._subject = history, projection, subject
         self._partition = history.stream.partition_of(subject)
         self._tables = SubjectTables(projection, subject)

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 
 from aurastream.projections.engine import (
+    AnyProjection,
     Change,
     Operation,
-    Projection,
     ProjectionError,
     TableKind,
     View,
@@ -23,7 +22,7 @@ from aurastream.projections.engine import (
 )
 from aurastream.projections.rebuild.subject_fold import Rows
 from aurastream.projections.rebuild.subject_tables import SubjectTables
-from aurastream.streams import Cursor, Script, Stream, cursor_of, generation_group
+from aurastream.streams import Cursor, Reply, Script, Stream, cursor_of, generation_group
 
 _REPAIR = Script(__file__, "subject.lua")
 
@@ -48,7 +47,7 @@ class _RepairHead(msgspec.Struct):
 class SubjectRows:
     """One key's rows in the live generation of a view."""
 
-    def __init__(self, stream: Stream, projection: Projection[Any], subject: str) -> None:
+    def __init__(self, stream: Stream, projection: AnyProjection, subject: str) -> None:
         self.stream, self.projection, self.subject = stream, projection, subject
         self.partition = stream.partition_of(subject)
         self.keys = stream.keys[self.partition]
@@ -121,10 +120,10 @@ class SubjectRows:
         return self._tables.row_names(table, raw)
 
 
-def _flat(reply: Any) -> list[bytes]:
+def _flat(reply: Reply) -> list[bytes]:
     """HGETALL as the server answers it, whether or not redis-py made a dict of it."""
     return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
 
 
-def _text(value: Any) -> str:
+def _text(value: bytes | float) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -7,17 +7,15 @@ Which tables of a view have rows of one key, and which rows those are: the table
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from aurastream.projections.engine import Projection, Table, TableKind
+from aurastream.projections.engine import AnyProjection, Table, TableKind
 
 
 class SubjectTables:
     """The tables of one key. Names are as stored: with a part, and a ranking's ends apart."""
 
-    def __init__(self, projection: Projection[Any], subject: str) -> None:
+    def __init__(self, projection: AnyProjection, subject: str) -> None:
         self._projection, self._subject, self._declared = projection, subject, projection.declared()
 
     def kind(self, name: str) -> TableKind:

@@ -11,11 +11,11 @@ fault costs a pause: the cursor says where to go on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from aurastream.projections.engine import Projection
+from aurastream.projections.engine import AnyProjection
 from aurastream.projections.rebuild.builder import BuildLane
 from aurastream.projections.rebuild.compare import Compared, compare_partition
 from aurastream.streams import Cursor, History, generation_group, retried
@@ -63,7 +63,7 @@ class Crew(Protocol):
 
 
 def perform(
-    history: History, projection: Projection[Any], task: BuildTask, stopping: Callable[[], bool]
+    history: History, projection: AnyProjection, task: BuildTask, stopping: Callable[[], bool]
 ) -> Done:
     """One task. A passing fault costs a pause; the cursor says where to go on."""
     stream = history.stream
@@ -90,7 +90,7 @@ def perform(
 class Alone:
     """Does one task after the other, here."""
 
-    def __init__(self, history: History, projection: Projection[Any]) -> None:
+    def __init__(self, history: History, projection: AnyProjection) -> None:
         self._history, self._projection = history, projection
 
     def do(
