@@ -1,5 +1,5 @@
 """
-Times and durations as people write them. Pure; what commands make of it is commands/common.py's.
+Times and durations as people write them. Pure; what commands make of it is commands/options.py's.
 
 datetime reads ISO 8601. No library at hand reads "24h" (pydantic takes PT24H and 24:00:00), so that is done
 here.

@@ -11,7 +11,8 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
-from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option
 from aurastream.streams import (
     BATCH_MAX,
     EVENT_BYTES_MAX,

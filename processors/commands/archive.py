@@ -12,7 +12,8 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
-from aurastream.processors.commands.common import Session, Time, json_option, session, stream_option_all
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import Time, json_option, stream_option_all
 from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Position, Stream, StreamError
 from aurastream.streams.archive import open_archive
 

@@ -16,14 +16,13 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, into_nothing, line, remark, table
-from aurastream.processors.commands.common import (
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import (
     Keyed,
-    Session,
     Time,
     by_option,
     into,
     json_option,
-    session,
     stream_option_all,
 )
 from aurastream.processors.history import AROUND_MAX, By, Selection, TrailRow, Trails, drawn, read_past, trees

@@ -9,7 +9,8 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import json_option, projection_option, session, stream_option_all
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option, projection_option, stream_option_all
 from aurastream.processors.history import check_all
 from aurastream.projections import Checked
 from aurastream.streams import generation_group, unsound

@@ -11,7 +11,9 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import remark, table
-from aurastream.processors.commands.common import Session, json_option, session, stream_option_all, watch
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import json_option, stream_option_all
+from aurastream.processors.commands.when import watch
 from aurastream.processors.history import PastFolder, kept_for
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.past import AsOf

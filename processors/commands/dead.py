@@ -10,7 +10,8 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import Session, json_option, session, stream_option_all
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.processors.effects import (
     DeadLetter,
     DeadLetterUnknown,

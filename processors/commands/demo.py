@@ -13,8 +13,9 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, progress_bar, table
 from aurastream.processors.commands.check import place_of, show_checked
-from aurastream.processors.commands.common import Session, cached_streams, json_option, session
+from aurastream.processors.commands.common import Session, cached_streams, session
 from aurastream.processors.commands.imports import tell_import
+from aurastream.processors.commands.options import json_option
 from aurastream.processors.commands.slice import SLICE
 from aurastream.processors.commands.view import show_ranking
 from aurastream.processors.history import check_all

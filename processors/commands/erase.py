@@ -9,7 +9,8 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
-from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option
 from aurastream.streams import operator
 from aurastream.streams.keyring import KEY_AGE_S
 

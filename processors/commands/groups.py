@@ -8,7 +8,8 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
-from aurastream.processors.commands.common import json_option, session, stream_option_all
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
 from aurastream.streams import GroupForgotten, backlogs, forget, named_id

@@ -10,7 +10,8 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar
-from aurastream.processors.commands.common import into, json_option, session
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import into, json_option
 from aurastream.processors.importing import BATCH, Imported, ImportOptions, import_file, sha256_of
 from aurastream.processors.importing.formats import OURS, Format, find_formats, read_metadata
 from aurastream.streams import IMPORTS

@@ -12,13 +12,12 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, stopping_by_signal, table
-from aurastream.processors.commands.common import (
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import (
     MILLISECOND,
-    Session,
     into,
     json_option,
     keep_option,
-    session,
     stream_option,
     why_option,
 )

@@ -8,13 +8,12 @@ import time
 import click
 
 from aurastream.processors import stopping_by_signal
-from aurastream.processors.commands.common import (
-    Session,
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import (
     Time,
     by_option,
     into,
     json_option,
-    session,
     stream_option_all,
     why_option,
 )

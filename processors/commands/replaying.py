@@ -21,7 +21,7 @@ from aurastream.processors.history import (
     CannotReplay,
     Form,
     Journal,
-    Lines,
+    LineSink,
     PastEvent,
     Selection,
     Sink,
@@ -149,11 +149,11 @@ def _into_file(work: Work, path: Path) -> ReplaySummary:
     return _told(work, work.summary(str(path), lines.events, 0, is_whole))
 
 
-def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> tuple[Lines, bool]:
-    """Lines, and whether it came to the end."""
+def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> tuple[LineSink, bool]:
+    """LineSink, and whether it came to the end."""
     keyrings = {history.stream.name: history.stream.keyring for history in work.histories}
     is_shown = work.into.kind == "-" and sys.stdout.isatty()
-    lines = Lines(file, Writing(work.options.form, work.found.installed.codec(), keyrings, is_shown))
+    lines = LineSink(file, Writing(work.options.form, work.found.installed.codec(), keyrings, is_shown))
     try:
         return lines, work.run(lines, after)
     except BrokenPipeError:  # the reader has seen enough: that is its end

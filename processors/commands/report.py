@@ -8,16 +8,9 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import (
-    as_of,
-    at_options,
-    json_option,
-    positions_told,
-    session,
-    stream_option,
-    title_of,
-    told_of,
-)
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option, stream_option
+from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.processors.history import Report, report_of
 from aurastream.projections import ProjectionError
 from aurastream.projections.built_in import Clips, Imports

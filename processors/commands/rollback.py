@@ -9,12 +9,12 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line
-from aurastream.processors.commands.common import (
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import (
     MILLISECOND,
     into,
     json_option,
     keep_option,
-    session,
     stream_option,
     why_option,
 )

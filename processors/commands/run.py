@@ -18,15 +18,8 @@ import msgspec
 
 from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import (
-    Session,
-    cached_streams,
-    into,
-    json_option,
-    projection_option,
-    session,
-    stream_option_all,
-)
+from aurastream.processors.commands.common import Session, cached_streams, session
+from aurastream.processors.commands.options import into, json_option, projection_option, stream_option_all
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
 from aurastream.projections.engine import field_of, read_records, retire_due

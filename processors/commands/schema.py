@@ -10,7 +10,8 @@ import click
 
 from aurastream.processors import Installed, find_plugins, harmless, line, progress_bar, remark
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import json_option, session, stream_option_all
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
 from aurastream.streams.schema import Change, Survey, as_bytes, compare, json_schema, read_baseline, survey

@@ -6,7 +6,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line
-from aurastream.processors.commands.common import json_option
+from aurastream.processors.commands.options import json_option
 from aurastream.streams import EmbeddedServer, serve
 
 

@@ -8,7 +8,8 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
-from aurastream.processors.commands.common import json_option, session
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option
 from aurastream.processors.commands.standing import GroupStanding, Standing, standing
 
 MIB = 2**20

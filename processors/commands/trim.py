@@ -10,13 +10,12 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, table
-from aurastream.processors.commands.common import (
+from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.options import (
     Duration,
-    Session,
     Time,
     into,
     json_option,
-    session,
     stream_option_all,
     why_option,
 )

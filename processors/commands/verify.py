@@ -7,7 +7,8 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
-from aurastream.processors.commands.common import json_option, session, stream_option_all
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.streams import OPERATIONS, list_streams
 from aurastream.streams.archive import open_archive
 

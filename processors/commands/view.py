@@ -11,18 +11,9 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import (
-    Keyed,
-    as_of,
-    at_options,
-    into,
-    json_option,
-    positions_told,
-    session,
-    stream_option,
-    title_of,
-    told_of,
-)
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import Keyed, into, json_option, stream_option
+from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.projections import Projection, ProjectionError, Ranked, View
 from aurastream.projections.engine import Positions
 from aurastream.projections.past import AsOf, PastView
@@ -43,7 +34,7 @@ class ViewOptions(msgspec.Struct, frozen=True):
     as_json: bool
 
 
-class Look(msgspec.Struct, frozen=True):
+class Viewing(msgspec.Struct, frozen=True):
     """Who reads, and how the answer is shown."""
 
     view: View[Any]
@@ -95,17 +86,17 @@ def view(context: click.Context, options: ViewOptions) -> None:
     with session(context) as found:
         projection = found.installed.projection(options.name)
         stream = found.holding(projection, options.stream_name)
-        look = Look(found.reader(stream, projection, when), when, options.as_json)
+        viewing = Viewing(found.reader(stream, projection, when), when, options.as_json)
         if options.key is not None:
-            _show_state(look, options.key)
+            _show_state(viewing, options.key)
         elif options.table_name is not None or not projection.rankings:
-            _show_table(look, options.table_name or projection.table, options.top)
+            _show_table(viewing, options.table_name or projection.table, options.top)
         else:
-            _show_ranking(look, options)
+            _show_ranking(viewing, options)
 
 
-def _show_ranking(look: Look, options: ViewOptions) -> None:
-    projection = look.projection
+def _show_ranking(viewing: Viewing, options: ViewOptions) -> None:
+    projection = viewing.projection
     known = {spec.name: spec for spec in projection.rankings}
     default = projection.headline if projection.headline in known else projection.rankings[0].name
     name, part = options.ranking or default, options.part
@@ -116,13 +107,13 @@ def _show_ranking(look: Look, options: ViewOptions) -> None:
         raise click.UsageError(
             f"the ranking {name!r} of {projection.name!r} has no parts (those that have: {split})"
         )
-    answer = look.view.ranking(name, options.top, part)
-    if look.as_json:
-        look.answer({"ranking": name, "part": part, "rows": answer.rows, "positions": answer.positions})
+    answer = viewing.view.ranking(name, options.top, part)
+    if viewing.as_json:
+        viewing.answer({"ranking": name, "part": part, "rows": answer.rows, "positions": answer.positions})
         return
     title = f"{projection.name}: {name}" + (f" in {part}" if part else "")
-    show_ranking(projection, name, answer.rows, title_of(title, look.when))
-    look.foot(answer.positions)
+    show_ranking(projection, name, answer.rows, title_of(title, viewing.when))
+    viewing.foot(answer.positions)
 
 
 def show_ranking(projection: Projection[Any], name: str, rows: Sequence[Ranked], title: str) -> None:
@@ -136,34 +127,34 @@ def show_ranking(projection: Projection[Any], name: str, rows: Sequence[Ranked],
     table(title, ["#", "key", name, *(f"{column}~" for column in columns)], shown)
 
 
-def _show_state(look: Look, key: str) -> None:
-    state = look.view.state(key)
+def _show_state(viewing: Viewing, key: str) -> None:
+    state = viewing.view.state(key)
     if state is None:
-        raise ProjectionError(_nothing(look, key))
-    pasts = look.view.pasts if isinstance(look.view, PastView) else {}
+        raise ProjectionError(_nothing(viewing, key))
+    pasts = viewing.view.pasts if isinstance(viewing.view, PastView) else {}
     positions = {number: past.position for number, past in pasts.items()}
-    if look.as_json:
+    if viewing.as_json:
         reflected = {"positions": positions} if positions else {}
-        look.answer({"key": key, "state": state, **reflected})
+        viewing.answer({"key": key, "state": state, **reflected})
         return
-    line(title_of(harmless(key), look.when), "bold")
+    line(title_of(harmless(key), viewing.when), "bold")
     for field, value in msgspec.to_builtins(state).items():
         line(f"  {field:<20} {harmless(str(value))}")
-    look.foot(positions)
+    viewing.foot(positions)
 
 
-def _nothing(look: Look, key: str) -> str:
-    what = f"the view {look.projection.name!r} of {look.view.stream.name!r}"
-    if look.when is None:
+def _nothing(viewing: Viewing, key: str) -> str:
+    what = f"the view {viewing.projection.name!r} of {viewing.view.stream.name!r}"
+    if viewing.when is None:
         return f"{what} has no {key!r}. Is it consumed (status)?"
     why = "Nothing of it had happened by then, or it is spelt otherwise."
-    return f"{what} had no {key!r} as of {look.when}. {why}"
+    return f"{what} had no {key!r} as of {viewing.when}. {why}"
 
 
-def _show_table(look: Look, name: str, top: int) -> None:
-    rows, positions = _rows(look.view, name)
-    if look.as_json:
-        look.answer({"table": name, "rows": rows, "positions": positions})
+def _show_table(viewing: Viewing, name: str, top: int) -> None:
+    rows, positions = _rows(viewing.view, name)
+    if viewing.as_json:
+        viewing.answer({"table": name, "rows": rows, "positions": positions})
         return
     plain = {key: msgspec.to_builtins(row) for key, row in list(rows.items())[:top]}
     first = next(iter(plain.values()), None)
@@ -172,9 +163,9 @@ def _show_table(look: Look, name: str, top: int) -> None:
         [key, *([row.get(column) for column in columns] if isinstance(row, dict) else [str(row)])]
         for key, row in plain.items()
     ]
-    title = f"{look.projection.name}: {name} ({len(rows):,} rows)"
-    table(title_of(title, look.when), ["key~", *(f"{column}~" for column in columns)], shown)
-    look.foot(positions)
+    title = f"{viewing.projection.name}: {name} ({len(rows):,} rows)"
+    table(title_of(title, viewing.when), ["key~", *(f"{column}~" for column in columns)], shown)
+    viewing.foot(positions)
 
 
 def _rows(view: View[Any], name: str) -> tuple[dict[str, Any], Positions]:

@@ -10,18 +10,9 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, remark
-from aurastream.processors.commands.common import (
-    Keyed,
-    as_of,
-    at_options,
-    into,
-    json_option,
-    positions_told,
-    session,
-    stream_option,
-    title_of,
-    told_of,
-)
+from aurastream.processors.commands.common import session
+from aurastream.processors.commands.options import Keyed, into, json_option, stream_option
+from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.past import AsOf, Inquiry, Step, Why, has_index
 from aurastream.projections.past import why as explain

@@ -12,7 +12,7 @@ from aurastream.processors.history.checking import check_all
 from aurastream.processors.history.lines import (
     EntryPlace,
     Form,
-    Lines,
+    LineSink,
     Writing,
     after_place,
     parsed_place,
@@ -33,7 +33,7 @@ __all__ = [
     "EntryPlace",
     "Form",
     "Journal",
-    "Lines",
+    "LineSink",
     "Node",
     "PastEvent",
     "PastFolder",

@@ -64,7 +64,7 @@ class PastFolder(msgspec.Struct, frozen=True):
     def _by_processes(self, work: dict[int, int], tell: Tell) -> Iterator[tuple[int, Past]]:
         """The longest first, so that the last ones end together."""
         longest = sorted(work, key=lambda partition: -work[partition])
-        tasks = [_Task(self.stream.name, self.projection.name, number, self.when) for number in longest]
+        tasks = [_PastTask(self.stream.name, self.projection.name, number, self.when) for number in longest]
         with Fanout(_fold, self.stream.server.url, self.apps) as fanout:
             for number, folded in fanout.each(tasks):
                 partition = longest[number]
@@ -105,7 +105,7 @@ def kept_for(
     return Checkpoints(cast(Keeper, history.archive), history.stream.name, projection, warn)
 
 
-class _Task(msgspec.Struct, frozen=True):
+class _PastTask(msgspec.Struct, frozen=True):
     stream: str
     projection: str
     partition: int
@@ -131,7 +131,7 @@ class _Folded(msgspec.Struct, frozen=True):
         return Past(view, **self.facts)
 
 
-def _fold(here: Here, task: _Task) -> _Folded:
+def _fold(here: Here, task: _PastTask) -> _Folded:
     """In a process of its own."""
     history, projection = here.history(task.stream), here.installed.projection(task.projection)
     warnings: list[str] = []

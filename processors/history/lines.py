@@ -45,7 +45,7 @@ class Writing(msgspec.Struct, frozen=True):
     is_shown: bool = False
 
 
-class Lines:
+class LineSink:
     """Writes lines."""
 
     def __init__(self, file: BinaryIO, writing: Writing) -> None:

@@ -116,7 +116,9 @@ def import_file(
     result.file_sha256 = sha256_of(path)
     subject = import_id(stream.name, result.file)
     _refuse_changed(result, subject, path, imports)
-    work = _Work(stream, imports, subject, result, options.rejects_path or Path(f"{path.name}.rejects.jsonl"))
+    work = _FileImport(
+        stream, imports, subject, result, options.rejects_path or Path(f"{path.name}.rejects.jsonl")
+    )
     try:
         for chunk in _chunks(read_rows(path, form, options.metadata), options.batch):
             work.append(chunk)
@@ -130,7 +132,7 @@ def import_file(
     return result
 
 
-class _Work:
+class _FileImport:
     """An import under way: counts in its result; last: the latest instant seen so far."""
 
     def __init__(

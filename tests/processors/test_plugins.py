@@ -111,6 +111,9 @@ def test_a_foreign_wheel_is_found_and_its_events_and_views_are_like_ours(
     ]
     assert checked["equal"] is True
     assert "purses" in {part["projection"] for part in checked["checked"]}
+    head, *rows = home.run("view", "purses", env=env).out.splitlines()[2:]
+    assert head.split() == ["#", "key", "richest", "cents", "tips"]
+    assert rows[0].split() == ["1", "streamer-1", "1,250.00", "1,250", "5"]
 
 
 def test_without_the_package_its_events_are_refused_and_its_stream_is_kept(

@@ -136,7 +136,7 @@ def _records(
     source: Iterator[str], width: int, is_row: Callable[[list[str]], bool]
 ) -> Iterator[tuple[list[str], str]]:
     """Cells of every row and what is wrong with its quoting. Reads a line three times at most, on average."""
-    lines = _Lines(source)
+    lines = _CsvLines(source)
     while not lines.is_at_end:
         try:
             for cells in csv.reader(lines.taken()):
@@ -167,7 +167,7 @@ class _RowTooLong(Exception):
     """The lines of a row are together longer than LINE_MAX."""
 
 
-class _Lines:
+class _CsvLines:
     """The file's lines as csv asks for them; row: those of the row it is at."""
 
     def __init__(self, source: Iterator[str]) -> None:

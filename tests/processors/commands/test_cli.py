@@ -104,6 +104,35 @@ def test_every_verb_that_is_promised_is_there_and_explains_itself(world: Home) -
         assert (told.code, "--json" in told.out) == (0, True), verb
 
 
+def test_an_id_that_begins_with_a_dash_is_a_key_like_any_other(home: Home) -> None:
+    """One in 64 of YouTube's IDs does, and nobody thinks of `--` when he copies one."""
+    home.hold()
+    lines = "\n".join([line_of(1, "-wQwAbCh", 5), line_of(2, "-wQwAbCh", 7)])
+    assert home.run("append", "--stream", "clips-live", stdin=lines).code == 0
+    assert home.run("run", "--until-idle").code == 0
+
+    seen = home.run("view", "clips", "-wQwAbCh", "--json").json()
+    explained = home.run("why", "clips", "-wQwAbCh", "--last", "1", "--json").json()
+    audited = home.run("audit", "-wQwAbCh", "--json")
+
+    assert (seen["state"]["views"], explained["value"]["views"], audited.code) == (7, 7, 0)
+    refused(home.run("view", "clips", "--nothing"), 2, "No such option")
+
+
+def test_a_table_in_a_pipe_is_not_cut_for_a_terminal(home: Home) -> None:
+    """What grep reads must be whole; a width is a terminal's, or COLUMNS'."""
+    home.hold()
+    long = line_of(1, "clip-1", 5, title="t" * 150)
+    assert home.run("append", "--stream", "clips-live", stdin=long).code == 0
+    assert home.run("run", "--until-idle").code == 0
+
+    whole = home.run("view", "clips", "--ranking", "latest_views").out
+    narrow = home.run("view", "clips", "--ranking", "latest_views", env={"COLUMNS": "80"}).out
+
+    assert "t" * 150 in whole
+    assert ("t" * 150 in narrow, "…" in narrow) == (False, True)
+
+
 def test_the_installed_command_is_the_same_one(world: Home) -> None:
     """The other tests fork it; this one starts the console script anew."""
     command = ("view", "clips", "clip-2", "--stream", "clips-live", "--json")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from aurastream.processors import Stop, stopping_by_signal
-from aurastream.processors.history.lines import EntryPlace, Lines, Writing, after_place, resume_file
+from aurastream.processors.history.lines import EntryPlace, LineSink, Writing, after_place, resume_file
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.replay import Pace, Speed, parsed_speed, replay
 from aurastream.processors.history.selection import By, PastEvent, Selection, Tally
@@ -473,7 +473,7 @@ def test_personal_fields_stay_sealed_on_the_way_into_a_stream_and_erased_ones_er
 def title_shown(stream: Stream) -> str:
     """As a line of a replay has it."""
     out = io.BytesIO()
-    lines = Lines(out, Writing("json", Codec(), {stream.name: stream.keyring}))
+    lines = LineSink(out, Writing("json", Codec(), {stream.name: stream.keyring}))
     for found in read_past(histories(stream), Selection()):
         lines.put(found)
     (title,) = {line["event"].get("title", "") for line in lines_of(out.getvalue().decode())}
@@ -507,7 +507,7 @@ def test_a_cluster_is_read_and_written_like_one_server() -> None:
         cluster.stop()
 
 
-# Lines.
+# LineSink.
 
 
 def test_a_line_that_was_written_by_half_is_cut_off_and_the_rest_says_how_far(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from aurastream.processors.effects import ASKS_MAX, Attempt, EffectConsumer, EffectStreams, Processor
-from aurastream.processors.history.lines import Lines, Writing
+from aurastream.processors.history.lines import LineSink, Writing
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.selection import Selection
 from aurastream.processors.history.sinks import Journal, ToStream
@@ -360,7 +360,7 @@ def test_a_replay_writes_todays_form(readings: Stream, form: Any) -> None:
     """Whoever receives a replay has no upcasters of ours."""
     archive_all(readings, keep=10)
     file = io.BytesIO()
-    sink = Lines(file, Writing(form, TODAY, {"readings": readings.keyring}))
+    sink = LineSink(file, Writing(form, TODAY, {"readings": readings.keyring}))
     for found in read_past([history_of(readings)], Selection()):
         sink.put(found)
 
