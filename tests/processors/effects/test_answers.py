@@ -92,6 +92,7 @@ VERBS: tuple[Callable[[Stream, EffectLane, Item], Any], ...] = (begin, done, par
 def test_begin_counts_before_anything_happens_and_exhausts(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """A handler that kills its process must not be begun for ever: the count is there before the work is."""
     assert [begin(stream, lane, items[0], 2) for _ in range(2)] == [
         (EffectAnswer.OK, 1),
         (EffectAnswer.OK, 2),
@@ -119,6 +120,7 @@ def test_what_is_finished_is_stale(
 def test_the_cursor_is_the_closed_prefix_of_what_is_done(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """Whoever starts anew starts at the cursor, so nothing unfinished may lie before it."""
     positions = []
     for item in (items[2], items[1], items[0]):
         done(stream, lane, item)
@@ -135,6 +137,7 @@ def test_the_cursor_is_the_closed_prefix_of_what_is_done(
 def test_an_owner_of_an_older_epoch_is_fenced_at_every_verb(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """A process that slept past its lease would undo what its successor did."""
     server.client.hset(stream.keys[0].lease("noting"), mapping={"owner": "other", "epoch": 3})
     lane.epoch = 2
     before = dump(server)
@@ -165,6 +168,7 @@ def test_an_entry_the_log_does_not_hold_is_a_gap(
 def test_an_event_behind_a_dead_letter_of_its_line_waits(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """The order of a subject holds through a failure of one of its events."""
     assert park(stream, lane, items[0]) is EffectAnswer.OK
     assert begin(stream, lane, items[1])[0] is EffectAnswer.WAITING
     held = state(server, stream)
@@ -188,6 +192,7 @@ def test_an_event_before_the_dead_letters_of_its_line_runs(
 def test_a_key_of_another_type_fails_before_anything_is_written(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item], part: str
 ) -> None:
+    """Redis does not roll back: half a step would break the balance of the counts."""
     server.client.delete(getattr(lane.at, part))
     server.client.set(getattr(lane.at, part), "mine")
     before = dump(server)
@@ -199,6 +204,7 @@ def test_a_key_of_another_type_fails_before_anything_is_written(
 def test_out_of_memory_an_attempt_is_not_counted_and_nothing_is_parked(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """A full server must neither use attempts up nor lose the reason of a parking."""
     server.client.config_set("maxmemory", 1)
     before = dump(server)
     for verb in (begin, park):
@@ -214,6 +220,7 @@ def test_out_of_memory_an_attempt_is_not_counted_and_nothing_is_parked(
 def test_an_attempt_ends_done_again_or_parked(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item]
 ) -> None:
+    """These are all the ways an item can go, and each leaves the counts in balance."""
     assert drive(stream, lane.attempt(items[0])) == Ended("done")
     assert isinstance(drive(stream, lane.attempt(items[1]), Failed("no")), Again)
     assert drive(stream, lane.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
@@ -264,6 +271,7 @@ def dead_line(stream: Stream, lane: EffectLane, items: list[Item]) -> list[str]:
 def test_only_the_first_letter_of_a_line_may_be_retried(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
+    """A later one before it would turn the order of the subject around."""
     before = dump(server)
     with pytest.raises(DeadLetterBehind, match=f"waits behind {dead_line[0]}"):
         retry(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[1]))
@@ -279,6 +287,7 @@ def test_only_the_first_letter_of_a_line_may_be_retried(
 def test_a_letter_that_changed_meanwhile_is_read_again(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two persons decide at once: the second decides about what is there by then."""
     answers = []
     decide = dead._Desk.decide
 
@@ -297,6 +306,7 @@ def test_a_letter_that_changed_meanwhile_is_read_again(
 def test_a_letter_that_waits_may_be_discarded_alone(
     server: Server, stream: Stream, lane: EffectLane, dead_line: list[str]
 ) -> None:
+    """What a person drops must not set free what waits for somebody else."""
     discard(stream, lane.streams.operations, LetterPlace("noting", 0, dead_line[1]), "twice")
     held = state(server, stream)
     assert (held["dead"], held["due"]) == ([dead_line[0]], [])

@@ -27,6 +27,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_effects_and_pressure_hold_on_a_cluster(cluster: Cluster) -> None:
+    """All keys of a step lie in one slot, and producers wait for processors there too."""
     server = Server(cluster.url)
     spread = Settings(partitions=6, lease_ms=200)
     stream = open_stream(server, "clips", codec=CODEC, settings=spread, create=True)

@@ -39,6 +39,7 @@ def line(server: Server, stream: Stream) -> list[str]:
 
 
 def test_dead_letters_are_listed_with_who_waits_for_whom(command: Command, line: list[str]) -> None:
+    """A person sees which one to mend, and what goes on with it."""
     letters = command("dead", "list", "--json").json()["letters"]
 
     assert [(row["position"], row["state"], row["subject"], row["attempts"]) for row in letters] == [
@@ -52,6 +53,7 @@ def test_dead_letters_are_listed_with_who_waits_for_whom(command: Command, line:
 
 
 def test_a_dead_letter_is_shown_with_its_event(command: Command, line: list[str]) -> None:
+    """Without the event nobody can tell what to mend."""
     told = command("dead", "show", "noting", line[0], "--json").json()
     assert (told["letter"]["reason"], told["event"]["event_id"], told["event"]["views"]) == (
         "RuntimeError: no answer",
@@ -64,6 +66,7 @@ def test_a_dead_letter_is_shown_with_its_event(command: Command, line: list[str]
 def test_a_retry_and_a_discard_are_found_in_the_audit_trail_of_the_subject(
     command: Command, server: Server, line: list[str], stream: Stream
 ) -> None:
+    """Who asks later what became of an event finds the decision."""
     behind = command("dead", "retry", "noting", line[1])
     assert (behind.code, "waits behind" in behind.err) == (1, True)
     assert command("dead", "retry", "noting", line[0], "--why", "mended", "--json").json()["changed"] is True
@@ -101,6 +104,7 @@ def test_a_retry_and_a_discard_are_found_in_the_audit_trail_of_the_subject(
 def test_what_cannot_be_done_is_one_sentence_and_an_honest_exit_code(
     command: Command, line: list[str], arguments: tuple[str, ...], code: int, said: str
 ) -> None:
+    """Scripts go by the code, persons by the sentence."""
     done = command("dead", *arguments)
     assert done.code == code
     assert said in done.err
@@ -108,6 +112,7 @@ def test_what_cannot_be_done_is_one_sentence_and_an_honest_exit_code(
 
 
 def test_status_shows_a_processors_lag_and_dead_letters(command: Command, line: list[str]) -> None:
+    """Operators look in one place for what is behind and what is stuck."""
     content = command("status", "--json").json()
     row = content["streams"][STREAM]["groups"]["noting"][0]
     assert (row["lag_events"], row["applied"], row["dead"]) == (0, 0, 2)
@@ -146,6 +151,7 @@ def test_the_group_that_holds_producers_back_is_shown_and_can_be_forgotten(
 def test_a_refused_append_says_so_at_the_command_line(
     command: Command, server: Server, stream: Stream
 ) -> None:
+    """A producer held back must learn who holds it back."""
     consume(server, stream, Counting())
     rows = "".join(
         f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"c","occurred_at":"2026-04-15T12:00:00Z","views":1}}\n'
@@ -162,6 +168,7 @@ def test_a_refused_append_says_so_at_the_command_line(
 
 
 def test_a_processor_is_a_plugin_as_a_projection_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry point brings whatever a package offers; names are groups and so must differ."""
     assert [type(processor).__name__ for processor in find_plugins([APP]).processors.values()] == ["Noting"]
     monkeypatch.syspath_prepend(str(tmp_path))
     head = "from aurastream.processors.effects import Processor\nfrom aurastream.streams import ClipViewsObserved\n\n"

@@ -61,6 +61,7 @@ def fill(stream: Stream, events: int = 6) -> list[str]:
 def test_killed_at_any_step_each_derived_event_is_in_the_log_once(
     url: str, server: Server, stream: Stream, tmp_path: Path, crash: str
 ) -> None:
+    """This is the promise of the package, at every place where a process may end."""
     events, file = fill(stream), tmp_path / "outside"
 
     assert process(url, file, crash) == KILLED
@@ -104,6 +105,7 @@ def test_an_event_that_kills_its_process_every_time_is_parked_and_the_rest_flows
 def test_a_killed_workers_partitions_are_taken_over_by_the_next(
     url: str, server: Server, stream: Stream, tmp_path: Path
 ) -> None:
+    """A dead owner's events may not wait longer than its lease."""
     fill(stream)
     assert process(url, tmp_path / "outside", "begun 1") == KILLED
     noting = Noting()
@@ -180,6 +182,7 @@ def test_a_lane_is_fenced_by_the_epoch_of_its_transports_lease(server: Server, s
 
 
 def test_two_consumers_share_the_partitions_and_handle_each_event_once(server: Server, url: str) -> None:
+    """Leases are what keeps two processes from calling a handler twice."""
     shared = open_stream(server, "shared", codec=CODEC, settings=SETTINGS, create=True, partitions=4)
     shared.append([observation(event_id=f"e{n}", clip=f"clip-{n % 17}", minute=n) for n in range(200)])
     first, second = Noting(), Noting()
@@ -204,6 +207,7 @@ def test_two_consumers_share_the_partitions_and_handle_each_event_once(server: S
 def test_lost_replies_cost_attempts_and_never_an_effect_or_an_order(
     running: ServerProcess, server: Server, stream: Stream, cuts: int
 ) -> None:
+    """A lost reply leaves an outcome unknown, so every step is asked again and may have happened."""
     events = fill(stream, 20)
     proxy = CuttingProxy(running.url)
     through = Server(proxy.url)
@@ -234,6 +238,8 @@ def test_lost_replies_cost_attempts_and_never_an_effect_or_an_order(
 def test_a_server_that_stays_away_is_an_unknown_outcome_in_bounded_time(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A lane must come back to its host, which may be told to stop."""
+
     async def scenario() -> None:
         away = Server(server.url)
         lines, wires = await lines_of(away, stream, Noting(), asks_max=3)
@@ -249,6 +255,8 @@ def test_a_server_that_stays_away_is_an_unknown_outcome_in_bounded_time(
 
 
 def test_a_stop_waits_for_the_handlers_under_way_and_begins_no_other(server: Server, stream: Stream) -> None:
+    """What is cut off is begun again elsewhere, at the price of an attempt."""
+
     async def scenario() -> tuple[list[str], int]:
         entered = asyncio.Event()
 
@@ -272,6 +280,8 @@ def test_a_stop_waits_for_the_handlers_under_way_and_begins_no_other(server: Ser
 
 
 def test_a_stop_does_not_wait_for_a_pause(server: Server, stream: Stream) -> None:
+    """Pauses are up to an hour, deployments a second."""
+
     async def scenario() -> float:
         class Pausing(Noting):
             first_s = max_s = 60.0

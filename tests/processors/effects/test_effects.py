@@ -50,6 +50,7 @@ def states(stream: Stream) -> list[tuple[str, str]]:
 
 
 def test_a_derived_event_says_where_it_comes_from(server: Server, stream: Stream) -> None:
+    """Causation and correlation are what `why` and `audit` walk along."""
     stream.append([seen("e1", views=7, correlation_id="story"), seen("e2", minute=1)])
 
     work(server, Noting())
@@ -67,6 +68,7 @@ def test_a_derived_event_says_where_it_comes_from(server: Server, stream: Stream
 
 
 def test_a_handler_is_called_once_and_not_again_by_the_next_worker(server: Server, stream: Stream) -> None:
+    """Done is done for every process that comes after."""
     stream.append([seen(f"e{n}", f"clip-{n % 3}", minute=n) for n in range(30)])
     noting = Noting()
 
@@ -80,6 +82,7 @@ def test_a_handler_is_called_once_and_not_again_by_the_next_worker(server: Serve
 def test_a_handler_that_fails_is_attempted_again_under_one_idempotency_key(
     server: Server, stream: Stream
 ) -> None:
+    """The outside recognises a repeat by the key alone."""
     stream.append([seen("e1")])
     noting = Noting(failing("e1", times=2))
 
@@ -94,6 +97,7 @@ def test_a_handler_that_fails_is_attempted_again_under_one_idempotency_key(
 def test_what_always_fails_is_parked_with_the_reason_and_an_audit_event(
     server: Server, stream: Stream
 ) -> None:
+    """Somebody must find it, with the reason, after the process is gone."""
     stream.append([seen("e1")])
 
     work(server, Noting(failing("e1")))
@@ -116,6 +120,7 @@ def test_what_always_fails_is_parked_with_the_reason_and_an_audit_event(
 
 
 def test_later_events_of_a_parked_subject_wait_and_others_flow(server: Server, stream: Stream) -> None:
+    """One poisoned subject may neither lose its order nor stop the partition."""
     stream.append([seen("a1", "a"), seen("b1", "b"), seen("a2", "a", minute=1), seen("b2", "b", minute=1)])
     noting = Noting(failing("a1"))
     work(server, noting)
@@ -132,6 +137,7 @@ def test_later_events_of_a_parked_subject_wait_and_others_flow(server: Server, s
 def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(
     server: Server, stream: Stream
 ) -> None:
+    """Mended means: as if it had never failed."""
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1), seen("a3", "a", minute=2)])
     work(server, Noting(failing("a1")))
     (first, *_) = list_letters(stream, "noting")
@@ -152,6 +158,7 @@ def test_a_retry_runs_the_parked_event_and_then_its_followers_in_order(
 def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(
     server: Server, stream: Stream
 ) -> None:
+    """A wrong guess of a person costs nothing but the attempts."""
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1)])
     for number in range(3):
         if number:
@@ -170,6 +177,7 @@ def test_a_retry_that_fails_is_parked_again_and_its_followers_go_on_waiting(
 
 
 def test_a_discarded_event_gets_no_effect_and_its_followers_run(server: Server, stream: Stream) -> None:
+    """A decision to go without an event sets its subject free."""
     stream.append([seen("a1", "a"), seen("a2", "a", minute=1)])
     work(server, Noting(failing("a1")))
 
@@ -211,6 +219,8 @@ def test_a_subject_that_waits_for_its_next_attempt_blocks_no_other(server: Serve
 def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(
     server: Server, stream: Stream
 ) -> None:
+    """Handlers wait for others, so a partition would crawl one by one; order matters within a subject alone."""
+
     class Busy(Noting):
         parallel = 4
         running = most = 0
@@ -235,6 +245,8 @@ def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server, stream: Stream) -> None:
+    """A plain function that blocks may not stop the event loop of the whole host."""
+
     class Plain(Processor):
         name = "noting"
         events = (ClipViewsObserved,)
@@ -255,6 +267,8 @@ def test_a_sync_handler_runs_in_a_thread(server: Server, stream: Stream) -> None
 
 
 def test_a_handler_that_does_not_return_in_time_failed(server: Server, stream: Stream) -> None:
+    """One that hangs would hold its slot for ever."""
+
     class Stuck(Noting):
         timeout_s = 0.02
         attempts_max = 2
@@ -274,6 +288,8 @@ def test_a_handler_that_does_not_return_in_time_failed(server: Server, stream: S
 
 
 def test_a_handler_that_gives_up_is_parked_at_once(server: Server, stream: Stream) -> None:
+    """Further attempts at what cannot work only cost the outside."""
+
     def hopeless(event: Any, attempt: Attempt) -> None:
         raise GiveUp("the account is gone")
 
@@ -285,6 +301,8 @@ def test_a_handler_that_gives_up_is_parked_at_once(server: Server, stream: Strea
 
 
 def test_returning_what_is_no_event_is_a_failed_attempt(server: Server, stream: Stream) -> None:
+    """A mistake in a handler belongs in a dead letter, not in the log and not in a stopped host."""
+
     class Wrong(Noting):
         async def handle(self, event: Any, attempt: Attempt) -> Any:
             return ["no event"] if event.event_id == "e1" else [attempt.derive(ClipNoted, views="many")]
@@ -299,6 +317,7 @@ def test_returning_what_is_no_event_is_a_failed_attempt(server: Server, stream: 
 def test_other_types_are_passed_and_a_double_in_the_log_is_handled_once(
     server: Server, stream: Stream
 ) -> None:
+    """What needs no handler moves the cursor; a mirror or an import may bring an event twice."""
     own = open_stream(server, stream.name, codec=CODEC, settings=SETTINGS)
     own.append([ClipNoted(event_id="other", subject="a", occurred_at=observation().occurred_at), seen("e1")])
     raw_append(server, stream, seen("e1"))
@@ -349,6 +368,8 @@ def test_entries_that_cannot_be_decoded_are_parked_under_their_position(
 
 
 def test_a_processor_that_cannot_work_is_refused_with_the_reason() -> None:
+    """At the start, where its author sees it, and not at the first event."""
+
     class Endless(Noting):
         attempts_max = 0
 
@@ -357,6 +378,8 @@ def test_a_processor_that_cannot_work_is_refused_with_the_reason() -> None:
 
 
 def test_pauses_grow_up_to_a_bound_and_differ_by_chance() -> None:
+    """Retries in step would hit the outside all at once."""
+
     class Pausing(Noting):
         first_s, factor, max_s, jitter = 1.0, 3.0, 10.0, 0.5
 

@@ -36,6 +36,7 @@ def raising(error: Exception) -> Behave:
 
 
 def test_a_handler_gets_texts_and_a_pseudonym(server: Server, stream: Stream) -> None:
+    """It works with what was said, never with who said it."""
     stream.append([observation(creator="ada", title=TITLE, channel="")])
     seeing = Seeing()
 
@@ -59,6 +60,7 @@ def test_a_handler_gets_texts_and_a_pseudonym(server: Server, stream: Stream) ->
 def test_what_a_handler_says_of_a_creator_s_event_is_kept_sealed_and_shown_opened(
     server: Server, stream: Stream, error: Exception, kept: str
 ) -> None:
+    """The text of an exception may repeat a title: erasure must reach it too."""
     stream.append([observation(creator="ada", title=TITLE)])
 
     work(server, Seeing(raising(error)))
@@ -73,6 +75,8 @@ def test_what_a_handler_says_of_a_creator_s_event_is_kept_sealed_and_shown_opene
 
 
 def test_what_it_returned_and_was_refused_is_sealed_in_the_reason(server: Server, stream: Stream) -> None:
+    """The refusal quotes what was returned, and that may hold personal texts."""
+
     class Returning(Noting):
         attempts_max = 1
 

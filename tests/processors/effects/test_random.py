@@ -199,6 +199,7 @@ def _is_idle(world: World, owner: Owner) -> bool:
 def test_every_event_ends_in_exactly_one_place_and_no_subject_is_out_of_order(
     server: Server, stream: Stream, seed: int
 ) -> None:
+    """No list of cases covers the interleavings of kills, owners and persons; a seed does, and repeats it."""
     world = World(server, stream, seed)
 
     live(world)

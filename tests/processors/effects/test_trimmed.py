@@ -46,6 +46,7 @@ def test_a_processor_that_is_new_to_a_trimmed_log_is_not_behind(server: Server, 
 
 
 def test_a_parked_event_stays_in_the_log_until_somebody_decides(server: Server, stream: Stream) -> None:
+    """A letter refers to its entry, so a trim may not take that away."""
     stream.append([observation(minute=n, event_id=f"e{n}", clip=f"clip-{n % 2}") for n in range(6)])
     work(server, Noting(failing("e2", times=99)))
 

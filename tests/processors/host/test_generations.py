@@ -54,6 +54,7 @@ def lanes(host: Host) -> set[tuple[int, int]]:
 def test_a_host_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_it_in_its_time(
     start: Start, server: Server, live: Stream
 ) -> None:
+    """A swap needs no restart, and a rollback finds the view before it up to date."""
     append(live, 0, 400)
     host = start()
     until(lambda: read(live, 1) == 400, "the first events")
@@ -86,6 +87,7 @@ def test_a_host_takes_the_new_generation_up_keeps_the_old_one_up_and_retires_it_
 def test_a_host_of_another_definition_than_the_live_one_says_so_and_its_other_views_go_on(
     start: Start, server: Server, live: Stream
 ) -> None:
+    """During a rollout old hosts must not fold into a view of the new definition, nor stop altogether."""
     live.append([observation(1)])
     for keys in live.keys:
         server.client.hset(keys.cursor("trail"), "fingerprint", "0123456789abcdef")

@@ -128,6 +128,7 @@ def applied(stream: Stream) -> int:
     ids=["aurastream run", "faust worker"],
 )
 def test_both_commands_start_the_same_host(start: Start, live: Stream, words: tuple[str, ...]) -> None:
+    """Whoever knows Faust starts it Faust's way and gets the same guarantees."""
     append(live, 0, 1_000)
     host = start(*words)
 
@@ -145,6 +146,7 @@ def test_both_commands_start_the_same_host(start: Start, live: Stream, words: tu
 
 
 def test_metrics_are_prometheus_text_and_agree_with_the_views(start: Start, live: Stream) -> None:
+    """Alerts are built on these numbers, so they must be the views' own."""
     append(live, 0, 700)
     host = start()
     until(lambda: applied(live) == 700, "everything")
@@ -172,6 +174,7 @@ def test_metrics_are_prometheus_text_and_agree_with_the_views(start: Start, live
 def test_health_is_red_while_a_view_cannot_advance_and_says_why_and_the_others_go_on(
     start: Start, server: Server, live: Stream
 ) -> None:
+    """Silence would be taken for health, and one bad view for an outage."""
     broken = View(live, Trail()).key(2, "subjects")
     server.client.set(broken, "mine")
     append(live, 0, 1_000)
@@ -186,6 +189,7 @@ def test_health_is_red_while_a_view_cannot_advance_and_says_why_and_the_others_g
 
 
 def test_hosts_share_the_partitions_and_give_them_back(start: Start, live: Stream) -> None:
+    """Scaling is starting another one, and stopping it again."""
     append(live, 0, 100)
     first = start()
     until(lambda: first.partitions() == 4, "the first to own everything")
@@ -208,6 +212,7 @@ def test_hosts_share_the_partitions_and_give_them_back(start: Start, live: Strea
 def test_a_killed_hosts_partitions_are_applied_again_within_lease_and_a_second(
     start: Start, live: Stream
 ) -> None:
+    """A crash costs a bounded delay, and that is what is promised."""
     append(live, 0, 100)
     dead, living = start(), start()
     until(lambda: (dead.partitions(), living.partitions()) == (2, 2), "equal shares")
@@ -223,6 +228,7 @@ def test_a_killed_hosts_partitions_are_applied_again_within_lease_and_a_second(
 
 
 def test_a_stopped_host_that_wakes_is_refused(start: Start, live: Stream) -> None:
+    """It believes that it still owns its partitions; only the epoch knows better."""
     append(live, 0, 100)
     stopped, living = start(), start()
     until(lambda: (stopped.partitions(), living.partitions()) == (2, 2), "equal shares")
@@ -239,6 +245,7 @@ def test_a_stopped_host_that_wakes_is_refused(start: Start, live: Stream) -> Non
 
 
 def test_a_stream_created_later_is_taken_up(start: Start, server: Server) -> None:
+    """Nobody restarts hosts because a producer began something new."""
     host = start()
     until(lambda: host.page("/ready")[0] == 200, "the host")
 
@@ -249,6 +256,7 @@ def test_a_stream_created_later_is_taken_up(start: Start, server: Server) -> Non
 
 
 def test_a_host_stops_within_two_seconds_with_a_full_pipeline(start: Start, live: Stream) -> None:
+    """Deployments wait for it, and supervisors kill what does not stop."""
     append(live, 0, 30_000)
     host = start()
     until(lambda: applied(live) > 1_000, "the pipeline to be full")
@@ -262,6 +270,7 @@ def test_a_host_stops_within_two_seconds_with_a_full_pipeline(start: Start, live
 
 
 def test_the_server_restarts_and_the_host_goes_on(valkey: str, tmp_path: Path) -> None:
+    """A restart of the server must cost a pause and nothing else."""
     process = ServerProcess(valkey, "--appendonly", "yes", "--appendfsync", "always")
     host = Host(process.url, tmp_path)
     try:
@@ -281,6 +290,7 @@ def test_the_server_restarts_and_the_host_goes_on(valkey: str, tmp_path: Path) -
 def test_an_unreachable_server_and_a_taken_port_are_a_sentence(
     tmp_path: Path, url: str, server: Server
 ) -> None:
+    """A trace tells an operator nothing about what to mend."""
     environ = {**os.environ, "AURASTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
     away = subprocess.run(
         [PROGRAMS / "aurastream", "run"], env=environ, capture_output=True, text=True, check=False

@@ -53,6 +53,7 @@ def test_derived_events_are_there_once_and_a_poison_subject_waits_alone(
     live: Stream,  # noqa: F811
     tmp_path: Path,
 ) -> None:
+    """The promises of processors hold in a host that is killed at will."""
     (tmp_path / "notices.py").write_text(PLUGIN)
     live.append([observation(views=n, minute=n, clip=f"clip-{n % 10}") for n in range(200)])
     command = ("aurastream", "--app", "notices", "run", "--web-port", "PORT")

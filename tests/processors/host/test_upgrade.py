@@ -59,6 +59,7 @@ def test_an_old_host_waits_with_a_reason_until_a_new_one_takes_over(
     monkeypatch: pytest.MonkeyPatch,
     end: signal.Signals,
 ) -> None:
+    """Events of a newer build must wait for it, not be skipped by the old one."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     for build in ("build_old", "build_new"):
         (tmp_path / f"{build}_app.py").write_text(APP.format(build=build))

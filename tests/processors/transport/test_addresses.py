@@ -92,10 +92,12 @@ def round_trip(url: str, directory: Path) -> None:
 
 
 def test_a_server_that_speaks_tls_with_its_own_certificate(secured: str, tmp_path: Path) -> None:
+    """Most managed servers do, and the certificate's path is in the URL."""
     round_trip(secured, tmp_path)
 
 
 def test_the_first_address_of_a_list_that_answers_is_used(valkey_url: str, tmp_path: Path) -> None:
+    """Faust takes several brokers, so a host starts while one of them is down."""
     round_trip(f"redis://127.0.0.1:1/0;{valkey_url}", tmp_path)
 
 

@@ -92,6 +92,8 @@ def observations(count: int) -> list[Any]:
 def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(
     broker: Broker, tmp_path: Path
 ) -> None:
+    """Projections trust the order, and their memory the bound."""
+
     async def scenario() -> None:
         seen: list[RawBatch] = []
 
@@ -128,6 +130,8 @@ def test_batches_hold_every_entry_once_in_order_and_no_more_than_the_setting(
 
 
 def test_events_are_unrolled_one_by_one(broker: Broker, tmp_path: Path) -> None:
+    """An agent that wants single events need not know of batches."""
+
     async def scenario() -> None:
         seen: list[Any] = []
 
@@ -174,6 +178,8 @@ def test_a_batch_whose_handler_raised_comes_again_before_anything_newer(
 
 
 def test_what_was_handled_is_not_handed_to_the_next_worker(broker: Broker, tmp_path: Path) -> None:
+    """A graceful hand-over is once, so that deployments repeat nothing."""
+
     async def scenario() -> None:
         seen: list[RawBatch] = []
 
@@ -222,6 +228,7 @@ def test_little_is_read_ahead_of_a_slow_agent(valkey_url: str, tmp_path: Path) -
 def test_the_size_of_a_batch_is_a_setting(
     valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
+    """It is the trade of memory against speed, and the operator's to make."""
     monkeypatch.setenv("AURASTREAM_BATCH_MAX", str(size))
 
     async def scenario() -> None:

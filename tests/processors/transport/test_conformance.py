@@ -40,6 +40,8 @@ async def settled(*members: Member) -> None:
 
 
 def test_an_event_arrives_with_its_key_value_headers_and_timestamp(broker: Broker, tmp_path: Path) -> None:
+    """A stranger's app must not notice which broker carried its message."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             member = await group.join()
@@ -57,6 +59,8 @@ def test_an_event_arrives_with_its_key_value_headers_and_timestamp(broker: Broke
 
 
 def test_events_of_a_key_stay_in_one_partition_and_in_order(broker: Broker, tmp_path: Path) -> None:
+    """It is what keys are for, on every broker."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             member = await group.join()
@@ -92,6 +96,8 @@ def test_offsets_of_a_partition_are_integers_without_gaps(broker: Broker, tmp_pa
 
 
 def test_what_was_committed_is_not_delivered_again(broker: Broker, tmp_path: Path) -> None:
+    """Or every restart would repeat all work since the log began."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             first = await group.join()
@@ -131,6 +137,8 @@ def test_a_worker_that_stops_finishes_the_event_it_handles(broker: Broker, tmp_p
 
 
 def test_a_seek_delivers_again_from_there(broker: Broker, tmp_path: Path) -> None:
+    """Apps go back to handle anew what they handled wrongly."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             member = await group.join()
@@ -158,6 +166,8 @@ def test_a_seek_delivers_again_from_there(broker: Broker, tmp_path: Path) -> Non
 
 
 def test_members_share_the_partitions_and_hear_of_every_change(broker: Broker, tmp_path: Path) -> None:
+    """An app keeps state by partition, so it must hear before another one has it."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             first = await group.join()
@@ -211,6 +221,8 @@ def test_events_flow_while_members_come_and_go(broker: Broker, tmp_path: Path) -
 
 
 def test_there_is_one_leader_and_another_follows(broker: Broker, tmp_path: Path) -> None:
+    """Timers on the leader run once in a group, and go on when it leaves."""
+
     async def scenario() -> None:
         async with group_on(broker, tmp_path) as group:
             members = [await group.join()]

@@ -259,6 +259,7 @@ def cluster(valkey: str) -> Iterator[Cluster]:
 def test_a_cluster_is_used_as_one_server_and_a_fail_over_costs_a_pause(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Partitions lie on several nodes, of which any may fail."""
     monkeypatch.setenv("AURASTREAM_LEASE_MS", str(LEASE_MS))
 
     async def scenario() -> None:

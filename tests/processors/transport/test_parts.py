@@ -36,6 +36,7 @@ def call(client: redis.Redis, script: Script, keys: list[str], args: list[Any]) 
 
 @given(st.text(min_size=1, max_size=4) | st.text("aB_:.-9", min_size=1, max_size=18))
 def test_every_topic_has_a_legal_stream_of_its_own(topic: str) -> None:
+    """Two topics in one stream would mix their messages."""
     stream = stream_of(topic)
     assert NAME.fullmatch(stream)
     assert topic_of(stream) == topic
@@ -45,11 +46,13 @@ def test_every_topic_has_a_legal_stream_of_its_own(topic: str) -> None:
     "topic", ["clips", "a-b_c.d", "stranger-__assignor-__leader", "quoted.x", "quoted._41", "_x", "Orders"]
 )
 def test_a_legal_name_is_kept_and_others_come_back(topic: str) -> None:
+    """Operators find a topic under the name they know."""
     assert topic_of(stream_of(topic)) == topic
     assert (stream_of(topic) == topic) == (topic in ("clips", "a-b_c.d", "stranger-__assignor-__leader"))
 
 
 def test_a_name_that_would_be_too_long_is_refused_with_a_sentence() -> None:
+    """Cutting it could make two topics one."""
     with pytest.raises(TopicNameRefused, match="Use a shorter name"):
         stream_of("A" * 40)
 
@@ -61,6 +64,7 @@ def test_a_name_that_would_be_too_long_is_refused_with_a_sentence() -> None:
     st.integers(1, 2**41),
 )
 def test_a_message_comes_back_as_it_was_sent(key: Any, value: Any, headers: Any, timestamp_ms: int) -> None:
+    """Whatever bytes a stranger's serializer makes."""
     fields = fields_of(key, value, headers, timestamp_ms / 1000)
     content = content_of("clips/0", (b"5-0", fields))
     expected = b"" if value is None and key is None else value  # an entry has at least one field
@@ -69,6 +73,7 @@ def test_a_message_comes_back_as_it_was_sent(key: Any, value: Any, headers: Any,
 
 
 def test_headers_that_cannot_be_read_are_damage() -> None:
+    """They are named with their place instead of stopping the partition."""
     with pytest.raises(DamagedEntry, match="clips/0/5-0"):
         content_of("clips/0", (b"5-0", [b"headers", b"{"]))
 
@@ -78,6 +83,7 @@ def entries(*numbers: int) -> list[Any]:
 
 
 def test_only_the_prefix_that_is_done_is_acknowledged() -> None:
+    """Agents finish in any order; a gap that is acknowledged is an event lost in a crash."""
     lane = TopicLane(CLAIM, 1)
     for number in (1, 2, 3, 4):
         lane.hand(entries(number))
@@ -108,6 +114,7 @@ def acknowledge(client: redis.Redis, lane: TopicLane) -> Acknowledged:
 
 
 def test_an_owner_of_the_past_cannot_acknowledge(client: redis.Redis) -> None:
+    """It would set the group back, or over what its successor has not handled."""
     lane = TopicLane(CLAIM, 7, "5-0", 3)
     assert acknowledge(client, lane) is Acknowledged.OK
     client.hset(KEYS.lease("app"), "epoch", 8)
@@ -133,6 +140,7 @@ def test_the_servers_group_follows_for_its_tools(client: redis.Redis) -> None:
 
 
 def test_an_acknowledgement_fails_before_any_write_where_a_key_has_another_type(client: redis.Redis) -> None:
+    """Half of it would move the cursor without its epoch."""
     client.set(KEYS.log, "mine")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         acknowledge(client, TopicLane(CLAIM, 1))
@@ -174,6 +182,7 @@ def test_producers_are_remembered_within_a_bound(client: redis.Redis) -> None:
 
 
 def test_a_send_fails_before_any_write_where_a_key_has_another_type(client: redis.Redis) -> None:
+    """A message without its sequence would be sent twice by the repeat."""
     client.set(KEYS.producers, "mine")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         send(client, 1, "a")
@@ -191,5 +200,6 @@ def test_our_own_entries_are_legible_to_a_stranger() -> None:
 
 
 def test_keys_of_a_partition_share_its_slot() -> None:
+    """A script's keys must lie on one node of a cluster."""
     keys = Keys("clips", 3)
     assert all("{clips.3}" in key for key in (keys.acked("app"), keys.producers))

@@ -20,6 +20,7 @@ def app_on(url: str, directory: Path, **settings: Any) -> faust.App:
 
 
 def test_a_table_is_refused_where_it_is_defined(valkey_url: str, tmp_path: Path) -> None:
+    """Its author reads the remedy at once, instead of finding an empty table in production."""
     app = app_on(valkey_url, tmp_path)
     app.topic("t")
     app.transport  # noqa: B018 - as an agent before it would
@@ -30,6 +31,8 @@ def test_a_table_is_refused_where_it_is_defined(valkey_url: str, tmp_path: Path)
 def test_a_table_that_was_defined_before_the_first_agent_is_refused_at_the_start(
     valkey_url: str, tmp_path: Path
 ) -> None:
+    """Before the transport exists nothing can refuse it; the start still can."""
+
     async def scenario() -> None:
         app = app_on(valkey_url, tmp_path)
         app.Table("counts", default=int)
@@ -68,12 +71,15 @@ def test_streams_that_are_regrouped_or_joined_stop_the_worker(
 
 
 def test_transactions_are_refused_at_once(valkey_url: str, tmp_path: Path) -> None:
+    """An app that believes in exactly once must not run without it."""
     app = app_on(valkey_url, tmp_path, processing_guarantee="exactly_once")
     with pytest.raises(NotOffered, match="at_least_once"):
         app.transport  # noqa: B018
 
 
 def test_ask_is_refused_when_it_is_asked(valkey_url: str, tmp_path: Path) -> None:
+    """A reply that never comes is worse than a sentence."""
+
     async def scenario() -> None:
         app = app_on(valkey_url, tmp_path)
 
@@ -91,12 +97,15 @@ def test_ask_is_refused_when_it_is_asked(valkey_url: str, tmp_path: Path) -> Non
 
 
 def test_batches_over_a_transport_without_them_are_refused(tmp_path: Path) -> None:
+    """The agent would be handed single messages and fail at the first."""
     app = app_on("kafka://nowhere", tmp_path)
     with pytest.raises(NotOffered, match=r"kafka\+batch://"):
         batch_topic(app, "clips")
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
+    """The sentence goes into logs."""
+
     async def scenario() -> None:
         app = app_on("redis://:secret@127.0.0.1:1/0", tmp_path)
         with pytest.raises(Exception, match="cannot reach the Redis server") as caught:

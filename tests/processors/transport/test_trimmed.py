@@ -28,6 +28,7 @@ def acquire(stream: Stream, *, from_end: bool) -> TopicLane:
 def test_an_app_that_is_new_to_a_trimmed_log_counts_what_is_gone(
     server: Server, stream: Stream, left: int, from_end: bool, offset: int
 ) -> None:
+    """Offsets must name the same entry in every process, whenever it began."""
     positions = [item.position for item in stream.append([observation(minute=n) for n in range(10)])]
     server.client.hset(stream.keys[0].archive, "position", positions[-1])
     (done,) = Trimmer(stream, open_stream(server, OPERATIONS, create=True), Goal(keep_events=left)).run()
