@@ -69,7 +69,7 @@ def trim(context: click.Context, options: TrimOptions) -> int:
     stay in the archive: rebuild, replay, check and views of the past read on from there. An event ID that is
     trimmed counts as new when it is appended again.
     """
-    goal = _goal(options)
+    goal = msgspec.structs.replace(_goal(options), why=options.why)
     done: list[Trimmed] = []
     with session(context) as found:
         operations = None if options.dry_run else found.operations()

@@ -1,104 +1,68 @@
 """
 Retention: remove what is archived and read by all from the live log, entries and their ids rows together.
 
-    look: who may still need an entry, and up to where (holders)    -> the last position that may go
-    read up to 500 entries, work out their ids rows                 -> trim.lua verifies all of it and removes
-        them
-    the run's note, closed by settle.lua                            -> one LogTrimmed a partition and run in
-        the audit trail
+    look: who may still need an entry, and up to where (holders.py)   -> the last position that may go
+    read up to 500 entries, work out their ids rows (chunk.py)        -> trim.lua verifies all of it and removes them
+    the run's note, closed by settle.lua (notes.py)                   -> one LogTrimmed a partition and run in the audit trail
 
-Always true: what goes is a prefix of the log that is archived, and that no joined group, no worker app, no
-foreign group and no letter of a processor needs; ids has a row for every event of the log and for no other;
-XLEN + meta.trimmed is what was ever appended. Killed between any two steps, the next run goes on, and tells
-the audit trail first what the killed one removed. Of two runs at once each removes what the other has not,
-and each entry is told once.
+Always true: what goes is a prefix of the log that is archived, and that no joined group, no worker app, no foreign group and no letter
+of a processor needs; ids has a row for every event of the log and for no other; XLEN + meta.trimmed is what was ever appended. Killed
+between any two steps, the next run goes on, and first puts into the audit trail what the killed one removed. Of two runs at once each
+removes what the other has not, and each entry is counted once.
 
-An event ID is known as long as its entry is in the live log: appended again after the trim, it is a new fact.
-So of an ID that is in the log twice (a raw XADD) the canonical entry stays as long as the other one stays, or
-that would count as new as well.
+An event ID is known as long as its entry is in the live log: appended again after the trim, it is a new fact. So of an ID that is in
+the log twice (a raw XADD) the canonical entry stays as long as the other one stays, or that would count as new as well.
 
-Decision (2026-11): XTRIM MINID of the entry after the last one looked at, in the script that has compared the
-first and the last: exact, and whole nodes at a time. Measured in calls of 500: 0.8 us of server time an event
-on Valkey 9.1, 0.6 on Redis 7.0, under 0.5 ms a call; 1.1 us with the reads, 205,000 events/s. Refused: XDEL,
-which marks entry by entry.
-Decision (2026-11): ids rows never outlive their entries, as nothing could tell a collision of digests any
-more. What remains: of two live IDs with one 64-bit digest, the younger is not known any more when the older
-was trimmed, and counts again if it is appended again.
+Decision (2026-11): XTRIM MINID of the entry after the last one looked at, in the script that has compared the first and the last: exact,
+and whole nodes at a time. Measured in calls of 500: 0.8 us of server time an event on Valkey 9.1, 0.6 on Redis 7.0, under 0.5 ms a call;
+1.1 us with the reads, 205,000 events/s. Refused: XDEL, which marks entry by entry.
+Decision (2026-11): ids rows never outlive their entries, as nothing could tell a collision of digests any more. What remains: of two live
+IDs with one 64-bit digest, the younger is not known any more when the older was trimmed, and counts again if it is appended again.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from aurastream.streams import (
     BATCH_MAX,
+    EPOCH,
     ArchiveDamaged,
-    Keys,
-    LogTrimmed,
+    Command,
+    Position,
     RawEntry,
-    Script,
+    Reply,
     Stream,
     StreamError,
-    as_pair,
-    collided_field_of,
-    field_of,
-    named_id,
-    operator,
-    pack_position,
-    retried,
 )
-from aurastream.streams.retention.holders import (
-    SEQUENCE_MAX,
-    Holder,
-    Look,
-    Looker,
-    Pair,
-    event_id_of,
-    text_of,
-)
+from aurastream.streams.retention.chunk import TrimAnswer, trim_call
+from aurastream.streams.retention.holders import Looker
+from aurastream.streams.retention.look import Holder, Look
+from aurastream.streams.retention.notes import new_note, settle
 
 if TYPE_CHECKING:  # pyarrow takes its time
     from aurastream.streams.archive import StreamArchive
 
 LOOKS_MAX = 100  # times a partition is looked at again because it was not what it had been
-PACKED_BYTES = 10
-
-_TRIM = Script(__file__, "trim.lua")
-_SETTLE = Script(__file__, "settle.lua")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class _Answer(IntEnum):
-    """What trim.lua says."""
-
-    OK = 0
-    MOVED = 1
-    REGROUP = 2
-    HELD = 3
-    UNSETTLED = 4
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What shall go: entries appended before a time (the server's clock), or all but the newest so many of
-    each partition.
-    """
+    """What shall go, and why: entries appended before a time (the server's clock), or all but the newest so many of each partition."""
 
     before: datetime | None = None
     keep_events: int | None = None
+    why: str = ""
 
-    def end(self, look: Look) -> Pair:
-        """The last position it allows; of a number, the newest there is, unless that was counted out:
-        ``wanted`` has the number.
-        """
+    def end(self, look: Look) -> Position:
+        """The last position it allows; of a number, the newest there is, unless that was counted out: ``wanted`` has the number."""
         if self.before is None:
             return look.kept_from or look.newest
-        return -((_EPOCH - self.before) // timedelta(milliseconds=1)) - 1, SEQUENCE_MAX
+        first_to_stay = -((EPOCH - self.before) // timedelta(milliseconds=1))
+        return Position(first_to_stay, 0).before()
 
     def wanted(self, look: Look) -> int:
         """How many entries may go at most."""
@@ -106,11 +70,9 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """What became of one partition. removed: entries; of a dry run, those that would go. until: position of
-    the last of them.
+    """What became of one partition. removed: entries; of a dry run, those that would go. until: position of the last of them.
 
-    left: how many entries are in the log now. blockers: who held back what else was asked for, the one that
-    needs most first.
+    left: how many entries are in the log now. blockers: who held back what else was to go, the one that needs most first.
     """
 
     stream: str
@@ -121,19 +83,18 @@ class Trimmed(msgspec.Struct, frozen=True):
     blockers: list[Holder]
 
 
-class _Note(msgspec.Struct, frozen=True):
-    """Who trims, as the script keeps it until it is in the audit trail. run: no other run has it."""
+class _Progress(msgspec.Struct):
+    """What a run has removed of a partition. vouched: up to where the archive was read and compared."""
 
-    run: str
-    who: str
-    why: str
-    at: datetime
+    removed: int = 0
+    until: str = ""
+    vouched: Position | None = None
 
 
 class Trimmer:
-    """One run over one stream. on_step: told each step and how many entries the partition's run has removed,
-    for progress and tests:
-    looked, read, removed, closed, told, settled."""
+    """One run over one stream. on_step: called with each step and how many entries the partition's run has removed, for progress and
+    tests: looked, read, removed, closed, audited, settled.
+    """
 
     def __init__(
         self,
@@ -141,25 +102,18 @@ class Trimmer:
         operations: Stream | None,
         goal: Goal,
         *,
-        why: str = "",
         archive: StreamArchive | None = None,
         on_step: Callable[[str, int], None] = lambda step, removed: None,
     ) -> None:
-        """operations: the audit trail; None for a dry run, which changes nothing. archive: looked at before
-        anything is removed.
-        """
+        """operations: the audit trail; None for a dry run, which changes nothing. archive: compared before anything is removed."""
         if not stream.is_log_here:
             raise StreamError(
-                f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set "
-                "it there."
+                f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set it there."
             )
         if (goal.before is None) == (goal.keep_events is None):
             raise StreamError("say what shall go: before a time, or all but a number of events.")
         self.stream, self._operations, self._goal, self._on_step = stream, operations, goal, on_step
-        self._archive, self._vouched = archive, ""
-        note = _Note(secrets.token_hex(8), operator(), why, datetime.now(UTC))
-        self._note = msgspec.json.encode(note).decode()
-        self._looker = Looker(stream)
+        self._archive, self._note, self._looker = archive, new_note(goal.why), Looker(stream)
 
     def run(self) -> Iterator[Trimmed]:
         """Every partition in turn."""
@@ -167,179 +121,102 @@ class Trimmer:
             yield self.partition(partition)
 
     def partition(self, partition: int) -> Trimmed:
-        """Remove what may go of one partition. Raises UnknownOutcome; whatever was removed by then is counted
-        and told later.
+        """Remove what may go of one partition. Raises UnknownOutcome; whatever was removed by then is in the audit trail later.
 
-        Raises ArchiveDamaged where the archive does not have, byte for byte, what it is to be the only one to
-        have.
+        Raises ArchiveDamaged where the archive does not have, byte for byte, what it is to be the only one to have.
         """
         self._settle(partition)
-        removed, until = 0, ""
-        self._vouched = ""
+        progress = _Progress()
         for _ in range(LOOKS_MAX):
             look = self._looker.look(partition, self._goal.keep_events)
-            end = self._goal.end(look)
-            self._on_step("looked", removed)
-            last = look.through(end)
-            self._look_at_archive(partition, look, last)
-            more, reached, is_done = self._remove(partition, look, last, removed)
-            removed, until = removed + more, reached or until
+            self._on_step("looked", progress.removed)
+            last = look.through(self._goal.end(look))
+            if look.entries and last >= look.first:
+                self._check_archive(partition, look, last, progress)
+            before = progress.removed
+            is_done = self._remove(partition, look, last, progress)
             if is_done:
                 self._settle(partition)
-                return self._told(partition, look, end, removed, until, self._goal.wanted(look) - more)
+                wanted = self._goal.wanted(look) - (progress.removed - before)
+                return self._result(partition, look, progress, wanted)
         self._settle(partition)
         raise StreamError(
-            f"{self.stream.keys[partition].where}: {LOOKS_MAX} looks in a row were outdated when it came to "
-            f"removing; {removed:,} "
-            "entries are removed and counted. Trim again when its groups change less."
+            f"{self.stream.keys[partition].where}: {LOOKS_MAX} looks in a row were outdated when it came to removing; "
+            f"{progress.removed:,} entries are removed and counted. Trim again when its groups change less."
         )
 
-    def _look_at_archive(self, partition: int, look: Look, last: Pair) -> None:
-        """The slot is one hash of the server, which a flipped bit can send ahead of the archive; files can be
-        lost. So the segments of
-        what is to go are read and compared with their hashes: 25 bytes an event, once a run."""
-        if self._archive is None or not look.entries or last < look.first or text_of(last) == self._vouched:
+    def _check_archive(self, partition: int, look: Look, last: Position, progress: _Progress) -> None:
+        """Read the segments of what is to go, and compare them with their hashes: 25 bytes an event, once a run.
+
+        The slot is one hash of the server, which a flipped bit can send ahead of the archive; files can be lost.
+        """
+        if self._archive is None or progress.vouched == last:
             return
         slot, chain = self._archive.slot(partition), self._archive.segments(partition)
-        reached = (chain[-1].last, chain[-1].entries_before + chain[-1].entries) if chain else ("", 0)
+        reached = (chain[-1].last, chain[-1].entries_through) if chain else ("", 0)
         if reached != (slot.position, slot.entries):
-            told = "the server says that it reaches {} with {:,} entries, its newest manifest {} with {:,}"
-            where = self.stream.keys[partition].where
-            raise ArchiveDamaged(where, self._archive.url, told.format(slot.position, slot.entries, *reached))
+            raise ArchiveDamaged(
+                self.stream.keys[partition].where,
+                self._archive.url,
+                f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest manifest "
+                f"{reached[0]} with {reached[1]:,}",
+            )
         for segment in chain:
-            if as_pair(segment.last) >= look.first and as_pair(segment.first) <= last:
+            if segment.range[1] >= look.first and segment.range[0] <= last:
                 self._archive.check_file(segment)
-        self._vouched = text_of(last)
+        progress.vouched = last
 
-    def _remove(self, partition: int, look: Look, last: Pair, before: int) -> tuple[int, str, bool]:
-        """Chunk by chunk up to a position, as long as the look holds. Returns entries removed, the last one,
-        whether all is done.
-        """
-        wanted, removed, reached, after = self._goal.wanted(look), 0, "", "0-0"
-        while removed < wanted and last >= look.first:
-            raw = self.stream.read_raw(partition, after, text_of(last), min(BATCH_MAX, wanted - removed))
+    def _remove(self, partition: int, look: Look, last: Position, progress: _Progress) -> bool:
+        """Chunk by chunk up to a position, as long as the look holds. Returns whether all is done."""
+        left, after = self._goal.wanted(look), "0-0"
+        while left > 0 and last >= look.first:
+            raw = self.stream.read_raw(partition, after, str(last), min(BATCH_MAX, left))
             if not raw:
                 break
-            self._on_step("read", before + removed)
+            self._on_step("read", progress.removed)
             if self._operations is None:
                 after = raw[-1][0].decode()
             elif not self._send(partition, look, raw):
-                return removed, reached, False
-            removed, reached = removed + len(raw), raw[-1][0].decode()
-            self._on_step("removed", before + removed)
-        return removed, reached, True
+                return False
+            left -= len(raw)
+            progress.removed, progress.until = progress.removed + len(raw), raw[-1][0].decode()
+            self._on_step("removed", progress.removed)
+        return True
 
     def _send(self, partition: int, look: Look, raw: list[RawEntry]) -> bool:
         """One script call. False where the partition must be looked at again."""
-        keys, call = self.stream.keys[partition], self._command(partition, look, raw)
-        answer = self._ask(partition, call)
-        if answer[0] == _Answer.UNSETTLED:
+        keys, call = self.stream.keys[partition], trim_call(self.stream, partition, look, raw, self._note)
+        code = TrimAnswer(self._ask(partition, call)[0])
+        if code is TrimAnswer.UNSETTLED:
             self._settle(partition)
-            answer = self._ask(partition, call)
-        code = _Answer(answer[0])
-        if code is _Answer.MOVED:  # or it was done, and the reply was lost
+            code = TrimAnswer(self._ask(partition, call)[0])
+        if code is TrimAnswer.MOVED:  # or it was done, and the reply was lost
             until, note = self._ask(partition, ("HMGET", keys.meta, "trimmed_to", "trim"))
-            return bool(
-                until == raw[-1][0] and note is not None and note.partition(b" ")[2].decode() == self._note
-            )
-        return code is _Answer.OK
-
-    def _command(self, partition: int, look: Look, raw: list[RawEntry]) -> tuple[Any, ...]:
-        """The call of trim.lua; its arguments are the script's header."""
-        keys = self.stream.keys[partition]
-        names = [
-            (position, event_id) for position, fields in raw if (event_id := event_id_of(fields)) is not None
-        ]
-        digests = [field_of(event_id) for _, event_id in names]
-        packed = [pack_position(position) for position, _ in names]
-        usual = [pair for pair in zip(digests, packed, strict=True) if len(pair[1]) == PACKED_BYTES]
-        rows = self._ask(partition, ("HMGET", keys.ids, *digests)) if digests else []
-        odd: list[bytes] = []
-        for (_, event_id), digest, place, row in zip(names, digests, packed, rows, strict=True):
-            if row != place:
-                odd += [collided_field_of(event_id), place]
-            if len(place) != PACKED_BYTES:
-                odd += [digest, place]
-        nameless = {
-            pack_position(position)
-            for position, fields in raw
-            if b"event" in fields[::2] and event_id_of(fields) is None
-        }
-        odd += [part for row in self._rows_of(partition, nameless) for part in row]
-        lines = (look.group_lines, look.ours_lines, look.app_lines, look.strange_entries, self._note)
-        size = sum([len(fields[1]) for _, fields in raw if len(fields) > 1])
-        ends = (raw[0][0], raw[-1][0], raw[-1][1][-1] if raw[-1][1] else b"", size)
-        head = (keys.log, keys.ids, keys.meta, keys.groups, keys.archive)
-        args = (*ends, b"".join([d for d, _ in usual]), b"".join([p for _, p in usual]), *lines, *odd)
-        return _TRIM.call((*head, *look.keys), args)
-
-    def _rows_of(self, partition: int, places: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """The rows that name these positions: of entries damaged so badly that their event_id cannot be read.
-        cost O(ids)
-        """
-        cursor = b"0"
-        while places:
-            cursor, found = self._ask(
-                partition, ("HSCAN", self.stream.keys[partition].ids, cursor, "COUNT", 1_000)
-            )
-            yield from [(found[i], found[i + 1]) for i in range(0, len(found), 2) if found[i + 1] in places]
-            if cursor == b"0":
-                return
+            is_ours = note is not None and note.partition(b" ")[2].decode() == self._note
+            return is_ours and until == raw[-1][0]
+        return code is TrimAnswer.OK
 
     def _settle(self, partition: int) -> None:
-        """Tell the audit trail what was removed under the notes there are: of this run, or of one that was
-        killed.
-        """
-        if self._operations is None:
-            return
-        keys, told = self.stream.keys[partition], b""
-        while told := self._ask(partition, _SETTLE.call((keys.meta,), (told,))):
-            self._on_step("closed", 0)
-            self._operations.append([_event(keys, told.decode())])
-            self._on_step("told", 0)
-        self._on_step("settled", 0)
+        """Put into the audit trail what was removed under the notes there are: of this run, or of one that was killed."""
+        if self._operations is not None:
+            for step in settle(self.stream, partition, self._operations):
+                self._on_step(step, 0)
 
-    def _told(self, partition: int, look: Look, end: Pair, removed: int, until: str, wanted: int) -> Trimmed:
+    def _result(self, partition: int, look: Look, progress: _Progress, wanted: int) -> Trimmed:
         """wanted: how many more would go at most, were it not for the holders."""
-        is_dry = self._operations is None
-        rest = self.stream.read_raw(partition, until if is_dry and until else "0-0", "+", 1)
-        left = int(self._ask(partition, ("XLEN", self.stream.keys[partition].log))) - (
-            removed if is_dry else 0
-        )
-        first = as_pair(rest[0][0].decode()) if rest else None
+        is_dry, end = self._operations is None, self._goal.end(look)
+        rest = self.stream.read_raw(partition, progress.until if is_dry and progress.until else "0-0", "+", 1)
+        left = int(self._ask(partition, ("XLEN", self.stream.keys[partition].log)))
+        first = Position.parse(rest[0][0]) if rest else None
         is_held = first is not None and wanted > 0 and first <= end
         return Trimmed(
-            self.stream.name,
-            partition,
-            removed,
-            until,
-            left,
-            look.blocking(first, end) if first and is_held else [],
+            stream=self.stream.name,
+            partition=partition,
+            removed=progress.removed,
+            until=progress.until,
+            left=left - (progress.removed if is_dry else 0),
+            blockers=look.blocking(first, end) if first is not None and is_held else [],
         )
 
-    def _ask(self, partition: int, command: tuple[Any, ...]) -> Any:
-        def ask() -> Any:
-            return self.stream.wire(partition).ask(command)[0]
-
-        return retried(
-            f"trim of {self.stream.keys[partition].where}",
-            self.stream.settings.attempts_max,
-            ask,
-            self.stream.reconnect,
-        )
-
-
-def _event(keys: Keys, closed: str) -> LogTrimmed:
-    """The audit event of a closed note: the same, however often it is made."""
-    before, after, until, text = closed.split(" ", 3)
-    note = msgspec.json.decode(text, type=_Note)
-    return LogTrimmed(
-        event_id=named_id(keys.stream, keys.partition, "trimmed", until),
-        subject=keys.stream,
-        occurred_at=note.at,
-        source=note.who,
-        partition=keys.partition,
-        until=until,
-        entries=int(after) - int(before),
-        why=note.why,
-    )
+    def _ask(self, partition: int, command: Command) -> Reply:
+        return self.stream.ask(partition, command, what=f"trim of {self.stream.keys[partition].where}")[0]

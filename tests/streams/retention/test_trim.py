@@ -34,7 +34,9 @@ from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.groups import cursor_of, lag_of
 from aurastream.streams.index import collided_field_of, field_of, pack_position
 from aurastream.streams.pressure import backlogs, join
-from aurastream.streams.retention import holders, trimmer
+from aurastream.streams.retention import chunk, doubles
+from aurastream.streams.retention.holders import Looker
+from aurastream.streams.retention.notes import new_note
 from aurastream.streams.retention.trimmer import Goal, Trimmed, Trimmer
 from tests.cluster import Cluster
 from tests.facts import consume, dump, observation, raw_append
@@ -72,8 +74,10 @@ def archive(stream: Stream, *positions: str) -> None:
         )
 
 
-def trim(stream: Stream, operations: Stream, goal: Goal = ALL, **options: Any) -> list[Trimmed]:
-    return list(Trimmer(stream, operations, goal, **options).run())
+def trim(
+    stream: Stream, operations: Stream, goal: Goal = ALL, *, why: str = "", **options: Any
+) -> list[Trimmed]:
+    return list(Trimmer(stream, operations, msgspec.structs.replace(goal, why=why), **options).run())
 
 
 def told(operations: Stream) -> list[LogTrimmed]:
@@ -347,7 +351,7 @@ def test_the_row_of_a_canonical_entry_that_stays_stays(
 def test_rows_of_ids_that_share_a_digest_go_with_their_own_entries(
     server: Server, stream: Stream, operations: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (log, trimmer, holders):
+    for module in (log, chunk, doubles):
         monkeypatch.setattr(module, "field_of", lambda event_id: b"12345678")
     fill(stream, 3)
     archive(stream)
@@ -403,8 +407,7 @@ def test_a_key_of_another_type_fails_before_anything_is_removed(
     fill(stream, 10)
     consume(server, stream, Counting())
     archive(stream)
-    ours = Trimmer(stream, operations, ALL)
-    call = ours._command(0, ours._looker.look(0), stream.read_raw(0))
+    call = chunk.trim_call(stream, 0, Looker(stream).look(0), stream.read_raw(0), new_note(""))
     key = getattr(keys, which)("counting") if which in {"cursor", "dead"} else getattr(keys, which)
     server.client.delete(key)
     server.client.set(key, "mine")
@@ -544,8 +547,7 @@ def test_a_log_that_has_other_entries_at_these_positions_is_left_alone(
     """
     positions = fill(stream, 10)
     archive(stream)
-    ours = Trimmer(stream, operations, ALL)
-    call = ours._command(0, ours._looker.look(0), stream.read_raw(0))
+    call = chunk.trim_call(stream, 0, Looker(stream).look(0), stream.read_raw(0), new_note(""))
     server.client.delete(stream.keys[0].log)
     for n, position in enumerate(positions):
         raw_append(server, stream, observation(event_id=f"other{n}"), position)
@@ -556,7 +558,7 @@ def test_a_log_that_has_other_entries_at_these_positions_is_left_alone(
     assert (answer, dump(server) == before) == ([1], True)
 
 
-STEPS = ["looked", "read", "removed", "closed", "told", "settled"]
+STEPS = ["looked", "read", "removed", "closed", "audited", "settled"]
 
 KILLED = """
 import os, signal, sys
@@ -569,7 +571,7 @@ def on_step(name, removed):
     if name == step and seen.count(name) == number:
         os.kill(os.getpid(), signal.SIGKILL)
 stream, operations = open_stream(server, "clips-test"), open_stream(server, "operations")
-list(Trimmer(stream, operations, Goal(keep_events=0), why="first", on_step=on_step).run())
+list(Trimmer(stream, operations, Goal(keep_events=0, why="first"), on_step=on_step).run())
 """
 
 
@@ -594,7 +596,7 @@ def test_killed_at_any_step_it_goes_on_and_all_is_told_once(
     first = 1_200 - server.client.xlen(stream.keys[0].log)
     (done,) = trim(stream, operations, why="second")
 
-    assert killed == ((step, number) not in {("looked", 2), ("closed", 2), ("told", 2)})
+    assert killed == ((step, number) not in {("looked", 2), ("closed", 2), ("audited", 2)})
     assert (between, wrongs(stream)) == ([], [])
     assert (done.removed, server.client.xlen(stream.keys[0].log)) == (1_200 - first, 0)
     events = [(event.why, event.entries, event.until) for event in told(operations)]
@@ -616,7 +618,7 @@ def test_a_lost_reply_removes_and_tells_nothing_twice(
 
     def cut(step: str, removed: int) -> None:
         seen.append(step)
-        if step in {"read", "closed", "told"} and seen.count(step) == 1:
+        if step in {"read", "closed", "audited"} and seen.count(step) == 1:
             proxy.cuts = cuts
 
     far, audit = open_stream(through, "clips-test"), open_stream(through, OPERATIONS)
@@ -640,7 +642,7 @@ def test_of_two_trims_at_once_each_removes_what_the_other_has_not(
         own = Server(url)
         ours, audit, dice = open_stream(own, "clips-race"), open_stream(own, OPERATIONS), random.Random(seed)
         order = [0, 1] if dice.random() < 0.5 else [1, 0]
-        trimmer = Trimmer(ours, audit, ALL, why=str(seed))
+        trimmer = Trimmer(ours, audit, Goal(keep_events=0, why=str(seed)))
         done.extend(trimmer.partition(partition) for partition in order)
 
     threads = [threading.Thread(target=run, args=(seed,)) for seed in range(3)]
