@@ -76,7 +76,7 @@ def trim(context: click.Context, options: TrimOptions) -> int:
         for stream in found.streams(options.stream_names):
             if not options.stream_names and not stream.is_log_here:
                 continue
-            trimmed = _trimmed(found, stream, operations, goal, options.why)
+            trimmed = _trimmed(found, stream, operations, goal)
             if not options.as_json:
                 _show(stream, trimmed, is_dry=options.dry_run)
             done += trimmed
@@ -88,15 +88,12 @@ def trim(context: click.Context, options: TrimOptions) -> int:
     return 1 if is_held else 0
 
 
-def _trimmed(
-    found: Session, stream: Stream, operations: Stream | None, goal: Goal, why: str
-) -> list[Trimmed]:
+def _trimmed(found: Session, stream: Stream, operations: Stream | None, goal: Goal) -> list[Trimmed]:
     with progress_bar(f"trimming {stream.name}") as bar:
         trimmer = Trimmer(
             stream,
             operations,
             goal,
-            why=why,
             archive=_archive(found, stream),
             on_step=lambda _, removed: bar.to(removed),
         )
