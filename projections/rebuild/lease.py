@@ -2,7 +2,7 @@
 One rebuild at a time: a lease on every partition of the generation being built, renewed while the process
 lives.
 
-    claim every partition -> a thread renews them -> release          who is dead of this host is waited out
+    claim every partition -> a thread renews them -> release      who died on this machine is waited out
 
 Two processes that both believe to build are kept apart by the epoch in every commit (commit.lua), not by
 their clocks: who was stopped past its lease is refused when it wakes. What a rebuild commits, and where it
@@ -39,9 +39,9 @@ class RebuildLease:
     """
 
     def __init__(
-        self, stream: Stream, projection: str, generation: int, worker: str, lease_ms: int = LEASE_MS
+        self, stream: Stream, projection: str, generation: int, host: str, lease_ms: int = LEASE_MS
     ) -> None:
-        self.worker, self.lease_ms = worker, lease_ms
+        self.host, self.lease_ms = host, lease_ms
         self.epochs: dict[int, int] = {}
         self.is_lost = False
         self._stream, self._group = stream, generation_group(projection, generation)
@@ -49,7 +49,7 @@ class RebuildLease:
         self._thread = threading.Thread(target=self._renew, name=f"lease of {self._group}", daemon=True)
 
     def own(self) -> None:
-        """Claim, and wait for the lease of a process of this host that is dead to lapse. Raises Held."""
+        """Claim, and wait for the lease of a process of this machine that is dead to lapse. Raises Held."""
         try:
             self.claim()
         except Held as held:
@@ -101,14 +101,14 @@ class RebuildLease:
     def _ask(self, partition: int, verb: str) -> tuple[int, int, str]:
         """Over the client, which may be used by several threads, as the stream's own connections may not."""
         server, what = self._stream.server, f"lease of {self._group}"
-        lease = (self._stream.keys[partition].lease(self._group), self.worker, self.lease_ms, verb)
+        lease = (self._stream.keys[partition].lease(self._group), self.host, self.lease_ms, verb)
         return retried(what, ATTEMPTS_MAX, lambda: ask_lease(server, *lease), server.refresh)
 
 
-def is_dead(worker: str) -> bool:
-    """Whether the process a worker is named for (host-pid-random) was one of this host and is no more."""
-    host, _, pid = worker.rpartition("-")[0].rpartition("-")
-    if host != host_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
+def is_dead(name: str) -> bool:
+    """Whether the process a host is named for (machine-pid-random) was one of ours, and is no more."""
+    machine, _, pid = name.rpartition("-")[0].rpartition("-")
+    if machine != host_name().rpartition("-")[0].rpartition("-")[0] or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)

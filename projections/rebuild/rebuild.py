@@ -85,7 +85,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         self, history: History, projection: AnyProjection, decision: Decision, *, lease_ms: int = LEASE_MS
     ) -> None:
         self.history, self.stream, self.projection = history, history.stream, projection
-        self.decision, self.worker = decision, host_name()
+        self.decision, self.host = decision, host_name()
         self.crew: Crew = Alone(history, projection)
         self.stopping: Callable[[], bool] = lambda: False
         self.on_progress: Callable[[RebuildProgress], None] = lambda progress: None
@@ -101,26 +101,26 @@ class Rebuild(AbstractContextManager["Rebuild"]):
         """Own a generation to build. Raises RebuildRunning where somebody else does."""
         name = self.projection.name
         retire_due(self.stream, name, self.decision.by)
-        item = self._record.begin(self.worker, self._fingerprint_of).building
+        item = self._record.begin(self.host, self._fingerprint_of).building
         if item is not None and item.fingerprint != self.projection.fingerprint:
             self.own(item)  # of another definition than ours: nobody will ever finish it
             self._let_go()
             retire(self.stream, name, item.number, self.decision.by, "its definition has changed")
-            item = self._record.begin(self.worker, self._fingerprint_of).building
+            item = self._record.begin(self.host, self._fingerprint_of).building
         if item is None:
             raise ProjectionError(
                 f"what was being built of {name!r} was swapped in or given up this instant. Begin again."
             )
         self.own(item)
-        self.generation, self.has_resumed = item.number, item.builder != self.worker
-        self._record.take_over(item.number, self.worker)
+        self.generation, self.has_resumed = item.number, item.builder != self.host
+        self._record.take_over(item.number, self.host)
         self._record.announce()
         for keys in self.stream.keys:
             self.stream.ask(keys.partition, join(keys, self.group), what=f"joining of {self.group}")
 
     def own(self, item: Generation) -> None:
         """Hold the leases of a generation. Raises RebuildRunning where another process lives that does."""
-        lease = RebuildLease(self.stream, self.projection.name, item.number, self.worker, self._lease_ms)
+        lease = RebuildLease(self.stream, self.projection.name, item.number, self.host, self._lease_ms)
         try:
             lease.own()
         except Held as held:

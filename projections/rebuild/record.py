@@ -75,7 +75,7 @@ class ViewRecord:
         """The server's clock."""
         return now_ms(self._stream.server)
 
-    def begin(self, worker: str, fingerprint_of: Callable[[int], str]) -> Record:
+    def begin(self, host: str, fingerprint_of: Callable[[int], str]) -> Record:
         """A new generation is being built, unless one is.
 
         fingerprint_of: the definition a generation was folded by; "" where it has no view.
@@ -85,14 +85,14 @@ class ViewRecord:
             if record.building is not None:
                 return record
             at_ms, own = self.now_ms(), self._projection.fingerprint
-            after = begun(record, fingerprint_of(record.live), own, self._decision.by, worker, at_ms)
+            after = begun(record, fingerprint_of(record.live), own, self._decision.by, host, at_ms)
             fact = self._fact(at_ms, after.last, "started")
             event = RebuildStarted(**fact, generation=after.last, why=self._decision.why)
             return announcing(after, event)
 
         return self._change(transition)
 
-    def take_over(self, number: int, worker: str) -> Record:
+    def take_over(self, number: int, host: str) -> Record:
         """This process builds the generation from now on. Raises ProjectionError where nobody does."""
 
         def transition(record: Record) -> Record:
@@ -102,9 +102,9 @@ class ViewRecord:
                     f"generation {number} is not being built any more. Look at `aurastream status`, and "
                     "begin again."
                 )
-            if item.builder == worker:
+            if item.builder == host:
                 return record
-            return begun(record, "", "", self._decision.by, worker, self.now_ms())
+            return begun(record, "", "", self._decision.by, host, self.now_ms())
 
         return self._change(transition)
 

@@ -52,7 +52,7 @@ def rollback(
     if lag and not is_own and not accept_lag:
         raise ProjectionError(
             f"generation {kept.number} of {name!r} lacks {lag} events that the live one has, and was "
-            "folded by another definition than this process has. Run that one's worker to catch it up, or "
+            "folded by another definition than this process has. Run a host with that one to catch it up, or "
             "accept the older numbers with --accept-lag."
         )
     for keys in stream.keys:

@@ -274,7 +274,7 @@ def test_a_second_rebuild_is_told_of_the_first(server: Server, stream: Stream) -
         with pytest.raises(RebuildRunning):
             abandon(stream, Counting(), Decision("bob@host"))
 
-    assert f"generation 2, begun by ada@host, by process {first.worker} since" in str(refusal.value)
+    assert f"generation 2, begun by ada@host, by process {first.host} since" in str(refusal.value)
     assert "1 of 1 events read" in str(refusal.value)
     with rebuild(stream, Counting()) as third:
         third.begin()

@@ -108,7 +108,7 @@ def facts(server: Server) -> list[SubjectRebuilt]:
     return [event for event in events if isinstance(event, SubjectRebuilt)]
 
 
-def test_a_worker_that_holds_the_key_in_memory_reads_it_anew(server: Server, stream: Stream) -> None:
+def test_a_host_that_holds_the_key_in_memory_reads_it_anew(server: Server, stream: Stream) -> None:
     """Without a word to it, its next commit would write its wrong state over the right one."""
     stream.append([observation(1)])
     worker = Lane(Counting(), stream, 0)
