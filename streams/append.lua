@@ -23,9 +23,7 @@
 -- raises  WRONGTYPE when a key has another type, OOM; both before any write.  cost O(events)
 -- parts   append/names, places, known, versions, budget, entities; before this one, in this order
 local head = cmsgpack.unpack(ARGV[1])
-redis.call('XLEN', LOG)
-redis.call('HLEN', IDS)
-redis.call('HLEN', META)
+redis.call('HLEN', META) -- of the others, IDS is read before anything is written, and LOG is written first
 redis.call('HLEN', VERSIONS)
 redis.call('HLEN', ENTITIES)
 
@@ -39,27 +37,29 @@ local fields = {struct.unpack(string.rep('c8', n), ARGV[2])}
 fields[n + 1] = nil -- struct.unpack adds where it stopped
 local new, positions, twins, duplicates = look_up(fields, events)
 if not new then return positions end
-local touched = head.subjects and touch(head.subjects, new) or {}
-local refused = head.expected and conflict(touched, head.expected)
-if refused then return refused end
-local size, clear = 0, nil
+local refused, clear, subjects, versions, events_of
+if head.subjects then
+  subjects, versions, events_of = touch(head.subjects, new)
+  refused = head.expected and conflict(subjects, versions, head.expected)
+  if refused then return refused end
+end
+local size = 0
 for k = 1, #new do size = size + #events[new[k]] end
 if head.budget and #new > 0 then
-  if ARGV[4] ~= '' and redis.call('HEXISTS', IDS, ARGV[4]) == 0 then return {ANSWER.EARLY} end
+  if ARGV[4] ~= '' and redis.call('HEXISTS', IDS, ARGV[4]) == 0 then return {EARLY} end
   refused, clear = over_budget(head.budget, head.groups or {}, #new, size)
   if refused then return refused end
 end
 
 -- Commit. XADD comes first: should it fail (memory, exhausted IDs), nothing has been written yet.
-local rows, places = {}, {}
+local rows = {}
 for k = 1, #new do
   local i = new[k]
-  positions[i] = redis.call('XADD', LOG, '*', 'event', events[i], 'crc32', crcs[i])
-  places[i] = packed(positions[i])
-  rows[2 * k - 1], rows[2 * k] = fields[i], places[i]
+  local position = redis.call('XADD', LOG, '*', 'event', events[i], 'crc32', crcs[i])
+  positions[i], rows[2 * k - 1], rows[2 * k] = position, fields[i], packed(position)
 end
 for i, twin in pairs(twins) do positions[i] = positions[twin] end
-if #touched > 0 then index_entities(touched, places) end
+if subjects and #new > 0 then index_entities(subjects, versions, events_of, rows) end
 if #new > 0 then
   redis.call('HSET', IDS, unpack(rows))
   redis.call('HINCRBY', META, 'appended', #new)
@@ -68,4 +68,4 @@ if #new > 0 then
 end
 -- A repeat writes too: WAIT vouches only for writes, and the caller may be asking for the first time.
 if #duplicates > 0 then redis.call('HINCRBY', META, 'duplicates', #duplicates) end
-return {ANSWER.OK, positions, duplicates}
+return {OK, positions, duplicates}

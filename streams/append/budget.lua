@@ -3,8 +3,6 @@
 local OVERHEAD = 128 -- bytes an event takes besides its JSON: its entry and its ids row; pressure.py has the same number
 local UNBOUNDED = 2 ^ 53
 
-local function bound(most) return most > 0 and most or UNBOUNDED end
-
 -- budget: {events, bytes}, 0 for none: how far the log may be ahead. groups: names the caller knows; their cursors are in KEYS.
 -- new, size: number and bytes of the events to add
 -- returns nil, and what META.clear is to be (nil: as it is): "budget events bytes", how far the log may grow before anybody
@@ -16,16 +14,17 @@ local function over_budget(budget, groups, new, size)
   local held = redis.call('XLEN', LOG) + (meta[1] or 0)
   local weight = (meta[2] or 0) + held * OVERHEAD
   local events, bytes = held + new, weight + size + new * OVERHEAD
-  local stated = string.format('%.0f %.0f', budget.events, budget.bytes)
-  local of, safe_events, safe_bytes = string.match(meta[3] or '', '^(%d+ %d+) (%d+) (%d+)$')
-  if of == stated and events <= tonumber(safe_events) and bytes <= tonumber(safe_bytes) then return end
+  local of_events, of_bytes, safe_events, safe_bytes = string.match(meta[3] or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  if tonumber(of_events) == budget.events and tonumber(of_bytes) == budget.bytes
+    and events <= tonumber(safe_events) and bytes <= tonumber(safe_bytes) then return end
 
   local joined = #groups > 0 and redis.call('HMGET', GROUPS, unpack(groups)) or {}
   local unknown = redis.call('HLEN', GROUPS)
   for i = 1, #groups do unknown = unknown - (joined[i] and 1 or -1) end
-  if unknown ~= 0 then return {ANSWER.REGROUP, unpack(redis.call('HKEYS', GROUPS))} end
+  if unknown ~= 0 then return {REGROUP, unpack(redis.call('HKEYS', GROUPS))} end
 
-  local most_events, most_bytes = bound(budget.events), bound(budget.bytes)
+  local most_events = budget.events > 0 and budget.events or UNBOUNDED
+  local most_bytes = budget.bytes > 0 and budget.bytes or UNBOUNDED
   local least, least_weight, worst = held, weight, nil
   for i = 1, #groups do
     local from, from_bytes = string.match(joined[i], '^(%d+) (%d+)')
@@ -35,11 +34,12 @@ local function over_budget(budget, groups, new, size)
     -- What alone exceeds a budget is let in when nothing is ahead, or it could never be appended.
     local over = from < held and (events - from > most_events or bytes - from_bytes > most_bytes)
     if over and (not worst or from < least) then
-      worst = {ANSWER.FULL, groups[i], held - from, weight - from_bytes}
+      worst = {FULL, groups[i], held - from, weight - from_bytes}
     end
     least, least_weight = math.min(least, from), math.min(least_weight, from_bytes)
   end
   if worst then return worst end
-  return nil, string.format('%s %.0f %.0f', stated, least + most_events, least_weight + most_bytes)
+  local clear = {budget.events, budget.bytes, least + most_events, least_weight + most_bytes}
+  return nil, string.format('%.0f %.0f %.0f %.0f', unpack(clear))
 end
 

@@ -3,21 +3,21 @@
 local CHUNK, NOWHERE = 16, string.rep('\0', PLACE_BYTES) -- NOWHERE: a place whose position is longer than packed ones are
 
 -- Give the new events' places to their subjects, whose next events they are.
--- touched: of versions.lua. places: number of an event -> its packed position.
+-- names, versions, events: of versions.lua. rows_of_ids: field, packed position, .. of the new events, in order.
 -- All rows are read by one command and written by one: each costs more than what is in it.
-local function index_entities(touched, places)
+local function index_entities(names, versions, events, rows_of_ids)
   local fields, counts, rows = {}, {}, {}
-  for i = 1, #touched do
-    local slot = touched[i].version % CHUNK
-    fields[i] = string.format('%s|%.0f', touched[i].subject, (touched[i].version - slot) / CHUNK)
+  for i = 1, #names do
+    local slot = versions[i] % CHUNK
+    fields[i] = string.format('%s|%.0f', names[i], (versions[i] - slot) / CHUNK)
   end
   local held = redis.call('HMGET', ENTITIES, unpack(fields))
-  for i = 1, #touched do
-    local subject, number, field = touched[i].subject, touched[i].version, fields[i]
+  for i = 1, #names do
+    local subject, number, field = names[i], versions[i], fields[i]
     local row = string.sub(held[i] or '', 1, number % CHUNK * PLACE_BYTES)
     row = row .. string.rep(NOWHERE, number % CHUNK - #row / PLACE_BYTES) -- events from before there was an index
-    for _, event in ipairs(touched[i].events) do
-      local slot, place = number % CHUNK, places[event]
+    for _, k in ipairs(events[i]) do
+      local slot, place = number % CHUNK, rows_of_ids[2 * k]
       if slot == 0 and row ~= '' then
         rows[#rows + 1], rows[#rows + 2] = field, row
         row, field = '', string.format('%s|%.0f', subject, number / CHUNK)

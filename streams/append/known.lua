@@ -22,13 +22,14 @@ end
 local function look_up(fields, events)
   local held = redis.call('HMGET', IDS, unpack(fields))
   local new, positions, twins, duplicates, planned = {}, {}, {}, {}, {}
+  local count = 0 -- of new; # would search for it
   for i = 1, #events do
     local known = held[i] and unpacked(held[i])
     local twin = planned[fields[i]]
     if known or twin then
       local id = id_of(events[i])
       local other = twin and events[twin] or event_at(known)
-      if not other then return nil, {ANSWER.DANGLING, id, known} end
+      if not other then return nil, {DANGLING, id, known} end
       if id_of(other) ~= id then
         fields[i] = 'event_id=' .. id
         local row = redis.call('HGET', IDS, fields[i])
@@ -40,8 +41,8 @@ local function look_up(fields, events)
     elseif known then
       positions[i] = known
     else
-      planned[fields[i]] = i
-      new[#new + 1] = i
+      count = count + 1
+      planned[fields[i]], new[count] = i, i
     end
     if twin or known then duplicates[#duplicates + 1] = i end
   end

@@ -2,34 +2,33 @@
 -- Needs names. Reads VERSIONS; writes nothing.  cost O(new events)
 
 -- subjects: one per event of the batch. new: numbers of the new events.
--- returns touched: a list of {subject, version before, numbers of its new events, in order}, one per subject
--- raises where a version is no number
+-- returns names, versions, events: one item per subject with new events: the subject, its version before, and which of the
+--         new events (from 1) are its own, in order
+-- raises  where a version is no number
 local function touch(subjects, new)
-  local touched, of, names = {}, {}, {}
+  local names, events, of, count = {}, {}, {}, 0
   for k = 1, #new do
     local subject = subjects[new[k]]
-    local item = of[subject]
-    if not item then
-      item = {subject = subject, events = {}}
-      of[subject], touched[#touched + 1], names[#names + 1] = item, item, subject
+    local i = of[subject]
+    if not i then
+      i, count = count + 1, count + 1
+      of[subject], names[i], events[i] = i, subject, {k}
+    else
+      table.insert(events[i], k)
     end
-    item.events[#item.events + 1] = new[k]
   end
-  if #names > 0 then
-    local held = redis.call('HMGET', VERSIONS, unpack(names))
-    for i = 1, #touched do touched[i].version = tonumber(held[i] or 0) + 0 end
-  end
-  return touched
+  if count == 0 then return names, {}, events end
+  local versions = redis.call('HMGET', VERSIONS, unpack(names))
+  for i = 1, count do versions[i] = tonumber(versions[i] or 0) + 0 end
+  return names, versions, events
 end
 
 -- expected: subject -> the version it must have; a subject without new events is not asked.
 -- returns nil, or {CONFLICT, subject, its version}
-local function conflict(touched, expected)
-  for i = 1, #touched do
-    local wanted = expected[touched[i].subject]
-    if wanted and wanted ~= touched[i].version then
-      return {ANSWER.CONFLICT, touched[i].subject, string.format('%.0f', touched[i].version)}
-    end
+local function conflict(names, versions, expected)
+  for i = 1, #names do
+    local wanted = expected[names[i]]
+    if wanted and wanted ~= versions[i] then return {CONFLICT, names[i], string.format('%.0f', versions[i])} end
   end
 end
 
