@@ -24,6 +24,7 @@ class _InstantAlone(msgspec.Struct):
     occurred_at: datetime
 
 
+_USUAL = [b"event", b"crc32"]  # names of the fields that append gives an entry
 _decode_subject = msgspec.json.Decoder(_SubjectAlone).decode
 _decode_instant = msgspec.json.Decoder(_InstantAlone).decode
 
@@ -31,7 +32,7 @@ _decode_instant = msgspec.json.Decoder(_InstantAlone).decode
 def subject_of(fields: list[bytes]) -> str | None:
     """The subject of an entry with these fields; None where there is none to be read."""
     try:
-        return _decode_subject(_event_value(fields)).subject
+        return _decode_subject(fields[1] if fields[::2] == _USUAL else _event_value(fields)).subject
     except UNDECODABLE:
         return None
 
@@ -41,14 +42,12 @@ def occurred_at_of(fields: list[bytes]) -> datetime | None:
     offset.
     """
     try:
-        instant = _decode_instant(_event_value(fields)).occurred_at
+        at = _decode_instant(fields[1] if fields[::2] == _USUAL else _event_value(fields)).occurred_at
     except UNDECODABLE:
         return None
-    return instant if instant.tzinfo is not None else None
+    return at if at.tzinfo is not None else None
 
 
 def _event_value(fields: list[bytes]) -> bytes:
     """As ``entry_json`` picks it, of an entry of any shape; b"" where there is none."""
-    if len(fields) == 4 and fields[0] == b"event" and fields[2] == b"crc32":
-        return fields[1]
     return dict(zip(fields[::2], fields[1::2], strict=False)).get(b"event", b"")
