@@ -23,6 +23,6 @@ highlight_language = "none"
 html_theme = "furo"
 pygments_dark_style = "monokai"
 html_title = f"AuraStream {release}"
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["manual.css"]
