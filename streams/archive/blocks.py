@@ -4,7 +4,7 @@ Which entry of a block with a wrong hash was changed, as exactly as can be told.
     by count and the XOR of positions  the entry that is missing, or was added
     by order                           the entry that was moved
     by the live log, or its checksum   the entry that was changed
-    by trying                          two that were exchanged, a mark that was changed
+    by trying                          a mark that was changed, two that were exchanged
     else                               the block's first and last position
 """
 
@@ -16,7 +16,15 @@ from itertools import combinations
 import msgspec
 
 from aurastream.streams import DamagedEntry, Position, RawEntry, entry_json
-from aurastream.streams.archive.manifest import Block, Manifest, block_of, mixed, position_of
+from aurastream.streams.archive.manifest import (
+    Block,
+    Manifest,
+    block_of,
+    digest_of,
+    marks_of,
+    mixed,
+    position_of,
+)
 from aurastream.streams.archive.segment import is_plain
 
 TRIED_MAX = 3  # blocks of a segment whose entries are exchanged by trial: each takes a second or two
@@ -94,10 +102,10 @@ class Blocks:
         elif changed:
             for position, reason in changed:
                 yield f"the entry was changed: {reason}", position, ""
-        elif (pair := self._exchanged(block, part)) is not None:
-            yield f"the contents of the entries {pair[0]} and {pair[1]} were exchanged", *pair
         elif (marked := self._mark(block, part)) is not None:
             yield "the mark whether the entry is a duplicate was changed", marked, ""
+        elif (pair := self._exchanged(block, part)) is not None:
+            yield f"the contents of the entries {pair[0]} and {pair[1]} were exchanged", *pair
         else:
             yield f"an entry of these {block.entries} was changed", block.first, until
 
@@ -114,10 +122,11 @@ class Blocks:
         if self._tried == TRIED_MAX:
             return None
         self._tried += 1
+        marks = marks_of(part, self._suspect.duplicates)  # of positions, which stay where they are
         for one, other in combinations(range(len(part)), 2):
             tried = list(part)
             tried[one], tried[other] = (part[one][0], part[other][1]), (part[other][0], part[one][1])
-            if block_of(tried, self._suspect.duplicates).sha256 == block.sha256:
+            if digest_of(tried, marks) == block.sha256:
                 return _text(part[one]), _text(part[other])
         return None
 

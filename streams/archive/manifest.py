@@ -121,11 +121,20 @@ def blocks_of(raw: list[RawEntry], duplicates: Collection[bytes]) -> Iterator[Bl
 
 def block_of(part: list[RawEntry], duplicates: Collection[bytes]) -> Block:
     """One block."""
-    marked = (
-        [index for index, (position, _) in enumerate(part) if position in duplicates] if duplicates else []
+    positions = mixed(position for position, _ in part)
+    return Block(
+        part[0][0].decode(), len(part), f"{positions:x}", digest_of(part, marks_of(part, duplicates))
     )
-    digest = sha256(msgspec.msgpack.encode((part, marked))).hexdigest()
-    return Block(part[0][0].decode(), len(part), f"{mixed(position for position, _ in part):x}", digest)
+
+
+def marks_of(part: list[RawEntry], duplicates: Collection[bytes]) -> list[int]:
+    """Which entries of a block are duplicates, by their index."""
+    return [index for index, (position, _) in enumerate(part) if position in duplicates] if duplicates else []
+
+
+def digest_of(part: list[RawEntry], marks: list[int]) -> str:
+    """The SHA-256 of a block's entries and marks."""
+    return sha256(msgspec.msgpack.encode((part, marks))).hexdigest()
 
 
 def mixed(positions: Iterable[bytes]) -> int:
