@@ -195,6 +195,22 @@ def test_a_loop_waits_for_a_server_that_is_away_and_learns_anew_once_for_all(oth
     assert len(restarts) <= 3
 
 
+def test_a_server_that_forgot_its_scripts_is_given_them_again(server: Server) -> None:
+    """Its connections load them once, so one that hears NOSCRIPT would hear it for ever: a host would stand still."""
+
+    claim = Claim("app", "clips", 0)
+
+    async def scenario() -> list[Claim]:
+        wires, leases = AsyncWires(server, attempts_max=3), Leases("a", 5_000)
+        await adrive(leases.tick([claim]), wires.ask)
+        server.client.script_flush()
+        await adrive(leases.tick([claim]), wires.ask)
+        await wires.close()
+        return list(leases.held)
+
+    assert asyncio.run(scenario()) == [claim]
+
+
 def test_a_process_that_stops_waits_no_longer_than_its_patience(other: ServerProcess) -> None:
     """SIGTERM while the server is away must end the process, and say that nothing is lost."""
 
