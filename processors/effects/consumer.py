@@ -108,7 +108,7 @@ class EffectConsumer:
             await self._begin(claim, epoch)
 
     async def _begin(self, claim: Claim, epoch: int) -> None:
-        """Run the lane under this epoch. One that cannot be made is logged, and tried again at the next tick."""
+        """Run the lane under this epoch. One that cannot be made is logged and tried at the next tick."""
         if claim not in self._runners:
             try:
                 lane = await asyncio.to_thread(self._lane, claim)

@@ -77,7 +77,7 @@ class Handler:
         return list((await derived if inspect.isawaitable(derived) else derived) or ())
 
     def _in_thread(self, wanted: Handle) -> list[Event]:
-        derived: Derived = self._processor.handle(wanted.event, wanted.attempt)  # type: ignore[assignment] # no coroutine function
+        derived: Derived = self._processor.handle(wanted.event, wanted.attempt)  # type: ignore[assignment]
         return list(derived or ())
 
     def _pool(self) -> ThreadPoolExecutor:

@@ -35,7 +35,7 @@ UNREAD = Event(event_id="", subject="", occurred_at=datetime.fromtimestamp(0, UT
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An event to handle. problem: why it cannot be, or "". letter: as stored, of a dead letter that runs again."""
+    """An event to handle. problem: why it cannot be, or "". letter: as stored, of one that runs again."""
 
     position: str
     line: str

@@ -114,7 +114,7 @@ class EffectLane:
         self.window.settle(cursor_of(cursor).position, (position.decode() for position in done))
 
     def read(self) -> Asking[list[Item] | None]:
-        """The next entries as items to attempt, in order; None at the end. What needs no handler is finished."""
+        """The next entries as items to attempt; None at the end. What needs no handler is finished."""
         count = min(READ_MAX, self.window.room)
         command = ("XRANGE", self.keys.log, f"({self.window.seen or '0-0'}", "+", "COUNT", count)
         raw: list[RawEntry] = (yield from self.ask(command))[0]
@@ -214,7 +214,7 @@ class EffectLane:
         return events
 
     def _kept(self, stored: Any, opened: Event, failed: Failed) -> Asking[str]:
-        """Why it failed, to be kept. A handler that saw personal texts may repeat them: its words are sealed whole."""
+        """Why it failed, to be kept. A handler that saw personal texts may repeat them: they are sealed."""
         if opened is stored or not failed.reason:
             return f"{failed.ours}{failed.reason}"[: letters.REASON_MAX]
         sealed = yield from self.streams.source.keyring.sealing_reason(stored.creator, failed.reason)

@@ -1,7 +1,7 @@
 """
 Drive an effect lane in a loop, for as long as its partition is ours.
 
-    take what is new -> look every LOOK_S for what may run again -> wait for a poke, or until a poll is due -> ..
+    take what is new -> look every LOOK_S for what may run again -> wait for a poke, or a while -> ..
     a newer owner -> end;  anything else that goes wrong -> say so, pause, begin anew at the cursor
 
 A transport that hands over a batch only pokes: the lane reads the log itself, so a lost or repeated hand-over
@@ -27,7 +27,7 @@ log = Logger("aurastream.effects")
 class LaneRunner:
     """A lane and the task that runs it. error: what a person must mend before it goes on, or None.
 
-    polls_s: the least and the most between two looks at a log without news. is_fenced: a newer owner ended it.
+    polls_s: least and most between two looks at a log without news. is_fenced: a newer owner ended it.
 
     """
 

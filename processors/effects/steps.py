@@ -27,7 +27,7 @@ class Handle(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The handler did not return. reason: its words. ours: ours before them. is_final: no attempt can help."""
+    """The handler did not return. reason: its words. ours: those before. is_final: no attempt can help."""
 
     reason: str
     is_final: bool = False
@@ -41,7 +41,7 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The item is done, parked, waiting, or stale. following: position of the dead letter that may run next, or ""."""
+    """How: done, parked, waiting, or stale. following: position of the dead letter that may run next."""
 
     how: str
     following: str = ""

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from aurastream.processors.host.options import Options
     from aurastream.processors.host.process import run_host
 
-# Faust takes a third of a second, for which who catches up without a host does not wait; nor does a stranger's
-# app, which asks for batches, for what a host is made of.
+# Faust takes a third of a second: who catches up without a host does not wait for it. Nor does a stranger's
+# app, which asks for batches, wait for what a host is made of.
 _BATCHES = ("NotOffered", "RawBatch", "ResumeAt", "batch_topic", "batches")
 _HOST = {"Options": "options", "make_app": "make", "run_host": "process"}
 __getattr__ = late(__name__, dict.fromkeys(_BATCHES, "batching") | _HOST)

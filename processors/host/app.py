@@ -41,6 +41,7 @@ from aurastream.streams import (
 GROUP = "aurastream"  # the consumer group and the lease group of the hosts
 STOP_S = 1.0  # how long a lane may finish its batch when it must go
 
+Agent = AgentT[Any]  # of RawBatch
 log = Logger("aurastream.host")
 
 
@@ -108,20 +109,20 @@ class App(faust.App):
                 await agent.start()
         log.info("stream_taken_up", stream=name, agents=[agent.name for agent in agents])
 
-    def _topic_agents(self, name: str) -> list[AgentT[Any]]:
+    def _topic_agents(self, name: str) -> list[Agent]:
         """Of Kafka: how many partitions it has is known once it is assigned."""
         return self._folding(name, batch_topic(self, name))
 
-    async def _stream_agents(self, name: str) -> list[AgentT[Any]]:
+    async def _stream_agents(self, name: str) -> list[Agent]:
         stream = await asyncio.to_thread(self.sources.opened, name)
         topic = batch_topic(self, name, partitions=stream.partitions)
         handling = [processor for processor in self.processors if processor.handles(stream)]
         return self._folding(name, topic) + [self._effect(processor, name, topic) for processor in handling]
 
-    def _folding(self, name: str, topic: TopicT) -> list[AgentT[Any]]:
+    def _folding(self, name: str, topic: TopicT) -> list[Agent]:
         return [self._fold(projection, name, topic) for projection in self.chosen if projection.folds(name)]
 
-    def _fold(self, projection: Projection[Any], name: str, topic: TopicT) -> AgentT[Any]:
+    def _fold(self, projection: Projection[Any], name: str, topic: TopicT) -> Agent:
         async def fold(stream: StreamT[RawBatch]) -> None:
             async for batch in batches(stream):
                 await self.lanes.feed(projection.name, (batch.stream, batch.partition), batch.entries)
@@ -129,7 +130,7 @@ class App(faust.App):
         fold.__doc__ = f"Folds {name} into the view {projection.name}."
         return self.agent(topic, name=f"{projection.name}.{name}")(fold)
 
-    def _effect(self, processor: Processor, name: str, topic: TopicT) -> AgentT[Any]:
+    def _effect(self, processor: Processor, name: str, topic: TopicT) -> Agent:
         async def effect(stream: StreamT[RawBatch]) -> None:
             async for batch in batches(stream):
                 self.effects.poke(processor.name, (batch.stream, batch.partition))
@@ -138,7 +139,7 @@ class App(faust.App):
         return self.agent(topic, name=f"{processor.name}.{name}")(effect)
 
     async def resume_at(self, partitions: set[TP]) -> dict[TP, Cursor]:
-        """Of each partition the cursor of the view that is furthest behind; what follows must be handed over."""
+        """Of each partition the cursor of the view that is furthest behind; what follows is needed."""
         try:
             return await asyncio.to_thread(self._furthest_behind, partitions)
         except Exception as error:
@@ -166,7 +167,7 @@ class App(faust.App):
         self.is_ready = True
 
     async def assign_effects(self) -> None:
-        """Start the processors' part of what is ours; tried again at the next look when the server is away."""
+        """Start the processors' part of what is ours; at the next look, when the server is away."""
         try:
             for name in {name for each in self.processors for name in (OPERATIONS, each.into or OPERATIONS)}:
                 await asyncio.to_thread(self.sources.opened, name)

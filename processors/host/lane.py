@@ -83,7 +83,7 @@ class HostedLane:
             self._task = asyncio.create_task(self._run(), name=name)
 
     async def put(self, entries: list[RawEntry]) -> None:
-        """Hand over a batch; waits while the lane is behind. One that ended drops it: the next owner reads it."""
+        """Hand over a batch; waits while the lane is behind. One that ended drops it."""
         task = self._task
         if task is None or task.done() or self._is_stopping:
             return

@@ -45,7 +45,7 @@ class HostedLanes:
             lane.start(epoch)
 
     async def follow(self, records: Mapping[str, Record], patience_s: float = 1.0) -> None:
-        """The views have these generations now: start the lanes that are new, end those that are ours no longer."""
+        """The views have these generations now: start lanes that are new, end those that are not ours."""
         self.records = records
         wanted = {name for place in self.owned for name in self._wanted(place)}
         for name in sorted(wanted.difference(self.lanes)):

@@ -35,7 +35,8 @@ from aurastream.streams import Lag, Server, generation_group, is_passing
 STALL_S = 15.0
 BUCKETS_MS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LABELS = ("projection", "stream", "partition")
-disable_created_metrics()  # type: ignore[no-untyped-call] # a series of start times beside every counter, which nobody asks for
+# A series of start times beside every counter, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class LaneHealth(msgspec.Struct, frozen=True):

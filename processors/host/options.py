@@ -35,7 +35,7 @@ def broker_of(settings: Settings) -> str:
 
 
 def kafka_topics_of(settings: Settings, options: Options) -> tuple[str, ...]:
-    """The Kafka topics to consume; none without a broker. Raises NotConfigured for a broker without topics."""
+    """The Kafka topics to consume; none without a broker. Raises NotConfigured: a broker without topics."""
     if settings.broker is None:
         return ()
     named = options.streams or tuple(name.strip() for name in settings.topics.split(",") if name.strip())

@@ -41,7 +41,7 @@ class Sources:
             return self.streams[name]
 
     def furthest_behind(self, stream: Stream, partition: int) -> Cursor | None:
-        """The cursor of the view that is furthest behind, after which entries are needed. None without a view."""
+        """The cursor of the view that is furthest behind. None without a view."""
         with self._one_thread:
             views = [
                 View(stream, projection) for projection in self._projections if projection.folds(stream.name)

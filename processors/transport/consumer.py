@@ -175,7 +175,11 @@ class Consumer(Partitions):
             if not self.app.should_stop:
                 raise
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Record]]:  # noqa: ASYNC109 - Faust's signature
+    async def _getmany(
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 - Faust's signature
+    ) -> dict[TP, list[Record]]:
         active = {
             tp: lane for tp, lane in self.lanes.items() if self._is_readable(tp, lane, active_partitions)
         }

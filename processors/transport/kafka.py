@@ -43,7 +43,11 @@ class Consumer(aiokafka.Consumer):
         self._driver: Any = self.transport
         self._batch_max = entries_max()
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's signature
+    async def _getmany(
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 - Faust's signature
+    ) -> Any:
         fetched = await super()._getmany(active_partitions, timeout)
         return {
             tp: self._batched(records) if self._is_batch(tp) else records for tp, records in fetched.items()

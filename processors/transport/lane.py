@@ -82,7 +82,7 @@ class TopicLane:
             self.unacked.append(handed)
 
     def passed(self, acked: set[int]) -> int | None:
-        """The offset after the longest acknowledged prefix, which leaves `acked`; None when it is as it was."""
+        """The offset after the longest acknowledged prefix, which leaves `acked`; None if as before."""
         before = self.acknowledged
         while self.unacked and self.unacked[0].offset in acked:
             self.acknowledged = self.unacked.popleft()

@@ -27,7 +27,7 @@ log = Logger(__name__)
 
 
 class Partitions(base.Consumer):
-    """The part of a consumer that counts. lanes: what is owned. alone: owned without a log: the leader topic's."""
+    """The part of a consumer that counts. lanes: what is owned. alone: the leader topic's, without a log."""
 
     wires: AsyncWires
     reader: Reader

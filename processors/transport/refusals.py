@@ -21,8 +21,8 @@ from aurastream.processors.transport.entries import Headers
 
 REPLY_HEADER = "Faust-Ag-ReplyTo"
 INSTEAD_OF_TABLES = (
-    "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact after "
-    "any crash"
+    "Fold the stream with a projection (aurastream.projections.Projection): its views are in Redis, exact "
+    "after any crash"
 )
 INSTEAD_OF_JOINS = (
     "Send to a topic keyed as you need it and consume that with another agent, or fold both streams with a "
