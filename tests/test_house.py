@@ -322,7 +322,6 @@ def test_every_package_says_what_it_promises_and_shows(house: House) -> None:
     assert lacking == []
 
 
-@not_yet("seven files")
 def test_no_file_is_longer_than_a_few_screens(house: House) -> None:
     """Beyond 400 lines nobody reads a file whole: it is two. Most are much shorter."""
     long = {str(source.path): len(source.lines) for source in house if len(source.lines) > FILE_LINES_MAX}
@@ -398,7 +397,6 @@ def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
     assert found == []
 
 
-@not_yet("571 uses")
 def test_few_values_have_no_type(house: House) -> None:
     """What is Any is checked by nobody. What is left comes from redis replies and from users' states, and says so."""
     uses = Counter(
