@@ -85,8 +85,8 @@ from aurastream.streams.events import (
 )
 from aurastream.streams.facts import HERE, StreamFacts
 from aurastream.streams.glance import occurred_at_of, subject_of
-from aurastream.streams.groups import Cursor, Lag, as_pair, cursor_of, ensure, lag_of, read_new, seek, wake_up
-from aurastream.streams.history import History, Span, end_of
+from aurastream.streams.groups import Cursor, Lag, cursor_of, ensure, lag_of, read_new, seek, wake_up
+from aurastream.streams.history import History, Span
 from aurastream.streams.ids import derived_id, named_id, observed_id
 from aurastream.streams.index import (
     DIGEST_BYTES,
@@ -234,7 +234,6 @@ __all__ = [
     "Wire",
     "Wires",
     "adrive",
-    "as_pair",
     "ask_lease",
     "backlogs",
     "check_identifiers",
@@ -244,7 +243,6 @@ __all__ = [
     "cursor_of",
     "derived_id",
     "drive",
-    "end_of",
     "ensure",
     "entries_json",
     "entry_json",

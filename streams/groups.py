@@ -18,7 +18,6 @@ from aurastream.streams.errors import CountsDamaged
 from aurastream.streams.keys import Keys
 from aurastream.streams.positions import Position
 
-as_pair = Position.parse  # the older name, until nobody uses it
 CONSUMER = "owner"  # one consumer per group and partition: the cursor allows no second one to progress
 
 

@@ -158,6 +158,3 @@ class History:
             partition, ("HGET", keys.archive, "url"), what="asking where the archive is"
         )[0]
         return ArchiveNeeded(keys.where, str(trimmed_to), (url or b"").decode())
-
-
-end_of = last_of  # the older name, until nobody uses it

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from aurastream.projections.engine import Listing, ListRow, Projection, View
-from aurastream.streams import Stream, as_pair, named_id
+from aurastream.streams import Position, Stream, named_id
 
 ROWS_MAX = 1_000  # asked for at a time
 
@@ -128,7 +128,7 @@ def _known(stream: Stream, table: str, names: list[str], partitions: list[int]) 
         partition: cursors[partition].fingerprint in {"", trail.fingerprint} for partition in partitions
     }
     return {
-        partition: Known(sorted(set(found[partition]), key=as_pair), until.get(partition, ""))
+        partition: Known(sorted(set(found[partition]), key=Position.parse), until.get(partition, ""))
         if is_ours[partition]
         else Known([], "")
         for partition in partitions

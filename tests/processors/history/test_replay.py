@@ -32,6 +32,7 @@ from aurastream.streams import (
     ClipViewsObserved,
     Codec,
     History,
+    Position,
     Server,
     Settings,
     Stream,
@@ -39,7 +40,6 @@ from aurastream.streams import (
 )
 from aurastream.streams.entries import Envelope
 from aurastream.streams.errors import ArchiveNeeded
-from aurastream.streams.groups import as_pair
 from aurastream.streams.personal.erasure import erase
 from tests.cluster import Cluster
 from tests.facts import NOON, consume, findings, observation, raw_append
@@ -94,12 +94,14 @@ def test_events_come_in_the_order_of_their_positions_over_partitions_and_streams
     read = list(read_past(histories(stream, wide), Selection()))
 
     everywhere = [
-        (as_pair(entry.position), s.name, p)
+        (Position.parse(entry.position), s.name, p)
         for s in (stream, wide)
         for p in range(s.partitions)
         for entry in s.read(p)
     ]
-    assert [(as_pair(found.position), found.stream, found.partition) for found in read] == sorted(everywhere)
+    assert [(Position.parse(found.position), found.stream, found.partition) for found in read] == sorted(
+        everywhere
+    )
     assert sorted(found.envelope.event_id for found in read) == sorted(f"e{n}" for n in range(300))
 
 
@@ -133,7 +135,7 @@ def test_a_selection_is_what_a_plain_filter_gives(server: Server, stream: Stream
         if part == 1:
             consume(server, wide, Trail())
     everything = list(read_past(histories(stream, wide), Selection()))
-    clocks = [as_pair(found.position)[0] for found in everything]
+    clocks = [Position.parse(found.position).ms for found in everything]
     for _ in range(40):
         by: By = dice.choice(("occurred", "appended"))
         moments = [NOON + timedelta(seconds=dice.randrange(-5, 905)) for _ in range(2)]
@@ -160,7 +162,7 @@ def plainly_fits(found: PastEvent, chosen: Selection) -> bool:
     event = json.loads(found.raw)
     at = datetime.fromisoformat(event["occurred_at"])
     if chosen.by == "appended":
-        at = datetime.fromtimestamp(as_pair(found.position)[0] / 1000, UTC)
+        at = datetime.fromtimestamp(Position.parse(found.position).ms / 1000, UTC)
     if (
         chosen.correlations
         and not {event.get("correlation_id", event["event_id"]), event["event_id"]} & chosen.correlations

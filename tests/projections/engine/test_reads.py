@@ -23,8 +23,16 @@ from hypothesis import strategies as st
 
 from aurastream.projections import Answer, Listing, Projection, ProjectionError, Ranking, View
 from aurastream.projections.built_in.clips import Clips
-from aurastream.streams import ClipViewsObserved, Server, Settings, Stream, microseconds, open_stream
-from aurastream.streams.groups import Cursor, as_pair
+from aurastream.streams import (
+    ClipViewsObserved,
+    Position,
+    Server,
+    Settings,
+    Stream,
+    microseconds,
+    open_stream,
+)
+from aurastream.streams.groups import Cursor
 from tests.facts import NOON, consume, findings, observation
 from tests.projections.counting import Counting
 from tests.servers import ServerProcess, until
@@ -88,7 +96,7 @@ class Reader:
     def positions(self, positions: dict[int, str]) -> None:
         assert set(positions) == {0, 1}
         for partition, position in positions.items():
-            assert as_pair(position) >= as_pair(self._latest[partition]), (
+            assert Position.parse(position) >= Position.parse(self._latest[partition]), (
                 "a later read shows an earlier instant"
             )
             self._latest[partition] = position
@@ -425,7 +433,7 @@ def test_every_answer_names_the_position_of_every_partition(server: Server, part
     placed = parted.append([observation(n, clip=f"c{n}", category="irl", minute=n) for n in range(30)])
     consume(server, parted, Clips())
     ends = {
-        partition: max((item.position for item in placed if item.partition == partition), key=as_pair)
+        partition: max((item.position for item in placed if item.partition == partition), key=Position.parse)
         for partition in range(3)
     }
     view = View(parted, Clips())
