@@ -140,7 +140,7 @@ class Keys:
 
     def effects(self, group: str, part: str) -> str:
         """What a processor keeps besides its cursor and its dead letters: attempts, done, line, due or outbox
-        (effects.lua).
+        (effects/step.lua).
         """
         return self._key(f"{part}:{group}")
 

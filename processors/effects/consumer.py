@@ -5,8 +5,8 @@ until there is nothing left.
     every tick: keep and claim leases -> a runner per partition held -> surplus: stop, release
 
 For `aurastream run --until-idle`, and for tests. Leases keep two of these from doing the same work twice; the
-epoch of a lease refuses the one that was stopped past it. A partition that a person must mend is told in the
-log and tried again; the others go on.
+epoch of a lease refuses the one that was stopped past it. A partition that a person must mend is logged
+and tried again; the others go on.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EffectConsumer:
     async def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
         """Until told to stop; or until nothing is left to read or to attempt, whoever does it.
 
-        Raises what stopped a partition when until_idle is asked and a person must mend it.
+        Raises what stopped a partition with until_idle, where a person must mend it.
         """
         tick_at = 0.0
         loop = asyncio.get_running_loop()

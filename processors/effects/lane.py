@@ -68,7 +68,7 @@ def now() -> datetime:
 class LaneOptions(msgspec.Struct, frozen=True):
     """host: its name, the source of events. lease: the group whose lease counts; default: the processor's.
 
-    on_step: told each step and its item, for tests: taken, begun, handled, appended, and how it ended.
+    on_step: called with each step and its item, for tests: taken, begun, handled, appended, and how it ended.
     """
 
     host: str = ""

@@ -80,7 +80,7 @@ class Lines:
         return not self._tasks and await self._drive(self.lane.is_idle())
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """End: no attempt begins any more; one under way has patience_s, or the next owner begins it again."""
+        """End: no attempt begins any more; one under way has patience_s, or is begun by the next owner."""
         self._stopping.set()
         tasks = list(self._tasks.values())
         if tasks:

@@ -80,12 +80,11 @@ class Processor(Worker):
     """One handler of events. Subclass it; see the module's example.
 
     name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads;
-    None reads all.
-    into: the stream its derived events go to, created where it is new; None: the source's.
+    None reads all. into: the stream its derived events go to, created where it is new; None: the source's.
     attempts_max: how often a handler is begun before its event is parked, kills of the process included.
     first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less
-    a random part of up
-    to `jitter` of it. timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
+    a random part of up to `jitter` of it.
+    timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
     parallel: subjects of a partition handled at a time. is_silent_in_replay: a replay leaves its handler out.
     """
 
@@ -104,9 +103,7 @@ class Processor(Worker):
     upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
 
     def handle(self, event: Any, attempt: Attempt) -> Derived | Awaitable[Derived]:
-        """Do the work. `async def` runs in the event loop; a plain `def` in a thread. Any exception is a
-        failed attempt.
-        """
+        """Do the work; a plain `def` runs in a thread. Any exception is a failed attempt."""
         raise NotImplementedError(f"{type(self).__name__} has no handle")
 
     def reads(self, stream: str) -> bool:
@@ -114,9 +111,7 @@ class Processor(Worker):
         return self.streams is None or stream in self.streams
 
     def handles(self, stream: Stream) -> bool:
-        """Whether it works on this stream: it reads it, and is not silent there because its events are a
-        replay's.
-        """
+        """Whether it works on this stream: it reads it, and is not silent there as on a replay's."""
         return self.reads(stream.name) and not (stream.is_replay and self.is_silent_in_replay)
 
     def codec(self) -> Codec:
@@ -159,4 +154,4 @@ class Processor(Worker):
 
 def processors_of(installed: Installed) -> dict[str, Processor]:
     """The installed processors, by name."""
-    return {name: found for name, found in installed.processors.items() if isinstance(found, Processor)}
+    return {name: worker for name, worker in installed.processors.items() if isinstance(worker, Processor)}

@@ -2,7 +2,7 @@
 What the steps of a lane ask for, and what they come to. Pure.
 
 The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a
-``Handle`` (sent what the handler returned, or ``Failed``). Everything asked may be asked again after a lost
+``Handle`` (sent what the handler returned, or ``Failed``). Every question may be put again after a lost
 connection.
 """
 

@@ -46,7 +46,7 @@ log = Logger("aurastream.host")
 
 
 class App(faust.App):
-    """What is None in a constructor's place exists from its start on."""
+    """The app of a host. server, sources, lanes, effects and measures are there from its start on."""
 
     options: Options
     installed: Installed

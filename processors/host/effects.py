@@ -23,7 +23,7 @@ from aurastream.processors.effects import (
 from aurastream.processors.host.lanes import Place
 from aurastream.streams import AsyncWires, Stream
 
-POLLS_S = (0.5, 0.5)  # how late a person's word, or a batch that nobody told of, may be noticed
+POLLS_S = (0.5, 0.5)  # how late a person's word, or a batch that nobody poked for, may be noticed
 
 
 class HostedEffectLanes:

@@ -56,7 +56,7 @@ async def _cannot_rewind(offset: int) -> None:
 class HostedLane:
     """A lane and what waits for it. trouble: why it does not advance, or "". moved_at: monotonic seconds.
 
-    on_commit: told how many seconds a commit took. Of a log elsewhere: highwater, the offset after its last
+    on_commit: called with the seconds a commit took. Of a log elsewhere: highwater, the offset after its last
     entry; rewind, to an offset.
     """
 

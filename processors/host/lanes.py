@@ -2,7 +2,7 @@
 All lanes of a host: one for every generation of a view, and partition, that is this process's to keep up.
 
 The live generation has lanes, and so has one that is kept for a rollback, where they were folded by the same
-definition. ``follow`` is told the records, and starts and ends lanes by them.
+definition. ``follow`` takes the records, and starts and ends lanes by them.
 """
 
 from __future__ import annotations

@@ -22,19 +22,21 @@ def serve_pages(app: App) -> None:
     """Add the pages to a host's app."""
 
     @app.page("/health")
-    async def health(web: View, request: Request) -> Response:
-        found = await app.measures.health(app.lanes, app.effects)
-        return web.bytes(_json(found), status=200 if found.healthy else 503, content_type="application/json")
+    async def health_page(web: View, request: Request) -> Response:
+        health = await app.measures.health(app.lanes, app.effects)
+        return web.bytes(
+            _json(health), status=200 if health.healthy else 503, content_type="application/json"
+        )
 
     @app.page("/ready")
-    async def ready(web: View, request: Request) -> Response:
-        found = await app.measures.health(app.lanes, app.effects)
-        is_ready = app.is_ready and (bool(found.lanes) or not found.reason)
-        body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": found.reason}
+    async def ready_page(web: View, request: Request) -> Response:
+        health = await app.measures.health(app.lanes, app.effects)
+        is_ready = app.is_ready and (bool(health.lanes) or not health.reason)
+        body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": health.reason}
         return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
 
     @app.page("/metrics")
-    async def metrics(web: View, request: Request) -> Response:
+    async def metrics_page(web: View, request: Request) -> Response:
         takeovers = getattr(app.consumer, "takeovers", 0)
         return web.bytes(
             await app.measures.exposition(app.lanes, app.effects, takeovers),

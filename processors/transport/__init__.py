@@ -1,7 +1,7 @@
 """
 The Faust transport for Redis Streams, and batches over Redis and Kafka alike. All that is Faust's is in here.
 
-    faust.App(.., broker="redis://..")     a stranger's app, unchanged: found by the entry points of the group
+    faust.App(.., broker="redis://..")     a stranger's app, unchanged, by the entry points of the group
                                            faust.transports
     batch_topic, batches, events           opted in: a batch of one partition's entries is one message, the
                                            measured fast way
@@ -10,7 +10,7 @@ The Faust transport for Redis Streams, and batches over Redis and Kafka alike. A
     names, entries      a topic is a stream, a message an entry: keys, values, headers; our own events are
                         legible too
     catalog             the topics and their partitions
-    coordinator, rebalance    leases (streams/leases.py) -> what is ours -> told to the app
+    coordinator, rebalance    leases (streams/leases.py) -> what is ours -> the app hears of it
     lane, reader, consumer, queues, seeking     positions -> entries -> agents -> what is done ->
                                                 acknowledge.lua
     producer            topic.send -> send.lua, each message once

@@ -91,10 +91,10 @@ class Consumer(Partitions):
     async def _look_at_ends(self) -> None:
         lanes = dict(self.lanes)
         try:
-            found = await bounds(self.wires, list(lanes.values()))
+            edges = await bounds(self.wires, list(lanes.values()))
         except ServerAway:
             return  # we are stopping
-        for (tp, lane), (_, end) in zip(lanes.items(), found, strict=True):
+        for (tp, lane), (_, end) in zip(lanes.items(), edges, strict=True):
             lane.highwater = end
             self.app.monitor.track_tp_end_offset(tp, end)
 
@@ -184,10 +184,10 @@ class Consumer(Partitions):
             tp: lane for tp, lane in self.lanes.items() if self._is_readable(tp, lane, active_partitions)
         }
         counts = [self._batch_max if tp.topic in self._driver.batch_topics else EVENTS_READ for tp in active]
-        found = await self.reader.read(list(active.values()), counts, timeout)
+        fresh = await self.reader.read(list(active.values()), counts, timeout)
         records = {}
         for tp, lane in active.items():
-            if (entries := found.get(lane)) is not None:
+            if (entries := fresh.get(lane)) is not None:
                 is_batch = tp.topic in self._driver.batch_topics
                 at = lane.offset
                 records[tp] = (

@@ -56,19 +56,19 @@ def content_of(where: str, entry: RawEntry) -> Content:
         at = f"{where}/{position.decode()}"
         raw = entry_json(at, fields)
         return Content(read_envelope(at, raw).subject.encode(), raw, None, _seconds_of(position))
-    found = dict(zip(fields[::2], fields[1::2], strict=False))
+    named = dict(zip(fields[::2], fields[1::2], strict=False))
     try:
         headers = (
-            [(name, _bytes(text)) for name, text in _HEADERS.decode(found[b"headers"])]
-            if b"headers" in found
+            [(name, _bytes(text)) for name, text in _HEADERS.decode(named[b"headers"])]
+            if b"headers" in named
             else None
         )
-        timestamp = int(found[b"timestamp"]) / 1000 if b"timestamp" in found else _seconds_of(position)
+        timestamp = int(named[b"timestamp"]) / 1000 if b"timestamp" in named else _seconds_of(position)
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedEntry(
             f"{where}/{position.decode()}", f"its headers or timestamp cannot be read ({error})"
         ) from error
-    return Content(found.get(b"key"), found.get(b"value"), headers, timestamp)
+    return Content(named.get(b"key"), named.get(b"value"), headers, timestamp)
 
 
 def _seconds_of(position: bytes) -> float:

@@ -39,7 +39,7 @@ def topic_of(stream: str) -> str:
     if not stream.startswith(_QUOTED):
         return stream
     plain = re.sub(
-        rb"_([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), stream.removeprefix(_QUOTED).encode()
+        rb"_([0-9a-f]{2})", lambda digits: bytes([int(digits[1], 16)]), stream.removeprefix(_QUOTED).encode()
     )
     return plain.decode()
 

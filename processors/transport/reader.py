@@ -15,12 +15,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from aurastream.processors.transport.lane import TopicLane
-from aurastream.streams import Ask, AsyncWire, AsyncWires, RawEntry, wake_up
+from aurastream.streams import Ask, AsyncWire, AsyncWires, Backoff, RawEntry, wake_up
 
-POLL_FIRST_S, POLL_MAX_S = (
-    0.001,
-    0.05,
-)  # between looks at a cluster, where one command cannot wait for all partitions
+POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # between looks at a cluster: one command cannot wait for all there
 
 
 class Reader:
@@ -44,21 +41,20 @@ class Reader:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        pause_s = POLL_FIRST_S
-        found: dict[TopicLane, list[RawEntry]] = {}
+        polls = Backoff(POLL_FIRST_S, POLL_MAX_S)
+        fresh: dict[TopicLane, list[RawEntry]] = {}
         self._interrupted.clear()
-        while not found and (left_s := end - loop.time()) > 0 and not self._interrupted.is_set():
+        while not fresh and (left_s := end - loop.time()) > 0 and not self._interrupted.is_set():
             reading = [lane.reading(count) for lane, count in zip(lanes, counts, strict=True)]
             answers = await self._wires.ask(reading)
-            found = {lane: entries for lane, entries in zip(lanes, answers, strict=True) if entries}
-            if found or self._interrupted.is_set():
+            fresh = {lane: entries for lane, entries in zip(lanes, answers, strict=True) if entries}
+            if fresh or self._interrupted.is_set():
                 break
             if lanes and not self._wires.server.facts.is_cluster:
                 await self._wait(lanes, left_s)
             else:
-                await self._pause(min(pause_s, left_s) if lanes else left_s)
-                pause_s = min(POLL_MAX_S, pause_s * 2)
-        return found
+                await self._pause(min(polls.next_s(), left_s) if lanes else left_s)
+        return fresh
 
     def interrupt(self) -> None:
         """Read again now: there are other partitions than before."""

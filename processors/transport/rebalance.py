@@ -1,5 +1,5 @@
 """
-Partitions that come and go, told to the app.
+Partitions that come and go, and how the app hears of it.
 
     the first time  Faust's own rebalance: on_rebalance_start, revoked, generation, assigned, recovery, flow
     later           only what changes: its queued events are taken out, its handlers finish, it is
