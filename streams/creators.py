@@ -116,7 +116,7 @@ class Creators:
         return {name: known for name in names if (known := kept.get(name)) is not None and known.until > now}
 
     def _question(self, creators: list[str], moved: set[str], ack: Ack) -> list[Command]:
-        args: list[str | bytes] = ["1" if ack is Ack.REPLICA else ""]
+        args: list[str | bytes] = [msgspec.msgpack.encode({"rewrite": ack is Ack.REPLICA})]
         for creator in creators:
             pseudonym = "" if creator in moved else secrets.token_hex(PSEUDONYM_BYTES)
             args += (
@@ -125,11 +125,8 @@ class Creators:
                 self._wrapped(pseudonym, secrets.token_bytes(KEY_BYTES)) if pseudonym else b"",
             )
         take = _TAKE.call((CREATORS, CREATOR_KEYS), args)
-        return (
-            [take, ("WAIT", self._settings.replicas, self._settings.wait_ms)]
-            if ack is Ack.REPLICA
-            else [take]
-        )
+        wait = ("WAIT", self._settings.replicas, self._settings.wait_ms)
+        return [take, wait] if ack is Ack.REPLICA else [take]
 
     def _learn(self, pseudonym: str, stored: bytes) -> Known:
         """From the server's row. A cipher stays the same object for as long as its key does."""

@@ -1,14 +1,9 @@
 """
-Personal fields: sealed under a key of their creator's own, opened where they are shown, erased by dropping
-the key.
+The erasure of a creator: the key of its personal fields goes, and the fact is an event.
 
-    sealing.py  text <-> token, pure        creators.py  pseudonyms and keys, on the server and for a while in
-                a process
-    keyring.py  events and JSON in and out  erasure.py   the key goes, the fact is an event
-
-What is promised, refused and measured is said in keyring.py.
+Sealing and opening are append's and the display's: sealing.py, creators.py and keyring.py of the log, which say what is promised.
 """
 
-from aurastream.streams.personal.erasure import erase, forget_on_disk
+from aurastream.streams.personal.erasure import erase, forget_on_disk, settle
 
-__all__ = ["erase", "forget_on_disk"]
+__all__ = ["erase", "forget_on_disk", "settle"]

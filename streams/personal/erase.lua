@@ -2,13 +2,17 @@
 -- KEYS[1] names     hash  creator -> pseudonym                    the three share the hash tag {creators}
 -- KEYS[2] keys      hash  pseudonym -> key; '' once it is erased
 -- KEYS[3] erasures  hash  pseudonym -> JSON of the erasure's event
--- ARGV    [1] creator  [2] its pseudonym as read  [3] JSON of the event
--- returns 1 OK, 0 CHANGED (the creator has another pseudonym, or none; nothing written)
+-- ARGV[1] creator    ARGV[2] its pseudonym as read    ARGV[3] JSON of the event
+-- returns OK, or CHANGED: the creator has another pseudonym, or none; nothing written
 -- raises  WRONGTYPE when a key has another type, OOM; both before any write.  cost O(1)
-redis.call('HLEN', KEYS[2])
-redis.call('HLEN', KEYS[3])
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
-redis.call('HSET', KEYS[2], ARGV[2], '')
-redis.call('HDEL', KEYS[1], ARGV[1])
-return 1
+local ANSWER = {CHANGED = 0, OK = 1} -- EraseAnswer
+local NAMES, PSEUDONYMS, ERASURES = unpack(KEYS)
+local creator, pseudonym, event = unpack(ARGV)
+
+redis.call('HLEN', PSEUDONYMS)
+redis.call('HLEN', ERASURES)
+if redis.call('HGET', NAMES, creator) ~= pseudonym then return ANSWER.CHANGED end
+redis.call('HSET', ERASURES, pseudonym, event)
+redis.call('HSET', PSEUDONYMS, pseudonym, '')
+redis.call('HDEL', NAMES, creator)
+return ANSWER.OK

@@ -1,13 +1,11 @@
 """
 Erase a creator: drop the key of the personal fields, and say so in the audit trail.
 
-    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased ->
-        drop the note
+    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased -> drop the note
 
-Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the
-log; its event ID is the pseudonym's, so that it is there once however often a killed erasure is taken up.
-Whoever erases next settles what was left. What the server wrote to disk before still holds the key:
-``forget_on_disk`` asks it to write its files anew.
+Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the log; its event ID is the
+pseudonym's, so that it is there once however often a killed erasure is taken up. Whoever erases next settles what was left. What the
+server wrote to disk before still holds the key: ``forget_on_disk`` has it write its files anew.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from enum import IntEnum
 
 from redis.exceptions import ResponseError
 
@@ -27,6 +25,7 @@ from aurastream.streams import (
     Codec,
     CreatorErased,
     CreatorUnknown,
+    Reply,
     Script,
     Server,
     Stream,
@@ -44,6 +43,13 @@ _ERASE = Script(__file__, "erase.lua")
 _CODEC = Codec((CreatorErased,))
 
 
+class EraseAnswer(IntEnum):
+    """What erase.lua says."""
+
+    CHANGED = 0
+    OK = 1
+
+
 def erase(
     operations: Stream,
     creator: str,
@@ -52,12 +58,10 @@ def erase(
     who: str,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[CreatorErased, list[CreatorErased]]:
-    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was
-    in the log.
+    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was in the log.
 
-    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the
-    pseudonym. who: decides.
-    on_step: told "dropped" and "appended", for tests.
+    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the pseudonym. who: decides.
+    on_step: called with "dropped" and "appended", for tests.
     Raises CreatorUnknown, StreamError for a reason that names the creator, InvalidEvent for one that cannot
     be kept; and the other errors of append, after which the creator is erased, and the next erasure puts the
     fact into the log.
@@ -75,13 +79,12 @@ def erase(
 def _erase(
     operations: Stream, creator: str, why: str, who: str, on_step: Callable[[str], None]
 ) -> CreatorErased:
-    client: Any = operations.server.client
     for _ in range(TRIES_MAX):
-        name, pseudonym = _find(client, creator)
+        name, pseudonym = _find(operations.server, creator)
         if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", why.casefold()):
             raise StreamError(
-                "the reason names the creator, and it stays in the audit trail for good. Nothing was "
-                "erased; give one without the name."
+                "the reason names the creator, and it stays in the audit trail for good. Nothing was erased; give one "
+                "without the name."
             )
         event = CreatorErased(
             event_id=named_id("erase", pseudonym),
@@ -91,7 +94,8 @@ def _erase(
             why=why,
         )
         note = _CODEC.encode(event)  # checked before anything is dropped: what is noted can be appended
-        if operations.server.run(_ERASE, (CREATORS, CREATOR_KEYS, ERASURES), (name, pseudonym, note)):
+        answer = operations.server.run(_ERASE, (CREATORS, CREATOR_KEYS, ERASURES), (name, pseudonym, note))
+        if EraseAnswer(answer) is EraseAnswer.OK:
             on_step("dropped")
             _append(operations, event, on_step)
             return event
@@ -101,24 +105,26 @@ def _erase(
     )
 
 
-def _find(client: Any, creator: str) -> tuple[str, str]:
+def _find(server: Server, creator: str) -> tuple[str, str]:
     """The creator's name and pseudonym, from either of them. Raises CreatorUnknown."""
     if not is_name(creator):
         raise CreatorUnknown(creator)
-    pseudonym: bytes | None = client.hget(CREATORS, creator)
-    if pseudonym is not None:
-        return creator, pseudonym.decode()
-    if client.hget(CREATOR_KEYS, creator):  # nothing leads from a pseudonym to a name but looking at all
-        for name, found in client.hscan_iter(CREATORS, count=SCAN_COUNT):
-            if found == creator.encode():
+    stored: Reply = server.client.hget(CREATORS, creator)
+    if stored is not None:
+        return creator, stored.decode()
+    if server.client.hget(
+        CREATOR_KEYS, creator
+    ):  # nothing leads from a pseudonym to a name but looking at all
+        for name, pseudonym in server.client.hscan_iter(CREATORS, count=SCAN_COUNT):
+            if pseudonym == creator.encode():
                 return name.decode(), creator
     raise CreatorUnknown(creator)
 
 
 def settle(operations: Stream) -> Iterator[CreatorErased]:
     """Put into the log what earlier erasures noted and did not get to append."""
-    client: Any = operations.server.client
-    for raw in client.hvals(ERASURES):
+    notes: Reply = operations.server.client.hvals(ERASURES)
+    for raw in notes:
         event = _CODEC.decode(raw, ERASURES)
         if isinstance(event, CreatorErased):
             _append(operations, event)
@@ -160,8 +166,7 @@ def _asked(wire: Wire, question: tuple[str, ...], without: bytes, command: tuple
             wire.ask(command)
             return True
         except ResponseError as error:
-            # What runs already may have begun before the key was dropped: it has to end, and another one to
-            # begin.
+            # What runs already may have begun before the key was dropped: it has to end, and another one to begin.
             if "in progress" not in str(error) or time.monotonic() > ends:
                 return False
         time.sleep(BUSY_PAUSE_S)
