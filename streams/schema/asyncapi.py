@@ -14,61 +14,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from aurastream.streams import HERE, NAME, Event, StreamError, StreamFacts
-from aurastream.streams.schema.json_schema import REF, Schema, tag_of, type_schema
+from aurastream.streams.schema.json_schema import REF, Json, Schema, tag_of, type_schema
 
 VERSION = "3.0.0"
 COMPONENTS = "#/components/"
 ANY_STREAM = "stream"
+DESCRIPTION = (
+    "Events of an AuraStream log on Redis Streams. An entry has two fields: `event`, the payload, and `crc32`, the decimal "
+    "CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID single; a plain XADD is read, too."
+)
+STORY = {"description": "The story an event belongs to.", "location": "$message.payload#/correlation_id"}
 _NOT_OURS = {"$id", "x-schema-version", "$defs"}
 
 
 def asyncapi(
     types: Iterable[type[Event]], streams: Mapping[str, StreamFacts] | None = None, *, version: str
-) -> dict[str, Any]:
+) -> Schema:
     """The document. streams: a channel for each; None: one for any. version: of the described application.
 
     Raises StreamError when two types or streams would have one name in it.
     """
     kinds = sorted(types, key=tag_of)
     names = {tag_of(kind): component_name(tag_of(kind)) for kind in kinds}
-    channels = (
-        {component_name(name): _channel(name, streams[name], names) for name in sorted(streams)}
-        if streams is not None
-        else {}
-    )
-    if streams is None:
-        channels = {ANY_STREAM: _any_channel(names)}
+    channels = {ANY_STREAM: _any_channel(names)}
+    if streams is not None:
+        channels = {component_name(name): _channel(name, streams[name], names) for name in sorted(streams)}
     _refuse_doubles("event types", names.values())
     schemas: dict[str, Schema] = {}
     for kind in kinds:
         schemas |= _schemas(kind, names[tag_of(kind)])
     return {
         "asyncapi": VERSION,
-        "info": {
-            "title": "AuraStream events",
-            "version": version,
-            "description": (
-                "Events of an AuraStream log on Redis Streams. An entry has two fields: `event`, the "
-                "payload, and `crc32`, the decimal "
-                "CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID single; a "
-                "plain XADD is read, too."
-            ),
-        },
+        "info": {"title": "AuraStream events", "version": version, "description": DESCRIPTION},
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": _operations(channels),
         "components": {
             "messages": {names[tag_of(kind)]: _message(kind, names[tag_of(kind)]) for kind in kinds},
             "schemas": dict(sorted(schemas.items())),
-            "correlationIds": {
-                "story": {
-                    "description": "The story an event belongs to.",
-                    "location": "$message.payload#/correlation_id",
-                }
-            },
+            "correlationIds": {"story": STORY},
         },
     }
 
@@ -83,11 +69,11 @@ def _refuse_doubles(what: str, names: Iterable[str]) -> None:
         )
 
 
-def _messages(names: Mapping[str, str]) -> dict[str, Any]:
+def _messages(names: Mapping[str, str]) -> Schema:
     return {name: {"$ref": f"{COMPONENTS}messages/{name}"} for name in sorted(names.values())}
 
 
-def _channel(stream: str, facts: StreamFacts, names: Mapping[str, str]) -> dict[str, Any]:
+def _channel(stream: str, facts: StreamFacts, names: Mapping[str, str]) -> Schema:
     where = (
         f"the Redis streams aura:{{{stream}.0}}:log to .{facts.partitions - 1}"
         if facts.log == HERE
@@ -102,7 +88,7 @@ def _channel(stream: str, facts: StreamFacts, names: Mapping[str, str]) -> dict[
     }
 
 
-def _any_channel(names: Mapping[str, str]) -> dict[str, Any]:
+def _any_channel(names: Mapping[str, str]) -> Schema:
     return {
         "address": "{stream}",
         "title": "Any stream",
@@ -113,8 +99,8 @@ def _any_channel(names: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _operations(channels: Mapping[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _operations(channels: Schema) -> Schema:
+    made: Schema = {}
     for name, channel in channels.items():
         messages = [{"$ref": f"#/channels/{name}/messages/{message}"} for message in channel["messages"]]
         for verb, action, summary in (
@@ -130,7 +116,7 @@ def _operations(channels: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _message(kind: type[Event], name: str) -> dict[str, Any]:
+def _message(kind: type[Event], name: str) -> Schema:
     described = type_schema(kind).get("description", "")
     return {
         "name": tag_of(kind),
@@ -152,7 +138,7 @@ def _schemas(kind: type[Event], name: str) -> dict[str, Schema]:
     return made
 
 
-def _draft_7(schema: Any, owner: str) -> Any:
+def _draft_7(schema: Json, owner: str) -> Json:
     """The same in draft 7, as AsyncAPI reads it."""
     if isinstance(schema, list):
         return [_draft_7(part, owner) for part in schema]
@@ -178,4 +164,4 @@ def _draft_7(schema: Any, owner: str) -> Any:
 
 def component_name(text: str) -> str:
     """As the keys of AsyncAPI's components may be; any other character is its code point."""
-    return re.sub(r"[^A-Za-z0-9._-]", lambda found: f"-{ord(found[0]):x}-", text)
+    return re.sub(r"[^A-Za-z0-9._-]", lambda match: f"-{ord(match[0]):x}-", text)

@@ -28,7 +28,7 @@ import msgspec
 
 from aurastream.streams import Event, StreamError
 from aurastream.streams.schema.json_schema import DOCUMENT_ID, Schema, json_schema, tag_of
-from aurastream.streams.schema.narrowing import Finding, narrowings
+from aurastream.streams.schema.narrowing import Narrowing, narrowings
 
 
 class BaselineUnfit(StreamError):
@@ -86,14 +86,20 @@ def compare(
     changes: list[Change] = []
     for tag in sorted(baseline.keys() | kinds.keys()):
         if tag not in today:
-            told = "it is no longer installed: its entries stay in the log and nobody reads them. Install the package that has it."
-            changes.append(_change(tag, ("type_removed", "", told), True))
+            problem = (
+                "it is no longer installed: its entries stay in the log and nobody reads them. Install the package that "
+                "has it."
+            )
+            changes.append(_change(tag, ("type_removed", "", problem), True))
             continue
         missing = [step for step in range(1, kinds[tag].schema_version) if (tag, step) not in steps]
         if missing:
             without = ", ".join(map(str, missing))
-            told = f"it is at version {kinds[tag].schema_version} without an upcaster from {without}. Register it in UPCASTERS."
-            changes.append(_change(tag, ("upcaster_missing", "", told), True))
+            version = kinds[tag].schema_version
+            problem = (
+                f"it is at version {version} without an upcaster from {without}. Register it in UPCASTERS."
+            )
+            changes.append(_change(tag, ("upcaster_missing", "", problem), True))
         if tag in baseline:
             try:
                 changes += _of_type(tag, baseline[tag], today[tag], not missing)
@@ -106,22 +112,29 @@ def compare(
     return changes
 
 
-def _change(tag: str, finding: Finding, is_breaking: bool) -> Change:
-    kind, path, told = finding
-    return Change(tag, path, kind, is_breaking, f"{tag}{f', field {path}' if path else ''}: {told}")
+def _change(tag: str, finding: Narrowing, is_breaking: bool) -> Change:
+    kind, path, problem = finding
+    return Change(tag, path, kind, is_breaking, f"{tag}{f', field {path}' if path else ''}: {problem}")
 
 
 def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterator[Change]:
     before, now = old["x-schema-version"], new["x-schema-version"]
     findings = list(narrowings(_without_version(old), _without_version(new)))
     if now < before:
-        told = f"its version went back from {before} to {now}: entries of version {before} cannot be read. Versions only rise."
-        yield _change(tag, ("version_lowered", "", told), True)
+        problem = (
+            f"its version went back from {before} to {now}: entries of version {before} cannot be read. Versions only "
+            "rise."
+        )
+        yield _change(tag, ("version_lowered", "", problem), True)
     if now > before and has_upcasters:
-        told = f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries them on real entries."
-        yield _change(tag, ("version_raised", "", told), False)
+        covered = (
+            f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries them on real "
+            "entries."
+        )
+        yield _change(tag, ("version_raised", "", covered), False)
         yield from (
-            _change(tag, (kind, path, f"{told} Upcasters cover it."), False) for kind, path, told in findings
+            _change(tag, (kind, path, f"{problem} Upcasters cover it."), False)
+            for kind, path, problem in findings
         )
     else:
         yield from (_change(tag, finding, True) for finding in findings)
@@ -130,9 +143,9 @@ def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterato
         for name in _added(old, new)
     )
     if new.get("additionalProperties") is not False:
-        told = "it is gone: unknown fields are passed over."
+        gone = "it is gone: unknown fields are passed over."
         yield from (
-            _change(tag, ("field_ignored", name, told), False)
+            _change(tag, ("field_ignored", name, gone), False)
             for name in old["properties"]
             if name not in new["properties"]
         )

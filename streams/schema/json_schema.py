@@ -2,8 +2,7 @@
 Event types as JSON Schema (2020-12): what an entry of the log may look like, for other languages and for
 evolution.py to compare.
 
-    event types -> msgspec's schema of each -> envelope, version, bounds of names added -> one document, the
-        same bytes every time
+    event types -> msgspec's schema of each -> envelope, version, bounds of names added -> one document, the same bytes every time
 
 The document holds a schema per type under $defs, each with an $id of its type and version; the document
 itself accepts any of them.
@@ -36,7 +35,8 @@ from aurastream.streams import IDENTIFIER, Event, StreamError
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENT_ID = "urn:aurastream:events"
 REF = "#/$defs/"
-Schema = dict[str, Any]
+Json = Any  # what a document holds at a place; the dialect says what
+Schema = dict[str, Json]
 
 ENVELOPE = {
     "type": "The event's name in the log, for ever.",
@@ -135,7 +135,7 @@ def _described(name: str) -> Schema:
     return {"description": ENVELOPE[name]} if name in ENVELOPE else {}
 
 
-def _refs(schema: Any) -> Iterator[str]:
+def _refs(schema: object) -> Iterator[str]:
     if isinstance(schema, dict):
         if isinstance(schema.get("$ref"), str):
             yield schema["$ref"]
@@ -146,7 +146,7 @@ def _refs(schema: Any) -> Iterator[str]:
             yield from _refs(part)
 
 
-def _parts(info: mi.Type, schema: Schema) -> Iterator[tuple[mi.Type, Any]]:
+def _parts(info: mi.Type, schema: Schema) -> Iterator[tuple[mi.Type, Schema]]:
     """The parts of a type beside the parts of its schema, as msgspec lays them out."""
     if isinstance(info, _FIELDS):
         is_tagged = isinstance(info, mi.StructType) and info.tag_field is not None
@@ -171,7 +171,7 @@ def _is_object(info: mi.Type) -> bool:
     return isinstance(info, mi.StructType) and not info.array_like
 
 
-def _options(info: mi.UnionType, schema: Schema) -> Iterator[tuple[mi.Type, Any]]:
+def _options(info: mi.UnionType, schema: Schema) -> Iterator[tuple[mi.Type, Schema]]:
     """A union's options: other types first, then structs (several of them in an anyOf of their own), then
     null.
     """
@@ -193,18 +193,18 @@ def _bare(info: mi.Type) -> mi.Type:
 
 
 def _named(
-    info: mi.Type, schema: Schema, definitions: dict[str, Schema], found: dict[str, Any]
-) -> dict[str, Any]:
+    info: mi.Type, schema: Schema, definitions: dict[str, Schema], classes: dict[str, type]
+) -> dict[str, type]:
     """Name under $defs -> class."""
     info = _bare(info)
     if "$ref" in schema:
         name = schema["$ref"].removeprefix(REF)
-        if name in found:
-            return found
-        found[name], schema = info.cls, definitions[name]  # type: ignore[attr-defined]
+        if name in classes:
+            return classes
+        classes[name], schema = info.cls, definitions[name]  # type: ignore[attr-defined]
     for part, its_schema in _parts(info, schema):
-        _named(part, its_schema, definitions, found)
-    return found
+        _named(part, its_schema, definitions, classes)
+    return classes
 
 
 def _mark_times(info: mi.Type, schema: Schema, definitions: dict[str, Schema], seen: set[str]) -> None:

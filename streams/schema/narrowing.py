@@ -1,22 +1,20 @@
 """
 What one JSON Schema allows and another does not, as far as the schemas that msgspec makes need it.
 
-    narrowings(old, new) -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or
-        means another one
+    narrowings(old, new) -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or means another one
 
-Always true: where nothing is found, every value that is valid by `old`, with the defaults of what it leaves
-out, is valid by `new` and has the same ones. The reverse is not promised: of a keyword that is not known
-here, any change is a finding, and a union's option must fit into one option of the other as a whole.
+Always true: where there is none, every value that is valid by `old`, with the defaults of what it leaves out, is valid by `new` and
+has the same ones. The reverse is not promised: of a keyword that is not known here, any change is a narrowing, and a union's option
+must fit into one option of the other as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from aurastream.streams.schema.json_schema import REF, Schema
 
-Finding = tuple[str, str, str]  # kind, path of the field, what is the matter
+Narrowing = tuple[str, str, str]  # kind, path of the field, what is the matter
 
 _NOTES = {
     "$id",
@@ -63,7 +61,7 @@ _JUDGED = {
 }
 
 
-def narrowings(old: Schema, new: Schema) -> Iterator[Finding]:
+def narrowings(old: Schema, new: Schema) -> Iterator[Narrowing]:
     """Findings, in the order of the old schema's fields. Both documents are self-contained objects."""
     yield from _Comparison(old, new).run()
 
@@ -73,22 +71,21 @@ class _Comparison:
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old, self._new = old, new
-        self._under_way: set[tuple[int, int]] = (
-            set()
-        )  # definitions being compared: a type within itself is judged where it began
+        # Pairs of definitions being compared: a type within itself is judged where it began.
+        self._under_way: set[tuple[int, int]] = set()
 
-    def run(self) -> Iterator[Finding]:
+    def run(self) -> Iterator[Narrowing]:
         yield from self._fits(self._old, self._new, "")
 
-    def _fits(self, old: Any, new: Any, path: str) -> Iterator[Finding]:
+    def _fits(self, old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
         """What of `old` is not in `new`; nothing when all is."""
         olds, news = _options(self._old, old), _options(self._new, new)
         for option in olds:
             judged = [list(self._option(option, one, path)) for one in news]
-            if not any(found == [] for found in judged):
+            if not any(narrowed == [] for narrowed in judged):
                 yield from _nearest(option, news, judged, path)
 
-    def _option(self, old: Schema, new: Schema, path: str) -> Iterator[Finding]:
+    def _option(self, old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
         if not _bounds(new):
             return
         if _values(old) is not None:
@@ -114,7 +111,7 @@ class _Comparison:
         elif now == "array":
             yield from self._array(old, new, path)
 
-    def _values_fit(self, old: Schema, new: Schema, path: str) -> Iterator[Finding]:
+    def _values_fit(self, old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
         allowed = _values(new)
         for value in _values(old) or []:
             if allowed is not None:
@@ -123,7 +120,7 @@ class _Comparison:
             else:
                 yield from self._option(_schema_of(value), new, path)
 
-    def _object(self, old: Schema, new: Schema, path: str) -> Iterator[Finding]:
+    def _object(self, old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
         olds, news = old.get("properties", {}), new.get("properties", {})
         required = set(old.get("required", []))
         rest, old_rest = new.get("additionalProperties", True), old.get("additionalProperties", True)
@@ -141,33 +138,16 @@ class _Comparison:
                 )
             elif rest is not True:
                 yield from self._fits(part, rest, place)
-        for name in new.get("required", []):
-            place = f"{path}.{name}" if path else name
-            if name in olds and name not in required:
-                yield (
-                    "default_removed",
-                    place,
-                    "its default is gone: entries that left it out no longer decode. Put it back.",
-                )
-            elif name not in olds:
-                yield (
-                    "required_added",
-                    place,
-                    "it is new and has no default: older entries do not have it. Give it one.",
-                )
+        yield from _required_fit(olds.keys(), required, new, path)
         if rest is False and old_rest is not False:
             yield "closed", path, "unknown fields are refused now; before they were passed over."
-        elif rest not in (True, False) and not news:
-            yield from (
-                self._fits({} if old_rest is True else old_rest, rest, f"{path}[*]")
-                if old_rest is not False
-                else ()
-            )
+        elif rest not in (True, False) and not news and old_rest is not False:
+            yield from self._fits({} if old_rest is True else old_rest, rest, f"{path}[*]")
         if "propertyNames" in new and not olds:
             names = {"type": "string", **old.get("propertyNames", {})}
             yield from self._fits(names, {"type": "string", **new["propertyNames"]}, f"{path} (names)")
 
-    def _array(self, old: Schema, new: Schema, path: str) -> Iterator[Finding]:
+    def _array(self, old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
         firsts, new_firsts = old.get("prefixItems", []), new.get("prefixItems", [])
         rest, new_rest = old.get("items", True), new.get("items", True)
         if new_rest is False and "maxItems" in new:
@@ -182,9 +162,31 @@ class _Comparison:
             yield from self._fits(_as_schema(rest), _as_schema(new_rest), f"{path}[]")
 
 
-def _as_schema(part: Any) -> Schema:
+def _required_fit(
+    olds: Collection[str], old_required: Collection[str], new: Schema, path: str
+) -> Iterator[Narrowing]:
+    """Fields that every entry must have now. olds: the fields there were."""
+    for name in new.get("required", []):
+        place = f"{path}.{name}" if path else name
+        if name in olds and name not in old_required:
+            yield (
+                "default_removed",
+                place,
+                "its default is gone: entries that left it out no longer decode. Put it back.",
+            )
+        elif name not in olds:
+            yield (
+                "required_added",
+                place,
+                "it is new and has no default: older entries do not have it. Give it one.",
+            )
+
+
+def _as_schema(part: Schema | bool) -> Schema:
     """true and false, which are schemas too, spelt out."""
-    return {} if part is True else {"enum": []} if part is False else part
+    if isinstance(part, bool):
+        return {} if part else {"enum": []}
+    return part
 
 
 def _options(document: Schema, schema: Schema) -> list[Schema]:
@@ -200,19 +202,19 @@ def _bounds(schema: Schema) -> set[str]:
     return schema.keys() - _NOTES
 
 
-def _values(schema: Schema) -> list[Any] | None:
+def _values(schema: Schema) -> list[object] | None:
     """All values, where they are listed."""
     return [schema["const"]] if "const" in schema else schema.get("enum")
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     are_numbers = all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other)
     )
     return (are_numbers or type(one) is type(other)) and bool(one == other)
 
 
-def _schema_of(value: Any) -> Schema:
+def _schema_of(value: object) -> Schema:
     """A schema that is as narrow as one value, as far as enums hold any: texts, integers, null."""
     if value is None:
         return {"type": "null"}
@@ -223,7 +225,7 @@ def _schema_of(value: Any) -> Schema:
     return {"type": "integer" if isinstance(value, int) else "number", "minimum": value, "maximum": value}
 
 
-def _bounds_fit(old: Schema, new: Schema, path: str) -> Iterator[Finding]:
+def _bounds_fit(old: Schema, new: Schema, path: str) -> Iterator[Narrowing]:
     """Lengths, limits, and what can only be compared for being the same."""
     for keyword in sorted(_bounds(new) - _JUDGED):
         if old.get(keyword) != new[keyword]:
@@ -240,10 +242,10 @@ def _bounds_fit(old: Schema, new: Schema, path: str) -> Iterator[Finding]:
                 f"its {meaning} is {new[word]} now; it was {old.get(word, 'free')}.",
             )
     before = _limits(old)
-    for meaning, (limit, told) in _limits(new).items():
+    for meaning, (limit, text) in _limits(new).items():
         if meaning not in before or limit > before[meaning][0]:
             was = f"it was {before[meaning][1]}" if meaning in before else "there was none"
-            yield "bound_tightened", path, f"its {meaning} is {told} now; {was}."
+            yield "bound_tightened", path, f"its {meaning} is {text} now; {was}."
     step = new.get("multipleOf")
     if step is not None and (old.get("multipleOf") is None or old["multipleOf"] % step):
         yield "bound_tightened", path, f"it must be a multiple of {step} now."
@@ -253,18 +255,18 @@ def _bounds_fit(old: Schema, new: Schema, path: str) -> Iterator[Finding]:
 
 def _limits(schema: Schema) -> dict[str, tuple[tuple[float, int], str]]:
     """Meaning -> a pair that grows as the limit tightens, and how it reads."""
-    found: dict[str, tuple[tuple[float, int], str]] = {}
+    limits: dict[str, tuple[tuple[float, int], str]] = {}
     for word, (meaning, sign, is_exclusive) in _LIMITS.items():
         if word in schema:
             limit = (
                 (sign * schema[word], is_exclusive),
                 f"{schema[word]}{', exclusive' if is_exclusive else ''}",
             )
-            found[meaning] = max(limit, found.get(meaning, limit))
-    return found
+            limits[meaning] = max(limit, limits.get(meaning, limit))
+    return limits
 
 
-def _default_fits(old: Schema, new: Schema, was_required: bool, path: str) -> Iterator[Finding]:
+def _default_fits(old: Schema, new: Schema, was_required: bool, path: str) -> Iterator[Narrowing]:
     """A field left out of an entry must still mean what it meant."""
     if was_required or "default" not in old:
         return  # then it is in every entry
@@ -275,13 +277,17 @@ def _default_fits(old: Schema, new: Schema, was_required: bool, path: str) -> It
             f"its default {old['default']!r} is made anew now: what entries that left it out meant is lost.",
         )
     elif not _same(old["default"], new["default"]):
-        told = f"its default was {old['default']!r} and is {new['default']!r} now, which changes what entries that left it out mean."
-        yield "default_changed", path, told
+        was, now = old["default"], new["default"]
+        problem = (
+            f"its default was {was!r} and is {now!r} now, which changes what entries that left it out mean."
+        )
+        yield "default_changed", path, problem
 
 
-def _nearest(option: Schema, news: list[Schema], judged: list[list[Finding]], path: str) -> list[Finding]:
+def _nearest(option: Schema, news: list[Schema], judged: list[list[Narrowing]], path: str) -> list[Narrowing]:
     """Of a union's options, what keeps the value from the one it is nearest to; or that there is none."""
-    alike = [found for one, found in zip(news, judged, strict=True) if one.get("type") == option.get("type")]
+    kind = option.get("type")
+    alike = [narrowed for one, narrowed in zip(news, judged, strict=True) if one.get("type") == kind]
     if len(news) == 1 or len(alike) == 1:
         return (alike or judged)[0]
     return [("type_narrowed", path, f"{_kind(option)} is not among what it may be any more.")]
@@ -296,5 +302,5 @@ def _kind(schema: Schema) -> str:
     return " ".join([str(named), *more])
 
 
-def _listed(values: list[Any]) -> str:
+def _listed(values: list[object]) -> str:
     return ", ".join(map(repr, values)) or "nothing"

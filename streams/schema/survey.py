@@ -55,60 +55,64 @@ class Survey(msgspec.Struct):
     damaged_named: list[Misread] = []
 
 
-def survey(history: History, found: Survey, on_entries: Callable[[int], None] = lambda entries: None) -> None:
-    """Add all of a stream's history to `found`. on_entries: told how many were read so far, a span at a time."""
+def survey(
+    history: History, result: Survey, on_entries: Callable[[int], None] = lambda entries: None
+) -> None:
+    """Add all of a stream's history to the survey. on_entries: called with how many were read so far, a span at a time."""
     for partition, keys in enumerate(history.stream.keys):
         for span in history.spans(partition):
-            _take(history, keys.where, span.raw, found)
-            on_entries(found.entries)
+            _take(history, keys.where, span.raw, result)
+            on_entries(result.entries)
 
 
-def _take(history: History, where: str, raw: list[RawEntry], found: Survey) -> None:
+def _take(history: History, where: str, raw: list[RawEntry], result: Survey) -> None:
     """A span: most of it at once, what needs a closer look by itself."""
     codec = history.stream.codec
     jsons = entries_json([fields for _, fields in raw])
     events: list[Event | None] = [None] * len(raw) if jsons is None else codec.decode_each(jsons)
-    found.entries += len(raw)
+    result.entries += len(raw)
     for (position, fields), event in zip(raw, events, strict=True):
         if event is not None:
-            _count(found, tag_of(type(event)), event.version)
+            _count(result, tag_of(type(event)), event.version)
         else:
-            _look(history, f"{where}/{position.decode()}", fields, found)
+            _look(history, f"{where}/{position.decode()}", fields, result)
 
 
-def _look(history: History, place: str, fields: list[bytes], found: Survey) -> None:
+def _look(history: History, place: str, fields: list[bytes], result: Survey) -> None:
     """One entry that is not simply today's."""
     try:
         raw = entry_json(place, fields)
         envelope = read_envelope(place, raw)
     except DamagedEntry as error:
-        found.damaged += 1
-        _name(found.damaged_named, place, error.reason)
+        result.damaged += 1
+        _name(result.damaged_named, place, error.reason)
         return
     try:
         event = history.stream.codec.decode(raw, place)
     except DamagedEntry as error:
-        found.refused += 1
-        _name(found.refused_named, place, error.reason)
+        result.refused += 1
+        _name(result.refused_named, place, error.reason)
     except UnknownEventVersion as error:
-        found.refused += 1
+        result.refused += 1
         _name(
-            found.refused_named,
+            result.refused_named,
             place,
             f"it is {error.event_type} of version {error.version}; here is version {error.known}",
         )
     else:
         if event is not None:
-            _count(found, envelope.type, envelope.version)
+            _count(result, envelope.type, envelope.version)
         else:
             name = (
-                envelope.type if envelope.type in found.unknown or len(found.unknown) < TYPES_MAX else OTHERS
+                envelope.type
+                if envelope.type in result.unknown or len(result.unknown) < TYPES_MAX
+                else OTHERS
             )
-            found.unknown[name] = found.unknown.get(name, 0) + 1
+            result.unknown[name] = result.unknown.get(name, 0) + 1
 
 
-def _count(found: Survey, tag: str, version: int) -> None:
-    versions = found.decoded.setdefault(tag, {})
+def _count(result: Survey, tag: str, version: int) -> None:
+    versions = result.decoded.setdefault(tag, {})
     versions[version] = versions.get(version, 0) + 1
 
 
