@@ -26,6 +26,7 @@ local cursor = redis.call('HMGET', KEYS[1], 'position', 'retired')
 if cursor[2] then return {ANSWER.RETIRED} end
 if (cursor[1] or '') ~= head.position then return {ANSWER.STALE, cursor[1] or ''} end
 
+-- As commit.lua performs its operations: six lines, and each of the two scripts can be read alone.
 for _, write in ipairs(head.writes) do
   local key, command, first, last = unpack(write)
   for i = first, last, CHUNK do
