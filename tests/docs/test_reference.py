@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.commands import ROOT
 
 MAKE = ROOT / "docs" / "reference" / "make.py"
 PAGES = "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['pages']()))"
 
 
+@pytest.mark.process
 def test_the_reference_is_current() -> None:
     """Made anew, no page changes: `make docs` was run after the code changed."""
     made = subprocess.run(
