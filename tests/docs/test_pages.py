@@ -55,11 +55,13 @@ def own_environment(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shell(request: pytest.FixtureRequest, nursery: Nursery, place: Path) -> Iterator[Shell]:
+def shell(request: pytest.FixtureRequest, nursery: Nursery, home: Home, place: Path) -> Iterator[Shell]:
     """A shell for one page, with what the page's readers have before them."""
     page: Path = request.param
     if page == README:
         request.getfixturevalue("clone")
+    if "export AURASTREAM_HOME" not in page.read_text():
+        home.hold()  # a page with a home of its own may want its server to end
     programs = request.getfixturevalue("own_environment") if page.stem == "tutorial" else None
     shell = Shell(nursery, place, programs=programs)
     yield shell
