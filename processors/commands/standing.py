@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from aurastream.processors.commands.common import Session
-from aurastream.processors.effects import processors_of
 from aurastream.projections import Projection, View
 from aurastream.projections.engine import NEVER_REBUILT, Generation, State, read_record
 from aurastream.streams import (
@@ -147,9 +146,7 @@ def _stream(found: Session, stream: Stream) -> StreamStanding:
     views = {
         name: view for name, view in sorted(found.installed.projections.items()) if view.folds(stream.name)
     }
-    effects = [
-        name for name, effect in sorted(processors_of(found.installed).items()) if effect.reads(stream.name)
-    ]
+    effects = _effects(found, stream) if found.installed.processors else []
     return StreamStanding(
         [_partition(found.settings, stream, partition) for partition in range(stream.partitions)],
         stream.versioned,
@@ -157,6 +154,14 @@ def _stream(found: Session, stream: Stream) -> StreamStanding:
         | {name: _handled(stream, name) for name in effects},
         {name: _generations(stream, view) for name, view in views.items()},
     )
+
+
+def _effects(found: Session, stream: Stream) -> list[str]:
+    """The processors that read the stream. Imported here, as most who ask have none."""
+    from aurastream.processors.effects import processors_of
+
+    processors = sorted(processors_of(found.installed).items())
+    return [name for name, processor in processors if processor.reads(stream.name)]
 
 
 def _partition(settings: Settings, stream: Stream, partition: int) -> PartitionStanding:
