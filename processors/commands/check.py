@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 import msgspec
@@ -14,6 +14,8 @@ from aurastream.processors.commands.options import json_option, projection_optio
 from aurastream.processors.history import check_all
 from aurastream.projections import Checked
 from aurastream.streams import generation_group, unsound
+
+COUNTED = ("events", "applied", "duplicates", "dead", "rows", "differing")
 
 
 @click.command()
@@ -54,34 +56,25 @@ def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> Non
     wrong = [harmless(sentence) for sentence in keys_wrong]
     for result in done:
         view = generation_group(result.projection, result.generation)
-        held = rows.setdefault((result.stream, view), [0] * 6)
-        counts = (
-            result.events,
-            result.applied,
-            result.duplicates,
-            result.dead,
-            result.rows,
-            result.differing,
-        )
+        held = rows.setdefault((result.stream, view), [0] * len(COUNTED))
+        counts = [getattr(result, name) for name in COUNTED]
         rows[result.stream, view] = [a + b for a, b in zip(held, counts, strict=True)]
-        where = f"{result.stream}/{result.partition} {view}"
-        wrong += [f"{where}: {complaint}" for complaint in result.complaints]
-        wrong += [
-            f"{where}: {item.table} {harmless(item.key)}: the view has "
-            f"{harmless(item.view, 120) or 'nothing'}, "
-            f"the log says {harmless(item.log, 120) or 'nothing'}"
-            for item in result.differences
-        ]
+        wrong += _findings(result, f"{result.stream}/{result.partition} {view}")
     columns = ["stream~", "projection~", "events", "applied", "dupl.", "dead", "rows compared", "differ"]
     table("Check", columns, [[*names, *counts] for names, counts in rows.items()])
     for sentence in wrong:
         line(sentence, "red")
     events, compared = sum(row[0] for row in rows.values()), sum(row[4] for row in rows.values())
     if wrong:
-        told = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}"
-        line(f"check: view != fold(log): {told} in {events:,} events and {compared:,} rows", "bold red")
+        many = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}"
+        line(f"check: view != fold(log): {many} in {events:,} events and {compared:,} rows", "bold red")
     else:
-        line(
-            f"check: view == fold(log)  ({events:,} events folded again, {compared:,} rows equal)",
-            "bold green",
-        )
+        counts_told = f"{events:,} events folded again, {compared:,} rows equal"
+        line(f"check: view == fold(log)  ({counts_told})", "bold green")
+
+
+def _findings(result: Checked, where: str) -> Iterator[str]:
+    yield from (f"{where}: {complaint}" for complaint in result.complaints)
+    for item in result.differences:
+        view, log = (harmless(text, 120) or "nothing" for text in (item.view, item.log))
+        yield f"{where}: {item.table} {harmless(item.key)}: the view has {view}, the log says {log}"

@@ -11,7 +11,7 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, session
-from aurastream.processors.commands.options import json_option, stream_option_all
+from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import (
     DeadLetter,
     DeadLetterUnknown,
@@ -85,7 +85,7 @@ def show(context: click.Context, group: str, place: str, as_json: bool) -> None:
 @dead.command("retry")
 @group_argument
 @place_argument
-@click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+@why_option
 @json_option
 @click.pass_context
 def retry_(context: click.Context, group: str, place: str, why: str, as_json: bool) -> None:

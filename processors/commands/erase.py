@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -59,14 +58,12 @@ def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bo
             {"pseudonym": event.subject, "event_id": event.event_id, "rewriting": files, "settled": earlier}
         )
         return
-    line(
-        f"erased: what {event.subject} stood for cannot be read any more; running processes forget it "
-        f"within {KEY_AGE_S:.0f} s"
-    )
+    within = f"running processes forget it within {KEY_AGE_S:.0f} s"
+    line(f"erased: what {event.subject} stood for cannot be read any more; {within}")
     for item in settled:
         line(f"settled: the erasure of {item.subject}, which was interrupted, is in the audit trail now")
-    for name, is_asked in files.items():
-        line(_told(FILES[name], is_asked))
+    for name, is_rewritten in files.items():
+        line(_of_file(FILES[name], is_rewritten))
 
 
 def _ask(creator: str, as_json: bool) -> None:
@@ -75,9 +72,9 @@ def _ask(creator: str, as_json: bool) -> None:
     click.confirm(f"Erase the personal fields of {harmless(creator)!r} for good?", abort=True, err=True)
 
 
-def _told(file: str, is_asked: Any) -> str:
-    if is_asked is None:
+def _of_file(file: str, is_rewritten: bool | None) -> str:
+    if is_rewritten is None:
         return f"{file}: the server keeps none"
-    if is_asked:
+    if is_rewritten:
         return f"{file}: the server writes it anew without the key"
     return f"{file}: the server may not be asked to write it anew. Have that done, or the key stays in it."

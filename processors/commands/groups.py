@@ -9,7 +9,7 @@ import click
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
 from aurastream.processors.commands.common import session
-from aurastream.processors.commands.options import json_option, stream_option_all
+from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
 from aurastream.streams import GroupForgotten, backlogs, forget, named_id
@@ -57,7 +57,7 @@ def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 @groups.command("forget")
 @click.argument("name")
 @click.option("--stream", "stream_name", required=True, metavar="NAME", help="Which stream.")
-@click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+@why_option
 @json_option
 @click.pass_context
 def forget_(context: click.Context, name: str, stream_name: str, why: str, as_json: bool) -> None:
@@ -67,27 +67,30 @@ def forget_(context: click.Context, name: str, stream_name: str, why: str, as_js
     """
     with session(context) as found:
         stream = found.open(stream_name)
-        behind = sum(
-            item.events for keys in stream.keys for item in backlogs(found.server, keys) if item.group == name
-        )
+        standing = [item for keys in stream.keys for item in backlogs(found.server, keys)]
+        behind = sum(item.events for item in standing if item.group == name)
         partitions = forget(found.server, stream.keys, name)
         if not partitions:
             raise ProjectionError(
                 f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows "
                 "those that do."
             )
-        now = datetime.now(UTC)
-        event = GroupForgotten(
-            event_id=named_id(stream_name, name, "forgotten", now.isoformat()),
-            subject=name,
-            occurred_at=now,
-            source=operator(),
-            producers_of=stream_name,
-            behind_events=behind,
-            why=why,
-        )
-        found.operations().append([event])
+        found.operations().append([_fact(stream_name, name, behind, why)])
     if as_json:
         print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})
     else:
         line(f"producers of {stream_name} no longer wait for {name} ({behind:,} events behind)")
+
+
+def _fact(stream: str, group: str, behind: int, why: str) -> GroupForgotten:
+    """For the audit trail."""
+    now = datetime.now(UTC)
+    return GroupForgotten(
+        event_id=named_id(stream, group, "forgotten", now.isoformat()),
+        subject=group,
+        occurred_at=now,
+        source=operator(),
+        producers_of=stream,
+        behind_events=behind,
+        why=why,
+    )
