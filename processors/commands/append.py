@@ -11,7 +11,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option
 from aurastream.streams import (
     BATCH_MAX,
@@ -61,8 +61,8 @@ def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as
     was.
     """
     counts = _Counts()
-    with session(context) as found:
-        stream = found.open(stream_name, create=True)
+    with opened(context) as session:
+        stream = session.open(stream_name, create=True)
         batch: list[tuple[int, Event]] = []  # with the line it came from
         for number, raw in _lines(sys.stdin.buffer):
             try:
@@ -139,12 +139,12 @@ def _expected(pairs: tuple[str, ...]) -> dict[str, int]:
 def _refuse(number: int, error: StreamError, counts: _Counts) -> None:
     """Count the line and say why it is left out."""
     counts.refused += 1
-    told = (
+    sentence = (
         f"event {error.event_id!r} was refused: {error.reason}."
         if isinstance(error, InvalidEvent)
         else str(error)
     )
-    click.echo(f"aurastream: line {number}: {harmless(told)} Mend the line and send it again.", err=True)
+    click.echo(f"aurastream: line {number}: {harmless(sentence)} Mend the line and send it again.", err=True)
 
 
 def _send(stream: Stream, batch: list[tuple[int, Event]], counts: _Counts, expected: dict[str, int]) -> None:

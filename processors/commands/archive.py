@@ -12,7 +12,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import Time, json_option, stream_option_all
 from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Position, Stream, StreamError
 from aurastream.streams.archive import open_archive
@@ -57,8 +57,8 @@ def archive(
         return 0
     end = _position_before(until)
     refused: list[tuple[str, int, str]] = []
-    with session(context) as found:
-        archivers = [_archiver(found, stream) for stream in _archivable(found, stream_names)]
+    with opened(context) as session:
+        archivers = [_archiver(session, stream) for stream in _archivable(session, stream_names)]
         for archiver in archivers:
             archiver.check_place()
         made = [item for archiver in archivers for item in _close(archiver, end, min_events, refused)]
@@ -79,12 +79,12 @@ def archive(
 @click.pass_context
 def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
     """The segments, per partition, the oldest first."""
-    with session(context) as found:
+    with opened(context) as session:
         held = [
             manifest
-            for stream in _archivable(found, stream_names)
+            for stream in _archivable(session, stream_names)
             for partition in range(stream.partitions)
-            for manifest in _opened(found, stream).segments(partition)
+            for manifest in _opened(session, stream).segments(partition)
         ]
     if as_json:
         print_json({"segments": _rows(held)})
@@ -103,27 +103,27 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
     """
     from aurastream.streams.archive import move
 
-    with session(context) as found:
+    with opened(context) as session:
         moved = [
-            (stream.name, partition, move(_opened(found, stream), partition))
-            for stream in _archivable(found, stream_names)
+            (stream.name, partition, move(_opened(session, stream), partition))
+            for stream in _archivable(session, stream_names)
             for partition in range(stream.partitions)
         ]
-    found_there = sum(count for _, _, count in moved)
+    segments = sum(count for _, _, count in moved)
     if as_json:
         rows = [
             {"stream": name, "partition": partition, "segments": count} for name, partition, count in moved
         ]
-        print_json({"archive": found.settings.archive, "partitions": rows})
+        print_json({"archive": session.settings.archive, "partitions": rows})
     else:
-        line(f"the archive is at {found.settings.archive}: {found_there} segments found there")
+        line(f"the archive is at {session.settings.archive}: {segments} segments found there")
 
 
-def _archiver(found: Session, stream: Stream) -> Archiver:
+def _archiver(session: Session, stream: Stream) -> Archiver:
     from aurastream.streams.archive import Archiver
 
-    operations = None if stream.name == OPERATIONS else found.operations()
-    return Archiver(_opened(found, stream), operations)
+    operations = None if stream.name == OPERATIONS else session.operations()
+    return Archiver(_opened(session, stream), operations)
 
 
 def _close(
@@ -145,18 +145,18 @@ def _close(
             remark(f"{stream.name}/{partition}: {harmless(str(error))}", "red")
 
 
-def _archivable(found: Session, names: tuple[str, ...]) -> list[Stream]:
+def _archivable(session: Session, names: tuple[str, ...]) -> list[Stream]:
     """The named streams, or all whose log is here; operations comes last, and is there, as archiving the
     others appends to it.
     """
-    found.operations()
-    streams = found.streams(names)
+    session.operations()
+    streams = session.streams(names)
     chosen = streams if names else [stream for stream in streams if stream.is_log_here]
     return sorted(chosen, key=lambda stream: stream.name == OPERATIONS)
 
 
-def _opened(found: Session, stream: Stream) -> StreamArchive:
-    opened = open_archive(found.settings, stream)
+def _opened(session: Session, stream: Stream) -> StreamArchive:
+    opened = open_archive(session.settings, stream)
     if opened is None:
         raise StreamError(
             "no archive is set. Set AURASTREAM_ARCHIVE to a directory or an fsspec URL (s3://bucket/prefix)."

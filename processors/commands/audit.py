@@ -16,7 +16,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, into_nothing, line, remark, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import (
     Keyed,
     Time,
@@ -156,8 +156,8 @@ def audit(context: click.Context, options: AuditOptions) -> None:
     """
     question = _question(options)
     last = options.last or (None if options.as_json else SHOWN)
-    with session(context) as found:
-        trails = Trails([found.history(stream) for stream in _streams(found, options, question)])
+    with opened(context) as session:
+        trails = Trails([session.history(stream) for stream in _streams(session, options, question)])
         rows, is_around = question.rows(trails), options.is_tree or options.event_id is not None
         shown = _around(trails, rows, last) if is_around else _some(rows, last)
         first = next(shown, None)
@@ -195,20 +195,20 @@ def _question(options: AuditOptions) -> Question:
     return Question(subject, options.event_id, selection)
 
 
-def _streams(found: Session, options: AuditOptions, question: Question) -> list[Stream]:
+def _streams(session: Session, options: AuditOptions, question: Question) -> list[Stream]:
     """The named streams; or the operations where nothing else is asked; or all but replays."""
     if options.stream_names:
-        return found.streams(tuple(dict.fromkeys(options.stream_names)))
-    facts = list_streams(found.server)
+        return session.streams(tuple(dict.fromkeys(options.stream_names)))
+    facts = list_streams(session.server)
     if question.is_open:
         if OPERATIONS not in facts:
             raise ProjectionError(
                 "no operator has done anything yet. Ask for a subject, a source, a type, a story or a time."
             )
-        return [found.open(OPERATIONS)]
+        return [session.open(OPERATIONS)]
     names = tuple(name for name in facts if not facts[name].is_replay)
     # what is in Kafka is asked there
-    return [stream for stream in found.streams(names) if stream.is_log_here] if names else []
+    return [stream for stream in session.streams(names) if stream.is_log_here] if names else []
 
 
 def _some(rows: Iterator[TrailRow], last: int | None) -> Iterator[TrailRow]:

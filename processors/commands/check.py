@@ -9,7 +9,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, projection_option, stream_option_all
 from aurastream.processors.history import check_all
 from aurastream.projections import Checked
@@ -31,11 +31,11 @@ def check(
     Every table of every view and every count, and what a stream's own keys say of its entries (partitions,
     versions). Exit code 1 when they differ.
     """
-    with session(context) as found:
-        projections = found.installed.chosen(names)
-        streams = found.streams(stream_names)
-        done = sorted(check_all(streams, projections, found.apps), key=place_of)
-        keys_wrong = [sentence for stream in streams for sentence in unsound(found.history(stream))]
+    with opened(context) as session:
+        projections = session.installed.chosen(names)
+        streams = session.streams(stream_names)
+        done = sorted(check_all(streams, projections, session.apps), key=place_of)
+        keys_wrong = [sentence for stream in streams for sentence in unsound(session.history(stream))]
     equal = all(result.is_equal for result in done) and not keys_wrong
     if as_json:
         checked = [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]

@@ -11,7 +11,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import remark, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.processors.commands.when import watch
 from aurastream.processors.history import PastFolder, kept_for
@@ -44,13 +44,13 @@ def checkpoint(context: click.Context, name: str, stream_names: tuple[str, ...],
     each question leaves those it came past, a changed projection makes its own, and deleting all of them
     costs time alone.
     """
-    with session(context) as found:
-        projection = found.installed.projection(name)
+    with opened(context) as session:
+        projection = session.installed.projection(name)
         rows = [
             row
-            for stream in found.streams(stream_names)
+            for stream in session.streams(stream_names)
             if projection.folds(stream.name) and stream.is_log_here
-            for row in _made(found, stream, projection)
+            for row in _made(session, stream, projection)
         ]
     if as_json:
         print_json({"projection": name, "partitions": rows})
@@ -59,9 +59,9 @@ def checkpoint(context: click.Context, name: str, stream_names: tuple[str, ...],
         table(f"Checkpoints of {name}", columns, [msgspec.structs.astuple(row) for row in rows])
 
 
-def _made(found: Session, stream: Stream, projection: Projection[Any]) -> Iterator[CheckpointRow]:
+def _made(session: Session, stream: Stream, projection: Projection[Any]) -> Iterator[CheckpointRow]:
     """Make those of one stream."""
-    history = found.history(stream)
+    history = session.history(stream)
     checkpoints = kept_for(history, projection, remark)
     if checkpoints is None or history.archive is None:
         raise ProjectionError(
@@ -69,7 +69,7 @@ def _made(found: Session, stream: Stream, projection: Projection[Any]) -> Iterat
         )
     partitions = [number for number in range(stream.partitions) if history.archive.until(number)]
     before = {number: len(checkpoints.of(number)) for number in partitions}
-    PastFolder(stream, projection, EVER, found.apps, watch())(partitions)
+    PastFolder(stream, projection, EVER, session.apps, watch())(partitions)
     for number in partitions:
         places = checkpoints.of(number)
         last = places[0].position if places else ""

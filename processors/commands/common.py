@@ -106,7 +106,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def session(context: click.Context, home: Path | None = None) -> Iterator[Session]:
+def opened(context: click.Context, home: Path | None = None) -> Iterator[Session]:
     """The server and the plugins, for one command."""
     apps = tuple(context.obj or ())
     installed = find_plugins(apps)

@@ -10,7 +10,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import (
     DeadLetter,
@@ -41,9 +41,9 @@ def dead() -> None:
 @click.pass_context
 def list_(context: click.Context, group: str | None, stream_names: tuple[str, ...], as_json: bool) -> None:
     """All dead letters, or those of GROUP, in the order of the log."""
-    with session(context) as found:
+    with opened(context) as session:
         letters = [
-            letter for stream in found.streams(stream_names) for letter in _letters(found, stream, group)
+            letter for stream in session.streams(stream_names) for letter in _letters(session, stream, group)
         ]
     if as_json:
         print_json({"letters": letters})
@@ -61,8 +61,8 @@ def list_(context: click.Context, group: str | None, stream_names: tuple[str, ..
 @click.pass_context
 def show(context: click.Context, group: str, place: str, as_json: bool) -> None:
     """One dead letter of GROUP with its event."""
-    with session(context) as found:
-        stream, partition, position = _parsed(found, place)
+    with opened(context) as session:
+        stream, partition, position = _parsed(session, place)
         letter = next(
             (
                 item
@@ -93,9 +93,9 @@ def retry_(context: click.Context, group: str, place: str, why: str, as_json: bo
 
     Its worker does it, within half a second of running. Exit code 1 when the event waits behind another one.
     """
-    with session(context) as found:
-        stream, partition, position = _parsed(found, place)
-        is_new = retry(stream, found.operations(), LetterPlace(group, partition, position), why)
+    with opened(context) as session:
+        stream, partition, position = _parsed(session, place)
+        is_new = retry(stream, session.operations(), LetterPlace(group, partition, position), why)
     told = "runs again" if is_new else "runs again already"
     _tell(
         {"group": group, "place": place, "state": "due", "changed": is_new},
@@ -112,9 +112,9 @@ def retry_(context: click.Context, group: str, place: str, why: str, as_json: bo
 @click.pass_context
 def discard_(context: click.Context, group: str, place: str, why: str, as_json: bool) -> None:
     """Give a dead event of GROUP no effect, for good; those that wait behind a parked one run."""
-    with session(context) as found:
-        stream, partition, position = _parsed(found, place)
-        discard(stream, found.operations(), LetterPlace(group, partition, position), why)
+    with opened(context) as session:
+        stream, partition, position = _parsed(session, place)
+        discard(stream, session.operations(), LetterPlace(group, partition, position), why)
     _tell(
         {"group": group, "place": place, "state": "discarded", "changed": True},
         f"{place} is discarded",
@@ -122,15 +122,15 @@ def discard_(context: click.Context, group: str, place: str, why: str, as_json: 
     )
 
 
-def _letters(found: Session, stream: Stream, group: str | None) -> Iterator[DeadLetter]:
+def _letters(session: Session, stream: Stream, group: str | None) -> Iterator[DeadLetter]:
     """Of the groups installed here and of those that joined the stream, wherever they run."""
-    joined = {item.group for keys in stream.keys for item in backlogs(found.server, keys)}
-    names = joined | found.installed.processors.keys() | found.installed.projections.keys()
+    joined = {item.group for keys in stream.keys for item in backlogs(session.server, keys)}
+    names = joined | session.installed.processors.keys() | session.installed.projections.keys()
     for name in sorted(names) if group is None else [group]:
         yield from list_letters(stream, name)
 
 
-def _parsed(found: Session, place: str) -> tuple[Stream, int, str]:
+def _parsed(session: Session, place: str) -> tuple[Stream, int, str]:
     name, _, rest = place.partition("/")
     partition, _, position = rest.partition("/")
     milliseconds, _, sequence = position.partition("-")
@@ -139,7 +139,7 @@ def _parsed(found: Session, place: str) -> tuple[Stream, int, str]:
             f"{place!r} is not STREAM/PARTITION/POSITION, as `aurastream dead list` shows it",
             param_hint="PLACE",
         )
-    stream = found.open(name)
+    stream = session.open(name)
     if int(partition) >= stream.partitions:
         raise click.BadParameter(
             f"{name} has partitions 0 to {stream.partitions - 1}, not {partition}", param_hint="PLACE"

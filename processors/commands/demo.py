@@ -13,7 +13,7 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, progress_bar, table
 from aurastream.processors.commands.check import place_of, show_checked
-from aurastream.processors.commands.common import Session, cached_streams, session
+from aurastream.processors.commands.common import Session, cached_streams, opened
 from aurastream.processors.commands.imports import tell_import
 from aurastream.processors.commands.options import json_option
 from aurastream.processors.commands.slice import SLICE
@@ -59,36 +59,36 @@ def demo(context: click.Context, slice_only: bool, as_json: bool) -> int:
     use_slice = slice_only or not full.exists()
     file = SLICE / full.name if use_slice else full
     tune_collector()
-    with session(context) as found:
-        stream = found.open("chzzk-slice" if use_slice else "chzzk", create=True)
+    with opened(context) as session:
+        stream = session.open("chzzk-slice" if use_slice else "chzzk", create=True)
         if not as_json:
             what = "a slice of the" if use_slice else "the"
-            where = f"{stream.name}, {stream.partitions} partitions, on {found.server.facts.name}"
+            where = f"{stream.name}, {stream.partitions} partitions, on {session.server.facts.name}"
             line(f"{what} Chzzk observations -> {where}")
-        done = _work(found, stream, file, quiet=as_json)
+        done = _work(session, stream, file, quiet=as_json)
         if as_json:
             print_json(done)
         else:
-            _show(found, stream, done)
+            _show(session, stream, done)
             _say_next(stream)
     return 0 if all(result.is_equal for result in done.checked) else 1
 
 
-def _work(found: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
+def _work(session: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
     """Append, consume, check."""
-    imports = found.open(IMPORTS, create=True)
+    imports = session.open(IMPORTS, create=True)
     started = time.perf_counter()
     imported = _imported(file, stream, imports)
     append_seconds = time.perf_counter() - started
     if not quiet:
         tell_import(imported, append_seconds)
-    projections = list(found.installed.projections.values())
+    projections = list(session.installed.projections.values())
     started = time.perf_counter()
-    applied = _consumed(found, (stream.name, IMPORTS), imported.rows * len(projections))
+    applied = _consumed(session, (stream.name, IMPORTS), imported.rows * len(projections))
     apply_seconds = time.perf_counter() - started
     checked: list[Checked] = []
     with progress_bar("check  ", len(projections) * (stream.partitions + imports.partitions)) as bar:
-        for result in check_all([stream, imports], projections, found.apps):
+        for result in check_all([stream, imports], projections, session.apps):
             checked.append(result)
             bar.to(len(checked))
     return Demo(imported, append_seconds, applied, apply_seconds, sorted(checked, key=place_of))
@@ -101,33 +101,33 @@ def _imported(file: Path, stream: Stream, imports: Stream) -> Imported:
         return import_file(file, find_formats()["chzzk"], stream, imports, how)
 
 
-def _consumed(found: Session, names: tuple[str, ...], expected: int) -> int:
+def _consumed(session: Session, names: tuple[str, ...], expected: int) -> int:
     """How many events were applied."""
     with progress_bar("consume", expected) as bar:
 
         def count(progress: Progress) -> None:
             bar.by(progress.events)
 
-        projections = list(found.installed.projections.values())
+        projections = list(session.installed.projections.values())
         consumer = Consumer(
-            found.server,
+            session.server,
             projections,
-            cached_streams(found, names),
+            cached_streams(session, names),
             on_commit=count,
-            recover=found.connection.recover,
+            recover=session.connection.recover,
         )
         consumer.run(until_idle=True)
         return bar.done
 
 
-def _show(found: Session, stream: Stream, done: Demo) -> None:
+def _show(session: Session, stream: Stream, done: Demo) -> None:
     view = View(stream, Clips())
     _show_rankings(view)
     _show_categories(view)
     for name, title in (("days", "Last day, by category"), ("hours", "Last hour, by category")):
         _show_last_window(view, name, title)
     _show_recap(view)
-    _show_rates(done, len(found.installed.projections))
+    _show_rates(done, len(session.installed.projections))
     show_checked(done.checked)
 
 

@@ -8,7 +8,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option
 from aurastream.streams import operator
 from aurastream.streams.keyring import KEY_AGE_S
@@ -49,9 +49,9 @@ def erase(context: click.Context, creator: str, why: str, yes: bool, as_json: bo
     from aurastream.streams.personal import erase as erase_creator
     from aurastream.streams.personal import forget_on_disk
 
-    with session(context) as found:
-        event, settled = erase_creator(found.operations(), creator, why=why, who=operator())
-        files = forget_on_disk(found.server)
+    with opened(context) as session:
+        event, settled = erase_creator(session.operations(), creator, why=why, who=operator())
+        files = forget_on_disk(session.server)
     if as_json:
         earlier = [item.subject for item in settled]
         print_json(

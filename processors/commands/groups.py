@@ -8,7 +8,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
@@ -29,7 +29,7 @@ def groups() -> None:
 @click.pass_context
 def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
     """Every group that joined, per partition, the slowest first."""
-    with session(context) as found:
+    with opened(context) as session:
         rows = [
             {
                 "stream": stream.name,
@@ -39,9 +39,9 @@ def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
                 "bytes": item.bytes,
                 "joined_at": datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat(),
             }
-            for stream in found.streams(stream_names)
+            for stream in session.streams(stream_names)
             for keys in stream.keys
-            for item in backlogs(found.server, keys)
+            for item in backlogs(session.server, keys)
         ]
     if as_json:
         print_json({"groups": rows})
@@ -65,17 +65,17 @@ def forget_(context: click.Context, name: str, stream_name: str, why: str, as_js
 
     Its cursor and its view stay as they are. Exit code 1 when it had not joined.
     """
-    with session(context) as found:
-        stream = found.open(stream_name)
-        standing = [item for keys in stream.keys for item in backlogs(found.server, keys)]
+    with opened(context) as session:
+        stream = session.open(stream_name)
+        standing = [item for keys in stream.keys for item in backlogs(session.server, keys)]
         behind = sum(item.events for item in standing if item.group == name)
-        partitions = forget(found.server, stream.keys, name)
+        partitions = forget(session.server, stream.keys, name)
         if not partitions:
             raise ProjectionError(
                 f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows "
                 "those that do."
             )
-        found.operations().append([_fact(stream_name, name, behind, why)])
+        session.operations().append([_fact(stream_name, name, behind, why)])
     if as_json:
         print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})
     else:

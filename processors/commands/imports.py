@@ -10,7 +10,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import into, json_option
 from aurastream.processors.importing import BATCH, Imported, ImportOptions, import_file, sha256_of
 from aurastream.processors.importing.formats import OURS, Format, find_formats, read_metadata
@@ -77,9 +77,9 @@ def import_(context: click.Context, options: ImportVerbOptions) -> None:
     """
     sha256_of(options.file)  # before a stream is made for it: what cannot be read leaves nothing behind
     metadata = read_metadata(options.metadata) if options.metadata else None
-    with session(context) as found, progress_bar("importing") as bar:
-        stream = found.open(options.stream_name or options.form.name, create=True)
-        imports = found.open(IMPORTS, create=True)
+    with opened(context) as session, progress_bar("importing") as bar:
+        stream = session.open(options.stream_name or options.form.name, create=True)
+        imports = session.open(IMPORTS, create=True)
         how = ImportOptions(metadata, options.batch, options.rejects, lambda account: bar.to(account.rows))
         started = time.perf_counter()
         result = import_file(options.file, options.form, stream, imports, how)

@@ -88,11 +88,11 @@ def main() -> None:
         error.show()
         sys.exit(BAD_INPUT)
     except Exception as error:
-        from aurastream.processors.commands.refusals import code_of, tell
+        from aurastream.processors.commands.refusals import code_of, say
 
         refused = code_of(error)
         if refused is None:
             raise
-        tell(error)
+        say(error)
         sys.exit(refused)
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,7 +12,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, stopping_by_signal, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import (
     MILLISECOND,
     into,
@@ -65,7 +65,7 @@ class RebuildOptions(msgspec.Struct, frozen=True):
 class Target(msgspec.Struct, frozen=True):
     """What is rebuilt."""
 
-    found: Session
+    session: Session
     stream: Stream
     projection: Projection[Any]
 
@@ -109,9 +109,9 @@ def rebuild(context: click.Context, options: RebuildOptions) -> int:
     """
     if options.subject is not None and options.is_abandoned:
         raise click.UsageError("--subject and --abandon exclude one another")
-    with session(context) as found:
-        projection = found.installed.projection(options.projection)
-        target = Target(found, found.folded_stream(projection, options.stream_name), projection)
+    with opened(context) as session:
+        projection = session.installed.projection(options.projection)
+        target = Target(session, session.folded_stream(projection, options.stream_name), projection)
         if not target.stream.is_log_here:
             raise click.UsageError(
                 f"the log of {target.stream.name!r} is in Kafka: there is nothing here to rebuild from"
@@ -136,7 +136,7 @@ def _abandon(target: Target, options: RebuildOptions) -> int:
 
 
 def _rebuild_subject(target: Target, options: RebuildOptions, subject: str) -> int:
-    projection, history = target.projection, target.found.history(target.stream)
+    projection, history = target.projection, target.session.history(target.stream)
     decision = Decision(operator(), options.why)
     done = rebuild_subject(history, projection, subject, decision, accept=options.accept)
     is_right = done.is_written or not done.differing
@@ -168,13 +168,13 @@ def _rebuild(target: Target, options: RebuildOptions) -> int:
     from aurastream.processors.host import tune_collector
 
     tune_collector()
-    name, history = target.projection.name, target.found.history(target.stream)
+    name, history = target.projection.name, target.session.history(target.stream)
     with (
         stopping_by_signal() as stop,
         progress_bar(name) as bar,
-        Team(history, target.projection, target.found.apps) as team,
+        Team(history, target.projection, target.session.apps) as team,
     ):
-        decision, lease_ms = Decision(operator(), options.why), target.found.settings.lease_ms
+        decision, lease_ms = Decision(operator(), options.why), target.session.settings.lease_ms
         work = Rebuild(history, target.projection, decision, lease_ms=lease_ms)
         work.crew, work.stopping = team, lambda: stop.was_asked
         work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {name}")

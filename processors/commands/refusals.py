@@ -56,7 +56,7 @@ def code_of(error: Exception) -> int | None:
     return NO if isinstance(error, OURS) else None
 
 
-def tell(error: Exception) -> None:
+def say(error: Exception) -> None:
     """The sentence on stderr; with --json as an object."""
     message = harmless(" ".join(_without_secrets(_sentence(error)).split()))
     if "--json" in sys.argv:

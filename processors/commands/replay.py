@@ -8,7 +8,7 @@ import time
 import click
 
 from aurastream.processors import stopping_by_signal
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import (
     Time,
     by_option,
@@ -108,10 +108,10 @@ def replay_(context: click.Context, options: ReplayOptions) -> int:
     --after it names.
     """
     target, selection, speed = _checked(options)
-    with session(context) as found, stopping_by_signal() as stop:
-        histories = [found.history(stream) for stream in _sources(found, options.stream_names)]
+    with opened(context) as session, stopping_by_signal() as stop:
+        histories = [session.history(stream) for stream in _sources(session, options.stream_names)]
         began, tally = time.perf_counter(), Tally()
-        work = Work(found, options, target, selection, speed, histories, stop, began, tally)
+        work = Work(session, options, target, selection, speed, histories, stop, began, tally)
         summary = replayed(work)
     return 0 if summary.is_whole else INTERRUPTED
 
@@ -174,14 +174,14 @@ def _checked_name(kind: str, name: str) -> str:
     return name
 
 
-def _sources(found: Session, names: tuple[str, ...]) -> list[Stream]:
+def _sources(session: Session, names: tuple[str, ...]) -> list[Stream]:
     """The named streams, or all that hold facts of their own."""
     if names:
-        streams = found.streams(tuple(dict.fromkeys(names)))
+        streams = session.streams(tuple(dict.fromkeys(names)))
         elsewhere = [stream.name for stream in streams if not stream.is_log_here]
         if elsewhere:
             raise click.UsageError(f"the log of {', '.join(elsewhere)} is in Kafka: replay it there")
         return streams
-    facts = list_streams(found.server)
+    facts = list_streams(session.server)
     chosen = [name for name in facts if not is_system(name, facts[name])]
-    return [stream for stream in found.streams(tuple(chosen)) if stream.is_log_here] if chosen else []
+    return [stream for stream in session.streams(tuple(chosen)) if stream.is_log_here] if chosen else []

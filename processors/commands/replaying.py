@@ -75,7 +75,7 @@ class Into(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True):
     """A replay that is under way."""
 
-    found: Session
+    session: Session
     options: ReplayOptions
     into: Into
     selection: Selection
@@ -153,7 +153,7 @@ def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> tup
     """LineSink, and whether it came to the end."""
     keyrings = {history.stream.name: history.stream.keyring for history in work.histories}
     is_shown = work.into.kind == "-" and sys.stdout.isatty()
-    lines = LineSink(file, Writing(work.options.form, work.found.installed.codec(), keyrings, is_shown))
+    lines = LineSink(file, Writing(work.options.form, work.session.installed.codec(), keyrings, is_shown))
     try:
         return lines, work.run(lines, after)
     except BrokenPipeError:  # the reader has seen enough: that is its end
@@ -182,13 +182,13 @@ def _show_step(event: PastEvent) -> None:
 
 def _into_stream(work: Work) -> ReplaySummary:
     """To another stream, and on into the projection where that was asked."""
-    found, target = work.found, work.into
-    projection = found.installed.projection(target.name) if target.kind == "projection" else None
+    session, target = work.session, work.into
+    projection = session.installed.projection(target.name) if target.kind == "projection" else None
     names = ",".join(sorted(history.stream.name for history in work.histories))
-    selection = f"stream={names} {work.selection.told()}"
+    selection = f"stream={names} {work.selection.in_words()}"
     name = target.name if projection is None else _scratch_name(projection, selection)
     stream = _target(work, name, projection)
-    journal = Journal(found.server, name, selection, is_afresh=work.options.restart)
+    journal = Journal(session.server, name, selection, is_afresh=work.options.restart)
     sink = ToStream(stream, journal)
     try:
         is_whole = work.run(sink, journal.after)
@@ -197,7 +197,7 @@ def _into_stream(work: Work) -> ReplaySummary:
         raise
     if is_whole:
         into = target.name if projection is None else f"projection {projection.name}"
-        journal.close(found.operations(), into, selection, work.options.why)
+        journal.close(session.operations(), into, selection, work.options.why)
         is_whole = projection is None or _fold(work, stream, projection)
     summary = _told(work, work.summary(name, sink.events, sink.duplicates, is_whole))
     if projection is not None and not work.options.as_json and summary.is_whole:
@@ -207,8 +207,8 @@ def _into_stream(work: Work) -> ReplaySummary:
 
 def _fold(work: Work, stream: Stream, projection: Projection[Any]) -> bool:
     """The replayed events into the projection. False when it was stopped before the end."""
-    recover = work.found.connection.recover
-    consumer = Consumer(work.found.server, [projection], lambda: [stream], recover=recover)
+    recover = work.session.connection.recover
+    consumer = Consumer(work.session.server, [projection], lambda: [stream], recover=recover)
     consumer.run(lambda: work.stop.was_asked, until_idle=True)
     return not work.stop.was_asked
 
@@ -221,7 +221,7 @@ def _scratch_name(projection: Projection[Any], selection: str) -> str:
 
 def _target(work: Work, name: str, projection: Projection[Any] | None) -> Stream:
     """The stream to replay into, made where it is new. Raises CannotReplay for one that must not be."""
-    found, sources = work.found, [history.stream for history in work.histories]
+    session, sources = work.session, [history.stream for history in work.histories]
     if any(stream.name == name for stream in sources):
         raise CannotReplay(f"stream {name!r} cannot be replayed into itself. Name another one.")
     if is_audit(name):
@@ -234,10 +234,10 @@ def _target(work: Work, name: str, projection: Projection[Any] | None) -> Stream
         raise CannotReplay(
             f"the projection {projection.name!r} folds only {folded}, so nothing can be replayed into it."
         )
-    partitions = max((stream.partitions for stream in sources), default=found.settings.partitions)
-    settings = found.settings.model_copy(update={"partitions": partitions})
+    partitions = max((stream.partitions for stream in sources), default=session.settings.partitions)
+    settings = session.settings.model_copy(update={"partitions": partitions})
     target = open_stream(
-        found.server, name, codec=found.installed.codec(), settings=settings, create=True, is_replay=True
+        session.server, name, codec=session.installed.codec(), settings=settings, create=True, is_replay=True
     )
     if not target.is_replay and not work.options.yes_into_live:
         raise CannotReplay(

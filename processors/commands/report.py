@@ -8,7 +8,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option
 from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.processors.history import Report, report_of
@@ -28,14 +28,14 @@ def report(
 ) -> None:
     """Sums, top lists, categories and days of a stream's clips; with --at as of a past time."""
     when = as_of(at, by)
-    with session(context) as found:
-        clips = found.installed.projection("clips")
+    with opened(context) as session:
+        clips = session.installed.projection("clips")
         if not isinstance(clips, Clips):
             raise ProjectionError("the projection 'clips' was replaced by another; the report is of ours.")
-        stream = found.holding(clips, stream_name)
-        imports = found.open(IMPORTS) if IMPORTS in list_streams(found.server) else None
-        of_imports = None if imports is None else found.reader(imports, Imports(), when)
-        made = report_of(found.reader(stream, clips, when), of_imports)
+        stream = session.holding(clips, stream_name)
+        imports = session.open(IMPORTS) if IMPORTS in list_streams(session.server) else None
+        of_imports = None if imports is None else session.reader(imports, Imports(), when)
+        made = report_of(session.reader(stream, clips, when), of_imports)
     if as_json:
         print_json({**made.content, **told_of(when)})
     else:

@@ -9,7 +9,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import (
     MILLISECOND,
     into,
@@ -53,11 +53,11 @@ def rollback(context: click.Context, options: RollbackOptions) -> None:
     from aurastream.projections.rebuild import Decision
     from aurastream.projections.rebuild import rollback as roll_back
 
-    with session(context) as found:
-        projection = found.installed.projection(options.projection)
-        stream = found.folded_stream(projection, options.stream_name)
+    with opened(context) as session:
+        projection = session.installed.projection(options.projection)
+        stream = session.folded_stream(projection, options.stream_name)
         done = roll_back(
-            found.history(stream),
+            session.history(stream),
             projection,
             Decision(operator(), options.why),
             keep_ms=options.keep // MILLISECOND,

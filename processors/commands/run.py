@@ -18,7 +18,7 @@ import msgspec
 
 from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import Session, cached_streams, session
+from aurastream.processors.commands.common import Session, cached_streams, opened
 from aurastream.processors.commands.options import into, json_option, projection_option, stream_option_all
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Consumer, Progress, Projection
@@ -58,10 +58,10 @@ def run(context: click.Context, options: RunOptions) -> None:
     SIGTERM and Ctrl-C stop it between two batches. Processes that run for ever share the partitions by
     leases; one that runs until idle takes part in none and races harmlessly with them.
     """
-    with session(context) as found:
-        found.installed.chosen(options.names)
-        found.streams(options.stream_names)  # a name that does not exist is told before anything starts
-        summary = _catch_up(found, options) if options.until_idle else _serve(found, options)
+    with opened(context) as session:
+        session.installed.chosen(options.names)
+        session.streams(options.stream_names)  # a name that does not exist is told before anything starts
+        summary = _catch_up(session, options) if options.until_idle else _serve(session, options)
     if options.as_json:
         print_json(msgspec.structs.asdict(summary))
         return
@@ -69,11 +69,11 @@ def run(context: click.Context, options: RunOptions) -> None:
     line(f"read {read or 'nothing new'} in {summary.seconds:.1f} s")
 
 
-def _serve(found: Session, options: RunOptions) -> Summary:
+def _serve(session: Session, options: RunOptions) -> Summary:
     """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb pays."""
     from aurastream.processors.host import Options, make_app, run_host
 
-    chosen = Options(options.names, options.stream_names, found.apps, _port(options.web_port))
+    chosen = Options(options.names, options.stream_names, session.apps, _port(options.web_port))
     return run_host(make_app(chosen))
 
 
@@ -121,65 +121,65 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _catch_up(found: Session, options: RunOptions) -> Summary:
+def _catch_up(session: Session, options: RunOptions) -> Summary:
     """Consume without a host around it until lag 0 or a signal."""
     tune_collector()
     read: Counter[str] = Counter()
-    projections = found.installed.chosen(options.names)
+    projections = session.installed.chosen(options.names)
     started = time.perf_counter()
     log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
     with stopping_by_signal() as stop:
-        _consume(found, options, read, stop)
+        _consume(session, options, read, stop)
         if not stop.was_asked:
-            _retire_due(found, projections, options.stream_names)
-        if not options.names and found.installed.processors and not stop.was_asked:
-            _run_effects(found, options.stream_names, stop)
-            _consume(found, options, read, stop)  # what the processors appended
+            _retire_due(session, projections, options.stream_names)
+        if not options.names and session.installed.processors and not stop.was_asked:
+            _run_effects(session, options.stream_names, stop)
+            _consume(session, options, read, stop)  # what the processors appended
     seconds = round(time.perf_counter() - started, 3)
     summary = Summary(dict(sorted(read.items())), seconds, stop.was_asked)
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))
     return summary
 
 
-def _consume(found: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
+def _consume(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
     """Fold all there is; read counts what each projection read."""
 
     def count(progress: Progress) -> None:
         read[progress.projection] += progress.events
 
     Consumer(
-        found.server,
-        found.installed.chosen(options.names),
-        cached_streams(found, options.stream_names),
-        batch_max=found.settings.batch_max,
-        attempts_max=found.settings.attempts_max,
+        session.server,
+        session.installed.chosen(options.names),
+        cached_streams(session, options.stream_names),
+        batch_max=session.settings.batch_max,
+        attempts_max=session.settings.attempts_max,
         on_commit=count,
-        recover=found.connection.recover,
+        recover=session.connection.recover,
     ).run(lambda: stop.was_asked, until_idle=True)
 
 
-def _retire_due(found: Session, projections: list[Projection[Any]], stream_names: tuple[str, ...]) -> None:
+def _retire_due(session: Session, projections: list[Projection[Any]], stream_names: tuple[str, ...]) -> None:
     """End the generations of views that were kept long enough."""
-    records = read_records(found.server)
-    for stream in found.streams(stream_names) if records else []:
+    records = read_records(session.server)
+    for stream in session.streams(stream_names) if records else []:
         for projection in projections:
             if field_of(stream.name, projection.name) in records:
                 retire_due(stream, projection.name, operator())
 
 
-def _run_effects(found: Session, stream_names: tuple[str, ...], stop: Stop) -> None:
+def _run_effects(session: Session, stream_names: tuple[str, ...], stop: Stop) -> None:
     """All processors until nothing waits for them."""
     from aurastream.processors.effects import ASKS_MAX, EffectConsumer, EffectStreams, processors_of
 
     @cache
-    def opened(name: str) -> Stream:
-        return found.open(name, create=True)
+    def made(name: str) -> Stream:
+        return session.open(name, create=True)
 
     async def work() -> None:
-        wires = AsyncWires(found.server, ASKS_MAX, found.connection.recover)
-        leases = Leases(lease_ms=found.settings.lease_ms or LEASE_MS)
-        consumer = EffectConsumer(wires, processors_of(found.installed).values(), streams, leases)
+        wires = AsyncWires(session.server, ASKS_MAX, session.connection.recover)
+        leases = Leases(lease_ms=session.settings.lease_ms or LEASE_MS)
+        consumer = EffectConsumer(wires, processors_of(session.installed).values(), streams, leases)
         await consumer.run(lambda: stop.was_asked, until_idle=True)
 
-    streams = EffectStreams(cached_streams(found, stream_names), opened)
+    streams = EffectStreams(cached_streams(session, stream_names), made)
     asyncio.run(work())

@@ -10,7 +10,7 @@ import click
 
 from aurastream.processors import Installed, find_plugins, harmless, line, progress_bar, remark
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
@@ -60,8 +60,8 @@ def export(context: click.Context, form: str, with_streams: bool, output: Path |
     if with_streams and form != ASYNCAPI:
         raise click.UsageError("--streams is of --format asyncapi; a JSON Schema names no streams")
     if with_streams:
-        with session(context) as found:
-            document = _asyncapi(found.installed, list_streams(found.server))
+        with opened(context) as read:
+            document = _asyncapi(read.installed, list_streams(read.server))
     else:
         installed = find_plugins(context.obj or ())
         document = json_schema(installed.events) if form == JSON_SCHEMA else _asyncapi(installed, None)
@@ -113,37 +113,37 @@ def check(
     if baseline is not None:
         installed = find_plugins(context.obj or ())
         changes = compare(read_baseline(baseline.read_bytes()), installed.events, installed.upcasters)
-    found = _read_logs(context, stream_names) if with_log else None
+    read = _read_logs(context, stream_names) if with_log else None
     breaking = [change for change in changes if change.is_breaking]
-    compatible = not breaking and not (found and found.refused)
+    compatible = not breaking and not (read and read.refused)
     if as_json:
         others = [change for change in changes if not change.is_breaking]
-        print_json({"compatible": compatible, "breaking": breaking, "other": others, "log": found})
+        print_json({"compatible": compatible, "breaking": breaking, "other": others, "log": read})
     else:
-        _show(changes, found, baseline)
+        _show(changes, read, baseline)
     return 0 if compatible else 1
 
 
 def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
-    found = Survey()
-    with session(context) as asked, progress_bar("entries decoded") as bar:
-        for stream in asked.streams(stream_names):
+    read = Survey()
+    with opened(context) as session, progress_bar("entries decoded") as bar:
+        for stream in session.streams(stream_names):
             if not stream.is_log_here:
                 remark(f"{stream.name}: left out, its log is in Kafka")
                 continue
-            survey(history_of(stream, asked.settings), found, bar.to)
-    return found
+            survey(history_of(stream, session.settings), read, bar.to)
+    return read
 
 
-def _show(changes: list[Change], found: Survey | None, baseline: Path | None) -> None:
+def _show(changes: list[Change], read: Survey | None, baseline: Path | None) -> None:
     breaking = [change for change in changes if change.is_breaking]
     for change in changes:
         line(
             f"{'breaks' if change.is_breaking else 'fine'}: {harmless(change.sentence)}",
             "red" if change.is_breaking else "dim",
         )
-    if found is not None:
-        _show_survey(found)
+    if read is not None:
+        _show_survey(read)
     if breaking:
         line(BREAKS)
         line(
@@ -154,26 +154,26 @@ def _show(changes: list[Change], found: Survey | None, baseline: Path | None) ->
         line(f"schema: what {baseline} describes still decodes", "bold green")
 
 
-def _show_survey(found: Survey) -> None:
-    for tag, versions in sorted(found.decoded.items()):
+def _show_survey(read: Survey) -> None:
+    for tag, versions in sorted(read.decoded.items()):
         line(
             f"{harmless(tag)}: "
             + ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items())),
             "dim",
         )
-    for tag, count in sorted(found.unknown.items()):
+    for tag, count in sorted(read.unknown.items()):
         line(f"{harmless(tag)}: {count:,} of a type that is not installed", "yellow")
     for what, count, named in (
-        ("damaged", found.damaged, found.damaged_named),
-        ("refused", found.refused, found.refused_named),
+        ("damaged", read.damaged, read.damaged_named),
+        ("refused", read.refused, read.refused_named),
     ):
         for item in named:
             line(f"{what}: {item.place}: {harmless(item.reason)}", "red")
         if count > len(named):
             line(f"{what}: {count - len(named):,} more", "red")
-    decoded = sum(sum(versions.values()) for versions in found.decoded.values())
-    rest = f"{found.refused:,} refused, {found.damaged:,} damaged"
+    decoded = sum(sum(versions.values()) for versions in read.decoded.values())
+    rest = f"{read.refused:,} refused, {read.damaged:,} damaged"
     line(
-        f"log: {decoded:,} of {found.entries:,} entries decode; {rest}",
-        "bold red" if found.refused else "bold green",
+        f"log: {decoded:,} of {read.entries:,} entries decode; {rest}",
+        "bold red" if read.refused else "bold green",
     )

@@ -122,33 +122,33 @@ class Standing(msgspec.Struct, frozen=True):
     projections: dict[str, ProjectionStanding]
 
 
-def standing(found: Session) -> Standing:
+def standing(session: Session) -> Standing:
     """Look at everything."""
-    facts, home = found.server.facts, found.connection.home
+    facts, home = session.server.facts, session.connection.home
     return Standing(
-        ServerStanding(facts.name, facts.is_cluster, facts.eviction, _memory(found)),
+        ServerStanding(facts.name, facts.is_cluster, facts.eviction, _memory(session)),
         str(home) if home else None,
-        {name: _stream(found, found.open(name)) for name in list_streams(found.server)},
+        {name: _stream(session, session.open(name)) for name in list_streams(session.server)},
         {
             name: ProjectionStanding(projection.version, projection.fingerprint)
-            for name, projection in sorted(found.installed.projections.items())
+            for name, projection in sorted(session.installed.projections.items())
         },
     )
 
 
-def _memory(found: Session) -> int:
-    info: Any = found.server.client.info("memory")  # of a cluster, by node
-    nodes = info.values() if found.server.facts.is_cluster and "used_memory" not in info else [info]
+def _memory(session: Session) -> int:
+    info: Any = session.server.client.info("memory")  # of a cluster, by node
+    nodes = info.values() if session.server.facts.is_cluster and "used_memory" not in info else [info]
     return sum(int(node["used_memory"]) for node in nodes)
 
 
-def _stream(found: Session, stream: Stream) -> StreamStanding:
+def _stream(session: Session, stream: Stream) -> StreamStanding:
     views = {
-        name: view for name, view in sorted(found.installed.projections.items()) if view.folds(stream.name)
+        name: view for name, view in sorted(session.installed.projections.items()) if view.folds(stream.name)
     }
-    effects = _effects(found, stream) if found.installed.processors else []
+    effects = _effects(session, stream) if session.installed.processors else []
     return StreamStanding(
-        [_partition(found.settings, stream, partition) for partition in range(stream.partitions)],
+        [_partition(session.settings, stream, partition) for partition in range(stream.partitions)],
         stream.versioned,
         {name: _folded(stream, view) for name, view in views.items()}
         | {name: _handled(stream, name) for name in effects},
@@ -156,11 +156,11 @@ def _stream(found: Session, stream: Stream) -> StreamStanding:
     )
 
 
-def _effects(found: Session, stream: Stream) -> list[str]:
+def _effects(session: Session, stream: Stream) -> list[str]:
     """The processors that read the stream. Imported here, as most who ask have none."""
     from aurastream.processors.effects import processors_of
 
-    processors = sorted(processors_of(found.installed).items())
+    processors = sorted(processors_of(session.installed).items())
     return [name for name, processor in processors if processor.reads(stream.name)]
 
 

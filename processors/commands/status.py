@@ -8,7 +8,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option
 from aurastream.processors.commands.standing import GroupStanding, Standing, standing
 
@@ -21,8 +21,8 @@ SUMMED = ("applied", "duplicates", "skipped", "dead")
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """Server, streams, partitions, groups, lag and memory."""
-    with session(context) as found:
-        now = standing(found)
+    with opened(context) as session:
+        now = standing(session)
     if as_json:
         print_json(now)
     else:

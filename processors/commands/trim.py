@@ -10,7 +10,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import (
     Duration,
     Time,
@@ -71,12 +71,12 @@ def trim(context: click.Context, options: TrimOptions) -> int:
     """
     goal = msgspec.structs.replace(_goal(options), why=options.why)
     done: list[Trimmed] = []
-    with session(context) as found:
-        operations = None if options.dry_run else found.operations()
-        for stream in found.streams(options.stream_names):
+    with opened(context) as session:
+        operations = None if options.dry_run else session.operations()
+        for stream in session.streams(options.stream_names):
             if not options.stream_names and not stream.is_log_here:
                 continue
-            trimmed = _trimmed(found, stream, operations, goal)
+            trimmed = _trimmed(session, stream, operations, goal)
             if not options.as_json:
                 _show(stream, trimmed, is_dry=options.dry_run)
             done += trimmed
@@ -88,22 +88,24 @@ def trim(context: click.Context, options: TrimOptions) -> int:
     return 1 if is_held else 0
 
 
-def _trimmed(found: Session, stream: Stream, operations: Stream | None, goal: Goal) -> list[Trimmed]:
+def _trimmed(session: Session, stream: Stream, operations: Stream | None, goal: Goal) -> list[Trimmed]:
     with progress_bar(f"trimming {stream.name}") as bar:
         trimmer = Trimmer(
             stream,
             operations,
             goal,
-            archive=_archive(found, stream),
+            archive=_archive(session, stream),
             on_step=lambda _, removed: bar.to(removed),
         )
         return list(trimmer.run())
 
 
-def _archive(found: Session, stream: Stream) -> StreamArchive | None:
+def _archive(session: Session, stream: Stream) -> StreamArchive | None:
     """What is looked at before anything goes; None where nothing is archived, and so nothing can go."""
-    archive = open_archive(found.settings, stream)
-    if archive is None and any(found.server.client.hexists(keys.archive, "position") for keys in stream.keys):
+    archive = open_archive(session.settings, stream)
+    if archive is None and any(
+        session.server.client.hexists(keys.archive, "position") for keys in stream.keys
+    ):
         raise ArchiveUnseen(stream.name)
     return archive
 

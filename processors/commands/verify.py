@@ -10,7 +10,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
-from aurastream.processors.commands.common import Session, session
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.streams import OPERATIONS, list_streams
 from aurastream.streams.archive import open_archive
@@ -30,8 +30,8 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
     AURASTREAM_ARCHIVE_VERIFY_KEY the newest segment must be signed by that key. Exit code 1 when anything is
     wrong.
     """
-    with session(context) as found:
-        done = list(_verified(found, stream_names))
+    with opened(context) as session:
+        done = list(_verified(session, stream_names))
     findings = [item for result in done for item in result.findings]
     if as_json:
         facts = [msgspec.structs.asdict(result) for result in done]
@@ -42,15 +42,15 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
     return 1 if findings else 0
 
 
-def _verified(found: Session, stream_names: tuple[str, ...]) -> Iterator[Verified]:
+def _verified(session: Session, stream_names: tuple[str, ...]) -> Iterator[Verified]:
     """Each partition, as it is done."""
     from aurastream.streams.archive import audited_by, verify_key, verify_partition
 
-    settings = found.settings
+    settings = session.settings
     key = verify_key(settings.archive_verify_key) if settings.archive_verify_key else None
-    is_audited = OPERATIONS in list_streams(found.server)
-    audited = audited_by(found.history(found.open(OPERATIONS))) if is_audited else {}
-    for stream in found.streams(stream_names):
+    is_audited = OPERATIONS in list_streams(session.server)
+    audited = audited_by(session.history(session.open(OPERATIONS))) if is_audited else {}
+    for stream in session.streams(stream_names):
         archive = open_archive(settings, stream)
         for partition in range(stream.partitions if stream.is_log_here else 0):
             done = verify_partition(stream, partition, archive, audited, key)

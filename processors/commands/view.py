@@ -11,7 +11,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import Keyed, into, json_option, stream_option
 from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.projections import Projection, ProjectionError, Ranked, View
@@ -83,10 +83,10 @@ def view(context: click.Context, options: ViewOptions) -> None:
     of the log cut there: of what had occurred by then, or with --by appended of what had been appended.
     """
     when = as_of(options.at, options.by)
-    with session(context) as found:
-        projection = found.installed.projection(options.name)
-        stream = found.holding(projection, options.stream_name)
-        viewing = Viewing(found.reader(stream, projection, when), when, options.as_json)
+    with opened(context) as session:
+        projection = session.installed.projection(options.name)
+        stream = session.holding(projection, options.stream_name)
+        viewing = Viewing(session.reader(stream, projection, when), when, options.as_json)
         if options.key is not None:
             _show_state(viewing, options.key)
         elif options.table_name is not None or not projection.rankings:

@@ -15,7 +15,7 @@ from aurastream.projections.engine import Positions
 from aurastream.projections.past import AsOf
 
 if TYPE_CHECKING:
-    from aurastream.processors.history import Tell, Watch
+    from aurastream.processors.history import OnRead, Watch
 
 
 def at_options(command: F) -> F:
@@ -60,6 +60,6 @@ SHOWN_FROM = 20_000  # entries to read, from which a progress bar is worth its p
 
 
 @contextmanager
-def _folding(entries: int) -> Iterator[Tell]:
+def _folding(entries: int) -> Iterator[OnRead]:
     with progress_bar("folding", entries, is_hidden=entries < SHOWN_FROM) as bar:
         yield bar.by

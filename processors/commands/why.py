@@ -10,7 +10,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar, remark
-from aurastream.processors.commands.common import session
+from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import Keyed, into, json_option, stream_option
 from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.projections import Projection, ProjectionError
@@ -90,10 +90,10 @@ def why(context: click.Context, options: WhyOptions) -> int:
 
 def _explained(context: click.Context, options: WhyOptions) -> Explained:
     when = as_of(options.at, options.by)
-    with session(context) as found, progress_bar("entries read") as bar:
-        projection = found.installed.projection(options.view)
-        stream = found.holding(projection, options.stream_name)
-        inquiry = Inquiry(found.history(stream), projection, options.key, options.table_name, when)
+    with opened(context) as session, progress_bar("entries read") as bar:
+        projection = session.installed.projection(options.view)
+        stream = session.holding(projection, options.stream_name)
+        inquiry = Inquiry(session.history(stream), projection, options.key, options.table_name, when)
         inquiry.on_read = bar.by
         answer = explain(inquiry)
     shown = answer.steps[-options.last :] if options.last else answer.steps

@@ -6,7 +6,7 @@ Promise: nothing here knows a command line. What goes wrong is an exception with
 told by functions he gives. Nothing but a replay's target is changed.
 """
 
-from aurastream.processors.history.as_of import PastFolder, Tell, Watch, kept_for, reader
+from aurastream.processors.history.as_of import OnRead, PastFolder, Watch, kept_for, reader
 from aurastream.processors.history.causation import Node, drawn, trees
 from aurastream.processors.history.checking import check_all
 from aurastream.processors.history.lines import (
@@ -35,6 +35,7 @@ __all__ = [
     "Journal",
     "LineSink",
     "Node",
+    "OnRead",
     "PastEvent",
     "PastFolder",
     "Report",
@@ -44,7 +45,6 @@ __all__ = [
     "StreamPartition",
     "Tally",
     "Team",
-    "Tell",
     "ToStream",
     "TrailRow",
     "Trails",

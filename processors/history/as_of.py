@@ -22,17 +22,17 @@ from aurastream.projections.past import AsOf, Checkpoints, Keeper, Past, PastFol
 from aurastream.streams import Cursor, History, Stream
 from aurastream.streams.archive import history_of
 
-Tell = Callable[[int], None]  # how many more entries were read
+OnRead = Callable[[int], None]  # how many more entries were read
 
 
-def _unwatched(entries: int) -> AbstractContextManager[Tell]:
+def _unwatched(entries: int) -> AbstractContextManager[OnRead]:
     return nullcontext(lambda read: None)
 
 
 class Watch(msgspec.Struct, frozen=True):
     """Who is told of a long folding. progress: of how many entries, for its length; warn: a sentence."""
 
-    progress: Callable[[int], AbstractContextManager[Tell]] = _unwatched
+    progress: Callable[[int], AbstractContextManager[OnRead]] = _unwatched
     warn: Callable[[str], None] = lambda sentence: None
 
 
@@ -52,16 +52,16 @@ class PastFolder(msgspec.Struct, frozen=True):
         ahead = PastFold(history, self.projection, self.when, checkpoints).ahead
         work = {partition: ahead(partition) for partition in partitions if self.stream.is_log_here}
         entries = sum(work.values())
-        with self.watch.progress(entries) as tell:
+        with self.watch.progress(entries) as count:
             if len(partitions) > 1 and is_worth(entries):
-                pasts = dict(self._by_processes(work, tell))
+                pasts = dict(self._by_processes(work, count))
             else:
-                fold = PastFold(history, self.projection, self.when, checkpoints, lambda _, read: tell(read))
+                fold = PastFold(history, self.projection, self.when, checkpoints, lambda _, read: count(read))
                 pasts = {partition: fold.fold(partition) for partition in partitions}
         self._warn_of_gaps(pasts)
         return pasts
 
-    def _by_processes(self, work: dict[int, int], tell: Tell) -> Iterator[tuple[int, Past]]:
+    def _by_processes(self, work: dict[int, int], count: OnRead) -> Iterator[tuple[int, Past]]:
         """The longest first, so that the last ones end together."""
         longest = sorted(work, key=lambda partition: -work[partition])
         tasks = [_PastTask(self.stream.name, self.projection.name, number, self.when) for number in longest]
@@ -70,7 +70,7 @@ class PastFolder(msgspec.Struct, frozen=True):
                 partition = longest[number]
                 for sentence in folded.warnings:
                     self.watch.warn(sentence)
-                tell(work[partition])
+                count(work[partition])
                 yield partition, folded.past(self.projection, self.stream.keys[partition].where)
 
     def _warn_of_gaps(self, pasts: dict[int, Past]) -> None:

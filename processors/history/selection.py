@@ -108,7 +108,7 @@ class Selection(msgspec.Struct, frozen=True):
         )
         return where if where != Where() else None
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words, the same for the same selection."""
         moments = (("from", self.since), ("to", self.until))
         sets = (

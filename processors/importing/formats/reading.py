@@ -67,7 +67,7 @@ def read_rows(
 
 def read_metadata(path: Path) -> dict[str, Metadata]:
     """Subjects of a Chzzk metadata file: title, channel (member_id), publication day."""
-    found = {}
+    metadata = {}
     for number, cells, problem in _table(
         path, METADATA_COLUMNS, "chzzk metadata", lambda cells: len(cells) == len(METADATA_COLUMNS)
     ):
@@ -85,8 +85,8 @@ def read_metadata(path: Path) -> dict[str, Metadata]:
             raise FormatError(
                 f"{path.name}: date {date[:40]!r} in data row {number} is no day as YYYY-MM-DD. Mend it."
             ) from error
-        found[video_no] = Metadata(title, member_id, created)
-    return found
+        metadata[video_no] = Metadata(title, member_id, created)
+    return metadata
 
 
 def _ordered(problems: dict[str, str], form: Format) -> tuple[str, ...]:
@@ -185,8 +185,8 @@ class _CsvLines:
                 self._new = size = 0
             if again:
                 line = again.popleft()
-            elif (found := next(self._source, None)) is not None:
-                line = found
+            elif (fresh := next(self._source, None)) is not None:
+                line = fresh
                 self._new += 1
             else:
                 self.is_at_end = True

@@ -155,7 +155,7 @@ def test_a_selection_is_what_a_plain_filter_gives(server: Server, stream: Stream
 
         read = list(read_past(histories(stream, wide), chosen))
 
-        assert read == [found for found in everything if plainly_fits(found, chosen)], chosen.told()
+        assert read == [found for found in everything if plainly_fits(found, chosen)], chosen.in_words()
 
 
 def plainly_fits(found: PastEvent, chosen: Selection) -> bool:
@@ -233,7 +233,7 @@ def test_a_past_that_was_archived_and_trimmed_is_read_without_a_seam(server: Ser
         if trimmed:
             kept.trim(log[trimmed])
         for question, expected in zip(questions, before, strict=True):
-            assert list(read_past([kept.history()], question)) == expected, (trimmed, question.told())
+            assert list(read_past([kept.history()], question)) == expected, (trimmed, question.in_words())
         middle = before[0][350]
         assert (
             list(read_past([kept.history()], Selection(), after={(middle.stream, 0): middle.position}))
@@ -362,7 +362,7 @@ def test_a_second_signal_does_not_wait_for_what_is_under_way() -> None:
 def replayed_into(server: Server, name: str, *sources: Stream, selection: Selection | None = None) -> Stream:
     target = open_stream(server, name, create=True, settings=Settings(partitions=4), is_replay=True)
     chosen = selection or Selection()
-    journal = Journal(server, name, chosen.told())
+    journal = Journal(server, name, chosen.in_words())
     sink = ToStream(target, journal)
     stop = Stop()
     try:
@@ -427,7 +427,7 @@ def test_a_process_that_ends_between_a_batch_and_its_row_loses_and_doubles_nothi
     assert [[entry.event for entry in target.read(p, count=5_000)] for p in range(4)] == [
         [entry.event for entry in wide.read(p, count=5_000)] for p in range(4)
     ]
-    journal = Journal(server, "replay.wide", Selection().told())
+    journal = Journal(server, "replay.wide", Selection().in_words())
     assert journal.row.events == {"wide": 1_800}
     assert journal.after == {
         ("wide", p): entries[-1].position for p in range(4) if (entries := wide.read(p, count=5_000))
