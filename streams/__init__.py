@@ -1,6 +1,11 @@
 """
-The log: event types, append, read, partitions, groups; and what becomes of it: archive/, history.py,
-retention/, personal/, schema/. Imports nothing of ours.
+The log. Imports nothing of ours.
+
+    positions  drive wires async_wires passing   places; questions to the server and who puts them
+    events/ codec entries admission              what a fact looks like, its bytes, and what may enter
+    stream appending pressure registry system    append and read; which streams there are
+    groups leases history                        consuming, owning, the whole past
+    archive/ retention/ personal/ schema/        what becomes of it
 
 Promise: an event ID is in the live log once, however often it is appended; an append is whole or absent; what
 was read is what was written, or a DamagedEntry. What leaves the log is in the archive, and is read from there

@@ -1,10 +1,11 @@
 -- append: put a batch of events into one partition's log, each event ID once, or change nothing.
--- KEYS[1] LOG       stream  the partition's events: fields event, crc32        all share one {partition} hash tag
+-- All keys share one {partition} hash tag.
+-- KEYS[1] LOG       stream  the partition's events: fields event, crc32
 -- KEYS[2] IDS       hash    digest of event_id -> packed position (index.py)
 -- KEYS[3] META      hash    appended, bytes (of JSON), duplicates, clear (budget.lua)
--- KEYS[4] VERSIONS  hash    subject -> number of its events           these two are used only where the head has subjects
+-- KEYS[4] VERSIONS  hash    subject -> number of its events; with [5], used only where the head has subjects
 -- KEYS[5] ENTITIES  hash    subject|chunk -> packed positions of its events (entities.py)
--- KEYS[6] GROUPS    hash    group -> the log when it joined (join.lua)   these only where the head has a budget
+-- KEYS[6] GROUPS    hash    group -> the log when it joined (join.lua); with [7..], only with a budget
 -- KEYS[7..] cursors hashes  read, read_bytes: of the head's groups, in that order
 -- ARGV[1] head      msgpack map; each may be left out
 --           subjects  list, one per event, in a stream with versions

@@ -123,7 +123,7 @@ class Codec:
         decode = self._decoder.decode
         try:
             events: list[Event | None] = [decode(raw) for raw in raws]
-        except UNDECODABLE:  # one of them is odd: find out which
+        except UNDECODABLE:  # by one of them: by which?
             events = [self._decoded(raw) for raw in raws]
         if not all([event is not None and event.version == event.schema_version for event in events]):  # noqa: C419 - faster so
             events = [

@@ -72,8 +72,8 @@ class Creators:
         StreamError where a pseudonym was offered that another has, which with a million creators happens once
         in 10^13 times.
         """
-        found = self._young(self._named, creators)
-        missing = list(creators - found.keys())
+        known = self._young(self._named, creators)
+        missing = list(creators - known.keys())
         moved = stored() if missing else set()
         for start in range(0, len(missing), ASK_MAX):
             part = missing[start : start + ASK_MAX]
@@ -83,29 +83,29 @@ class Creators:
                 raise NotReplicated(self._settings.replicas, int(answers[1]), self._settings.wait_ms)
             for creator, pseudonym, key in zip(part, answers[0][::2], answers[0][1::2], strict=True):
                 if pseudonym:
-                    found[creator] = self._named[creator] = self._learn(pseudonym.decode(), key)
+                    known[creator] = self._named[creator] = self._learn(pseudonym.decode(), key)
                 elif creator in moved:
-                    found[creator] = NOBODY
+                    known[creator] = NOBODY
                 else:
                     raise StreamError(
                         "the pseudonym offered for a new creator is another's already; append again."
                     )
         shrink(self._named)
-        return found
+        return known
 
     def looked(self, pseudonyms: Iterable[str]) -> Asking[dict[str, Known]]:
         """What is known of the pseudonyms. Raises KeysLocked."""
         wanted = set(pseudonyms)
-        found = self._young(self._keyed, wanted)
-        missing = list(wanted - found.keys())
+        known = self._young(self._keyed, wanted)
+        missing = list(wanted - known.keys())
         for start in range(0, len(missing), ASK_MAX):
             part = missing[start : start + ASK_MAX]
             answers = yield [Ask(CREATOR_KEYS, ("HMGET", CREATOR_KEYS, *part))]
             sound(answers)
             for pseudonym, key in zip(part, answers[0], strict=True):
-                found[pseudonym] = self._learn(pseudonym, key or b"")
+                known[pseudonym] = self._learn(pseudonym, key or b"")
         shrink(self._keyed)
-        return found
+        return known
 
     def answered(self, asking: Asking[T]) -> T:
         """Ask the server until the generator ends; its result."""

@@ -50,13 +50,13 @@ class Places:
         """
         chunks = range(first // CHUNK, -(-last // CHUNK))
         self._load(chunks)
-        found: list[str | None] = []
+        places: list[str | None] = []
         for chunk in chunks:
             start = chunk * CHUNK
-            found += [
+            places += [
                 self._place(chunk, slot) for slot in range(max(0, first - start), min(CHUNK, last - start))
             ]
-        return found
+        return places
 
     def _place(self, chunk: int, slot: int) -> str | None:
         packed = self._rows[chunk][slot * PLACE_BYTES : (slot + 1) * PLACE_BYTES]

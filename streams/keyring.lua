@@ -4,7 +4,8 @@
 -- ARGV[1] head, a msgpack map
 --         rewrite  whether to write again what is known, so that a WAIT behind this call vouches for it too
 -- ARGV[2..] for each: creator, pseudonym and key to give it, both '' to give none
--- returns for each: pseudonym, key; '' '' where it has none, or was offered another's; a creator that is a pseudonym itself is answered as it is
+-- returns for each: pseudonym, key; '' '' where it has none, or was offered another's; a creator that is a
+--         pseudonym itself is answered as it is
 -- raises  WRONGTYPE when a key has another type, OOM; both before any write.  cost O(creators)
 -- Always: every pseudonym in names has a key in keys.
 local FIRST, EACH = 2, 3 -- the first creator in ARGV, and how many values one has

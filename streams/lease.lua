@@ -2,7 +2,8 @@
 -- KEYS[1..] lease  hash  owner, epoch, until: server ms            all share one {partition} hash tag
 -- ARGV [1] host  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
 -- returns one {epoch, ms left, owner} per key; epoch is 0 unless the host holds the lease after the call
--- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a fencing token).
+-- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a
+-- fencing token).
 -- raises  WRONGTYPE when a key has another type, before any write.  cost O(keys)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

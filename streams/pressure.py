@@ -65,12 +65,12 @@ def backlogs(server: Server, keys: Keys) -> list[Backlog]:
         for name in names:
             pipeline.execute_command("HGETALL", keys.cursor(name))
         length, (trimmed, written), *cursors = pipeline.execute()
-    found = []
+    behind = []
     for name, reply in zip(names, cursors, strict=True):
         at = cursor_of(flat(reply))
         events, size, since = (int(part) for part in joined[name.encode()].split())
         ahead = max(0, length + int(trimmed or 0) - max(at.read, events))
-        found.append(
+        behind.append(
             Backlog(
                 name,
                 ahead,
@@ -78,7 +78,7 @@ def backlogs(server: Server, keys: Keys) -> list[Backlog]:
                 since,
             )
         )
-    return sorted(found, key=lambda item: (-item.events, item.group))
+    return sorted(behind, key=lambda item: (-item.events, item.group))
 
 
 def forget(server: Server, partitions: Iterable[Keys], group: str) -> int:

@@ -1,12 +1,14 @@
 -- budget: may the log grow by these events, as far as its slowest group is behind?
--- Needs names. Reads LOG, META, GROUPS, cursors; writes nothing.  cost O(1) while all have room, else O(groups)
-local OVERHEAD = 128 -- bytes an event takes besides its JSON: its entry and its ids row; pressure.py has the same number
+-- Needs names. Reads LOG, META, GROUPS, cursors; writes nothing.  cost O(1), near the bound O(groups)
+local OVERHEAD = 128 -- bytes an event takes besides its JSON: its entry and its ids row; as in pressure.py
 local UNBOUNDED = 2 ^ 53
 
--- budget: {events, bytes}, 0 for none: how far the log may be ahead. groups: names the caller knows; their cursors are in KEYS.
+-- budget: {events, bytes}, 0 for none: how far the log may be ahead. groups: names the caller knows; their
+--         cursors are in KEYS.
 -- new, size: number and bytes of the events to add
--- returns nil, and what META.clear is to be (nil: as it is): "budget events bytes", how far the log may grow before anybody
---         must be asked again. Groups only advance and new ones join at the end, so what fits all of them now fits until then.
+-- returns nil, and what META.clear is to be (nil: as it is): "budget events bytes", how far the log may grow
+--         before anybody must be asked again. Groups only advance and new ones join at the end, so what fits
+--         all of them now fits until then.
 --         {FULL, group, events, bytes}  it is so far behind that these do not fit
 --         {REGROUP, groups ..}          not the groups the caller knows
 local function over_budget(budget, groups, new, size)
@@ -14,7 +16,8 @@ local function over_budget(budget, groups, new, size)
   local held = redis.call('XLEN', LOG) + (meta[1] or 0)
   local weight = (meta[2] or 0) + held * OVERHEAD
   local events, bytes = held + new, weight + size + new * OVERHEAD
-  local of_events, of_bytes, safe_events, safe_bytes = string.match(meta[3] or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  local clear = meta[3] or ''
+  local of_events, of_bytes, safe_events, safe_bytes = string.match(clear, '^(%d+) (%d+) (%d+) (%d+)$')
   if tonumber(of_events) == budget.events and tonumber(of_bytes) == budget.bytes
     and events <= tonumber(safe_events) and bytes <= tonumber(safe_bytes) then return end
 
@@ -39,7 +42,7 @@ local function over_budget(budget, groups, new, size)
     least, least_weight = math.min(least, from), math.min(least_weight, from_bytes)
   end
   if worst then return worst end
-  local clear = {budget.events, budget.bytes, least + most_events, least_weight + most_bytes}
+  clear = {budget.events, budget.bytes, least + most_events, least_weight + most_bytes}
   return nil, string.format('%.0f %.0f %.0f %.0f', unpack(clear))
 end
 

@@ -1,9 +1,11 @@
 -- entities: where the events of each subject are, in rows of CHUNK places (entities.py).
--- Needs names, places. Reads ENTITIES; writes ENTITIES, VERSIONS, which have been seen to be hashes.  cost O(new events)
-local CHUNK, NOWHERE = 16, string.rep('\0', PLACE_BYTES) -- NOWHERE: a place whose position is longer than packed ones are
+-- Needs names, places. Reads ENTITIES; writes ENTITIES, VERSIONS: the caller has seen that they are hashes.
+-- cost O(new events)
+local CHUNK = 16
+local NOWHERE = string.rep('\0', PLACE_BYTES) -- a place whose position is longer than packed ones are
 
 -- Give the new events' places to their subjects, whose next events they are.
--- names, versions, events: of versions.lua. rows_of_ids: field, packed position, .. of the new events, in order.
+-- names, versions, events: of versions.lua. rows_of_ids: field, packed position, .. of the new events.
 -- All rows are read by one command and written by one: each costs more than what is in it.
 local function index_entities(names, versions, events, rows_of_ids)
   local fields, counts, rows = {}, {}, {}
@@ -15,7 +17,8 @@ local function index_entities(names, versions, events, rows_of_ids)
   for i = 1, #names do
     local subject, number, field = names[i], versions[i], fields[i]
     local row = string.sub(held[i] or '', 1, number % CHUNK * PLACE_BYTES)
-    row = row .. string.rep(NOWHERE, number % CHUNK - #row / PLACE_BYTES) -- events from before there was an index
+    -- Events from before there was an index have no place.
+    row = row .. string.rep(NOWHERE, number % CHUNK - #row / PLACE_BYTES)
     for _, k in ipairs(events[i]) do
       local slot, place = number % CHUNK, rows_of_ids[2 * k]
       if slot == 0 and row ~= '' then

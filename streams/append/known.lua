@@ -1,6 +1,7 @@
 -- known: which events of a batch are in the log already, or twice in the batch.
--- Needs names, places. Reads LOG, IDS; writes nothing.  cost O(events); for each that has a row, a look at its entry
--- The digest only finds the row: equality is decided on the event IDs, so a collision costs a look and never an event.
+-- Needs names, places. Reads LOG, IDS; writes nothing.
+-- The digest only finds the row: equality is decided on the event IDs, so a collision costs no event.
+-- cost O(events); for each that has a row, a look at its entry
 local function id_of(event)
   return string.match(event, '^{"type":"[^"]*","event_id":"([^"]*)"') or cjson.decode(event).event_id
 end

@@ -1,4 +1,4 @@
--- places: an entry's position in 10 bytes, milliseconds (6) and sequence (4), big-endian; as text where it exceeds them.
+-- places: a position in 10 bytes, milliseconds (6) and sequence (4), big-endian; as text beyond them.
 -- The form of index.py, in ids and entities.  cost O(1), without a call
 local PLACE_BYTES = 10
 local last_ms, packed_ms -- the entries of one call mostly share their millisecond

@@ -2,8 +2,8 @@
 -- Needs names. Reads VERSIONS; writes nothing.  cost O(new events)
 
 -- subjects: one per event of the batch. new: numbers of the new events.
--- returns names, versions, events: one item per subject with new events: the subject, its version before, and which of the
---         new events (from 1) are its own, in order
+-- returns names, versions, events, of the subjects with new events: subject, its version before, and which
+--         of the new events (from 1) are its own, in order
 -- raises  where a version is no number
 local function touch(subjects, new)
   local names, events, of, count = {}, {}, {}, 0
@@ -28,7 +28,9 @@ end
 local function conflict(names, versions, expected)
   for i = 1, #names do
     local wanted = expected[names[i]]
-    if wanted and wanted ~= versions[i] then return {CONFLICT, names[i], string.format('%.0f', versions[i])} end
+    if wanted and wanted ~= versions[i] then
+      return {CONFLICT, names[i], string.format('%.0f', versions[i])}
+    end
   end
 end
 

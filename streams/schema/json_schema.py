@@ -84,7 +84,7 @@ def json_schema(types: Iterable[type[Event]]) -> Schema:
 
 
 def _unwrapped(docstring: str) -> str:
-    """The text without the breaks that the width of a source file makes: one before a field's name is meant."""
+    """The text without the breaks that a source file's width makes; one before a field's name is meant."""
     return re.sub(r"(?<!\n)\n(?!\n|[a-z_, ]+: )", " ", inspect.cleandoc(docstring))
 
 
