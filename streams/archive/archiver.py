@@ -1,16 +1,20 @@
 """
 Closing segments: from the log into the archive.
 
-    lease -> read the log after the slot's position -> which entries are duplicates (duplicates.py) -> Parquet file and manifest
-    (building.py) -> archive.lua: the slot says so -> LogArchived in the audit trail -> orphans away (orphans.py)
+    lease -> read the log after the slot's position -> which entries are duplicates (duplicates.py)
+        -> Parquet file and manifest
+    (building.py) -> archive.lua: the slot says so -> LogArchived in the audit trail
+        -> orphans away (orphans.py)
 
-Always true, killed anywhere: the slot names only what is complete; what it does not name is written again by the next run, and
-removed by it where it differs. The lease saves work and nothing more: of two archivers one moves the slot, the other is STALE.
-Decision (2026-11): a file that the slot does not lead to is removed once the chain has gone on without it, never before: a stopped
-archiver may wake up and commit it. It is removed only when its first and last entry are in the archive or the log; else it may be
-the only copy of them (the server was restored from an older copy, or another one archives to the same place), and the run is refused.
-Decision (2026-11): the operations stream's own segments are in its slot and chain alone: an event for each would be one more entry to
-archive, for ever.
+Always true, killed anywhere: the slot names only what is complete; what it does not name is written again by
+the next run, and removed by it where it differs. The lease saves work and nothing more: of two archivers one
+moves the slot, the other is STALE.
+Decision (2026-11): a file that the slot does not lead to is removed once the chain has gone on without it,
+never before: a stopped archiver may wake up and commit it. It is removed only when its first and last entry
+are in the archive or the log; else it may be the only copy of them (the server was restored from an older
+copy, or another one archives to the same place), and the run is refused.
+Decision (2026-11): the operations stream's own segments are in its slot and chain alone: an event for each
+would be one more entry to archive, for ever.
 """
 
 from __future__ import annotations
@@ -61,7 +65,8 @@ class ArchiveAnswer(IntEnum):
 
 
 class Archiver:
-    """Archives one stream. operations: the stream the audit trail is in; None for the operations stream itself.
+    """Archives one stream. operations: the stream the audit trail is in; None for the operations stream
+    itself.
 
     on_step: called with each of STEPS as it is passed (tests kill there).
     """
@@ -73,18 +78,22 @@ class Archiver:
         self._on_step, self._worker = on_step, host_name()
         if not self.stream.is_log_here:
             raise ArchiveRefused(
-                f"the log of stream {self.stream.name!r} is in Kafka: archive its topic there. Here are only its views."
+                f"the log of stream {self.stream.name!r} is in Kafka: archive its topic there. Here are only "
+                "its views."
             )
         path = self.stream.settings.archive_signing_key
         self._key = signing_key(path) if path else None
 
     def check_place(self) -> None:
-        """Raise ArchiveRefused where a partition's archive is at another place: before any other is begun at this one."""
+        """Raise ArchiveRefused where a partition's archive is at another place: before any other is begun at
+        this one.
+        """
         for partition in range(self.stream.partitions):
             self._check_place(partition, self.archive.slot(partition))
 
     def run(self, partition: int, until: str = "+", min_events: int = 1) -> Iterator[Manifest]:
-        """Close what the partition's log holds now, up to and including `until`, into segments; yields each once it is committed.
+        """Close what the partition's log holds now, up to and including `until`, into segments; yields each
+        once it is committed.
 
         min_events: no smaller segment is closed. Raises ArchiveRefused, ArchiveUnusable, ArchiveDamaged.
         """
@@ -143,13 +152,15 @@ class Archiver:
         code = ArchiveAnswer(answer[0])
         if code is ArchiveAnswer.OK:
             return
-        # The files stay: the next run removes them, unless another archiver has committed what they are meanwhile.
+        # The files stay: the next run removes them, unless another archiver has committed what they are
+        # meanwhile.
         if code is ArchiveAnswer.STALE:
             raise ArchiveRefused(f"another process archived {keys.where} meanwhile. Repeat the command.")
         if code is ArchiveAnswer.ELSEWHERE:
             raise ArchiveRefused(self._elsewhere(manifest.partition, answer[1].decode()))
         raise ArchiveRefused(
-            f"{keys.where} no longer holds what was read from it: entries were deleted by hand, or the server failed "
+            f"{keys.where} no longer holds what was read from it: entries were deleted by hand, or the "
+            "server failed "
             "over to an older copy. The segment was not committed; repeat the command."
         )
 
@@ -165,8 +176,10 @@ class Archiver:
             and trimmed_to(self.stream, partition) < slot.end
         ):
             raise ArchiveRefused(
-                f"{self.stream.name}/{partition} is archived up to {slot.position}, which is neither in its log nor "
-                "trimmed: the archive is ahead of the log, which was deleted or restored from an older copy. Nothing "
+                f"{self.stream.name}/{partition} is archived up to {slot.position}, which is neither in its "
+                "log nor "
+                "trimmed: the archive is ahead of the log, which was deleted or restored from an older copy. "
+                "Nothing "
                 "was archived. Restore a newer copy of the server; what the archive has is safe."
             )
 
@@ -177,12 +190,16 @@ class Archiver:
     def _elsewhere(self, partition: int, url: str) -> str:
         here = self.archive.url
         return (
-            f"the archive of {self.stream.name}/{partition} is at {url}, the settings name {here}. To move it, copy all "
-            f"that is below {url} to {here} and run `aurastream archive move`; else set AURASTREAM_ARCHIVE back."
+            f"the archive of {self.stream.name}/{partition} is at {url}, the settings name {here}. To move "
+            "it, copy all "
+            f"that is below {url} to {here} and run `aurastream archive move`; else set AURASTREAM_ARCHIVE "
+            "back."
         )
 
     def _end(self, partition: int, until: str) -> str:
-        """The log's last position now, or `until` where that is before: a run ends however fast producers are."""
+        """The log's last position now, or `until` where that is before: a run ends however fast producers
+        are.
+        """
         question = ("XREVRANGE", self.stream.keys[partition].log, "+", "-", "COUNT", 1)
         newest = self.stream.ask(
             partition, question, what=self._what(partition, "looking for the log's end")
@@ -191,7 +208,9 @@ class Archiver:
         return until if last_of(until) < Position.parse(last) else last
 
     def _audit(self, partition: int) -> None:
-        """Put each committed segment that the audit trail does not have yet into it; what a kill kept from it first."""
+        """Put each committed segment that the audit trail does not have yet into it; what a kill kept from it
+        first.
+        """
         slot = self.archive.slot(partition)
         if slot.audited >= slot.number:
             return

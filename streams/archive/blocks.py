@@ -33,7 +33,10 @@ Clue = tuple[str, str, str]  # what is wrong, first position, last position or "
 
 
 class Suspect(msgspec.Struct, frozen=True):
-    """A segment's entries as its file has them. duplicates: those marked so. live: entries of it that the live log still has."""
+    """A segment's entries as its file has them.
+
+    duplicates: those marked so. live: entries of it that the live log still has.
+    """
 
     raw: list[RawEntry]
     duplicates: frozenset[bytes]
@@ -49,7 +52,10 @@ def is_sound(fields: list[bytes]) -> bool:
 
 
 class Blocks:
-    """One segment's blocks against their hashes. lost: ranges of positions that could not be decoded, and are named already."""
+    """One segment's blocks against their hashes.
+
+    lost: ranges of positions that could not be decoded, and are named already.
+    """
 
     def __init__(self, manifest: Manifest, suspect: Suspect, lost: list[tuple[Position, Position]]) -> None:
         self._blocks, self._last = manifest.blocks, manifest.last
@@ -110,7 +116,9 @@ class Blocks:
             yield f"an entry of these {block.entries} was changed", block.first, until
 
     def _changed(self, part: list[RawEntry]) -> Iterator[tuple[str, str]]:
-        """Entries that are not the live log's, or whose checksum does not hold though they were archived as sound."""
+        """Entries that are not the live log's, or whose checksum does not hold though they were archived as
+        sound.
+        """
         live = self._suspect.live
         for position, fields in part:
             if position in live and live[position] != fields:

@@ -1,7 +1,8 @@
 """
 A segment in the making: entries of the log as a Parquet file, and the manifest that says what is in it.
 
-    log after the slot's position -> up to so many entries and bytes -> Parquet, read back and compared -> manifest, signed
+    log after the slot's position -> up to so many entries and bytes -> Parquet, read back and compared
+        -> manifest, signed
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ SEGMENT_BYTES_MAX = (
 
 
 def read_segment(stream: Stream, partition: int, after: str, until: str) -> list[RawEntry]:
-    """The entries of the next segment: those after a position, up to another, of which one segment takes only so many."""
+    """The entries of the next segment: those after a position, up to another, of which one segment takes only
+    so many.
+    """
     raw: list[RawEntry] = []
     size = 0
     while (room := stream.settings.segment_events - len(raw)) > 0 and size < SEGMENT_BYTES_MAX:
@@ -55,12 +58,16 @@ class Builder:
         self._stream, self._partition, self._key = stream, partition, key
 
     def build(self, slot: Slot, entries: Identified, duplicates: frozenset[bytes]) -> Segment:
-        """The segment that goes on from the slot. Raises InvariantBroken where its entries do not come back from it."""
+        """The segment that goes on from the slot.
+
+        Raises InvariantBroken where its entries do not come back from it.
+        """
         raw = entries.raw
         file = to_parquet(table_of(entries, duplicates))
         if not is_written(file, raw, duplicates):
             raise InvariantBroken(
-                f"entries of {self._stream.name}/{self._partition} from {raw[0][0].decode()} on do not come back from "
+                f"entries of {self._stream.name}/{self._partition} from {raw[0][0].decode()} on do not come "
+                "back from "
                 "their columns as they were. Nothing was archived; keep the log and report it."
             )
         manifest = self._manifest(slot, entries, duplicates, file)

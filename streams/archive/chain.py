@@ -1,8 +1,8 @@
 """
 The manifests of a stream's archive: from the slot's head back, each by the hash that the one after it names.
 
-Always true: only what the slot leads to is read. Manifests are kept once read, as a chain only grows. One that is missing or is
-not what was written is an ArchiveDamaged, never a gap.
+Always true: only what the slot leads to is read. Manifests are kept once read, as a chain only grows. One
+that is missing or is not what was written is an ArchiveDamaged, never a gap.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
 """
-Which of the entries to be archived are duplicates, by the ids index: the rules by which a live view decides, and the same answers.
+Which of the entries to be archived are duplicates, by the ids index: the rules by which a live view decides,
+and the same answers.
 
     rows of all event IDs -> a row that names the entry: canonical
-                          -> no row (a raw XADD that nobody is canonical for): adopted, the first of an ID; then as below
-                          -> a row that names another entry of that ID: duplicate; of another ID, with one digest: its long field says
+                          -> no row (a raw XADD that nobody is canonical for): adopted, the first of an ID;
+                              then as below
+                          -> a row that names another entry of that ID: duplicate; of another ID, with one
+                              digest: its long field says
 
-Always true: views that read the entries later decide as the archive did, as the rows stay. Damaged entries have no event ID.
+Always true: views that read the entries later decide as the archive did, as the rows stay. Damaged entries
+have no event ID.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ def decide(stream: Stream, partition: int, entries: Identified) -> frozenset[byt
     deciding = _Deciding(stream, partition)
     for start in range(0, len(named), READ_MAX):
         collided = deciding.others(named[start : start + READ_MAX], field_of)
-        # A long field is one ID's alone: whatever entry its row names instead, here or gone, is canonical for it.
+        # A long field is one ID's alone: whatever entry its row names instead, here or gone, is canonical for
+        # it.
         deciding.duplicates.update(position for position, _ in deciding.others(collided, collided_field_of))
     return frozenset(deciding.duplicates)
 
@@ -53,7 +58,9 @@ class _Deciding:
         self.duplicates: set[bytes] = set()
 
     def others(self, named: list[Named], field: Callable[[str], bytes]) -> list[Named]:
-        """Adopt what has no row under its field and add to the duplicates; returns the entries whose row is another ID's."""
+        """Adopt what has no row under its field and add to the duplicates; returns the entries whose row is
+        another ID's.
+        """
         if not named:
             return []
         fields = [field(event_id) for _, event_id in named]

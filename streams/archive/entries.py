@@ -1,7 +1,8 @@
 """
 A segment's table back to entries, byte for byte (segment.py has the columns).
 
-    table -> the usual beginning of each event's JSON made again -> (position, [b"event", JSON, b"crc32", digits]) -> what was kept raw, raw
+    table -> the usual beginning of each event's JSON made again
+        -> (position, [b"event", JSON, b"crc32", digits]) -> what was kept raw, raw
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def is_written(content: bytes, raw: list[RawEntry], duplicates: Collection[bytes
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the garbage collector, which looks at all that is built again and again, finds no cycle, and takes half of the time."""
+    """Without the garbage collector, which looks at all that is built again and again, finds no cycle, and
+    takes half of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -10,7 +10,8 @@ from aurastream.streams.archive.manifest import Manifest
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it was written. position, until: of the first and the last entry it may be; equal where it is certain.
+    """Something that is not as it was written. position, until: of the first and the last entry it may be;
+    equal where it is certain.
 
     segment: 0 for the live log.
     """

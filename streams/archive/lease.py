@@ -1,5 +1,6 @@
 """
-The lease of the one who archives a partition. It saves work and nothing more: archive.lua lets only one of two move the slot.
+The lease of the one who archives a partition. It saves work and nothing more: archive.lua lets only one of
+two move the slot.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ class ArchiveLease:
         self._stream, self._partition, self._worker = stream, partition, worker
 
     def claim(self) -> None:
-        """Take it; waits until that of one that was killed has ended. Raises ArchiveRefused where somebody keeps it."""
+        """Take it; waits until that of one that was killed has ended.
+
+        Raises ArchiveRefused where somebody keeps it.
+        """
         end = time.monotonic() + WAIT_MAX_S
         while True:
             epoch, left_ms = self._ask("claim")
@@ -30,7 +34,8 @@ class ArchiveLease:
                 return
             if time.monotonic() > end:
                 raise ArchiveRefused(
-                    f"another process is archiving {self._stream.name}/{self._partition} at this moment. Wait for it, "
+                    f"another process is archiving {self._stream.name}/{self._partition} at this moment. "
+                    "Wait for it, "
                     "or repeat the command."
                 )
             time.sleep(min(0.2, max(0.01, left_ms / 1000)))

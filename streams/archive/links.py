@@ -1,9 +1,11 @@
 """
 The chain of an archive as it can still be had, and whether slot, audit trail and manifests agree on it.
 
-    the slot's head, or what the audit trail names after it -> the manifest of that hash -> the one before, .. -> the first
+    the slot's head, or what the audit trail names after it -> the manifest of that hash
+        -> the one before, .. -> the first
 
-Where a manifest is missing, the audit trail names the hash of the one before it; without that, a number with one manifest is it.
+Where a manifest is missing, the audit trail names the hash of the one before it; without that, a number with
+one manifest is it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from aurastream.streams.archive.slot import Slot
 
 
 class Links:
-    """One partition's. audited: number -> the event of that segment. findings: what is missing, once the chain was made."""
+    """One partition's.
+
+    audited: number -> the event of that segment. findings: what is missing, once the chain was made.
+    """
 
     def __init__(
         self, archive: StreamArchive, partition: int, slot: Slot, audited: dict[int, LogArchived]
@@ -58,7 +63,8 @@ class Links:
             event = self._audited[self._newest]
             yield self._finding(
                 event.number,
-                f"the audit trail has segment {event.number}, up to {event.last}; the slot names {self._slot.number}: "
+                f"the audit trail has segment {event.number}, up to {event.last}; the slot names "
+                f"{self._slot.number}: "
                 "it was set back",
                 (event.first, event.last),
             )
@@ -94,7 +100,9 @@ class Links:
             yield finding_in(manifest, problem)
 
     def _stored(self) -> dict[int, dict[str, Manifest]]:
-        """All manifests of the folder whose content is what their hash stands for: number -> hash -> manifest."""
+        """All manifests of the folder whose content is what their hash stands for: number -> hash ->
+        manifest.
+        """
         folder = self._archive.folder(self._partition)
         stored: dict[int, dict[str, Manifest]] = {}
         for name in self._archive.store.names(folder):
@@ -119,13 +127,16 @@ class Links:
         )
 
     def _ahead(self, stored: dict[str, Manifest]) -> Iterator[Finding]:
-        """Segments that neither slot nor audit trail names: never committed, and the log has their entries; or evidence."""
+        """Segments that neither slot nor audit trail names: never committed, and the log has their entries;
+        or evidence.
+        """
         for manifest in stored.values():
             before = str(manifest.range[1].before())
             if not self._stream.read_raw(self._partition, before, manifest.last, 1):
                 yield finding_in(
                     manifest,
-                    f"segment {manifest.number} is in the archive, its entries are not in the log, and the server knows "
+                    f"segment {manifest.number} is in the archive, its entries are not in the log, and the "
+                    "server knows "
                     "nothing of it: the server was set back to an older copy",
                 )
 
@@ -148,7 +159,8 @@ class Links:
             if is_slots:
                 high = (self._slot.position, self._slot.position)
         problem = (
-            f"segment {number}, which {by} names, is missing or its manifest was changed: entries from {low[0]} to "
+            f"segment {number}, which {by} names, is missing or its manifest was changed: entries from "
+            f"{low[0]} to "
             f"{high[0]}"
         )
         return self._finding(number, problem, (low[1], high[1] or low[1]))

@@ -1,7 +1,9 @@
 """
-The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold, counts add up.
+The live log beside the archive: what both have is equal, nothing is gone but by the trimmer, checksums hold,
+counts add up.
 
-Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have grown.
+Safe beside producers, archiver and trimmer: whatever may move is read in the order in which it can only have
+grown.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ def overlap(
 
 
 class LiveLog:
-    """One partition's log by itself. slot: as it was before the log is read. entries: how many it has, once it was checked."""
+    """One partition's log by itself.
+
+    slot: as it was before the log is read. entries: how many it has, once it was checked.
+    """
 
     def __init__(self, stream: Stream, partition: int, slot: Slot) -> None:
         self._stream, self._partition, self._slot = stream, partition, slot
@@ -69,7 +74,8 @@ class LiveLog:
     def check(self) -> Iterator[Finding]:
         """What is wrong with it.
 
-        An entry that was archived already is no finding for being damaged: it was, and the archive has it as it is.
+        An entry that was archived already is no finding for being damaged: it was, and the archive has it as
+        it is.
         """
         last = START
         damaged = 0

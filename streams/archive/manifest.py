@@ -1,10 +1,12 @@
 """
 What is in a segment, and the chain: pure.
 
-    entries -> blocks -> manifest -> its hash -> named by the next manifest, by the slot in Redis, by a LogArchived event
+    entries -> blocks -> manifest -> its hash
+        -> named by the next manifest, by the slot in Redis, by a LogArchived event
 
-The hash is the SHA-256 of the manifest's JSON without its last two members, hash and signature, as msgspec writes it (compact,
-in the order below). A block's is the SHA-256 of MessagePack [[[position, [field, value, ..]], ..], [index of a duplicate, ..]].
+The hash is the SHA-256 of the manifest's JSON without its last two members, hash and signature, as msgspec
+writes it (compact, in the order below). A block's is the SHA-256 of MessagePack [[[position, [field, value,
+..]], ..], [index of a duplicate, ..]].
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ SHIFT = 64  # a position as one number: milliseconds, then 64 bits of sequence
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
-    """Consecutive entries of a segment. positions: of all of them as numbers, XORed, so that a single missing one is known by name."""
+    """Consecutive entries of a segment.
+
+    positions: of all of them as numbers, XORed, so that a single missing one is known by name.
+    """
 
     first: str
     entries: int
@@ -32,10 +37,12 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment. number: from 1. entries_before: in the segments before it. previous: hash of the manifest before, "" of the first.
+    """One segment. number: from 1. entries_before: in the segments before it. previous: hash of the manifest
+    before, "" of the first.
 
-    duplicates: how many of the entries another one is canonical for. json_bytes: of the events. file_bytes, file_sha256: of the
-    Parquet file. min_occurred_at, max_occurred_at: microseconds since 1970 of the events; None where it holds none.
+    duplicates: how many of the entries another one is canonical for. json_bytes: of the events. file_bytes,
+    file_sha256: of the Parquet file. min_occurred_at, max_occurred_at: microseconds since 1970 of the events;
+    None where it holds none.
     """
 
     format: int = FORMAT

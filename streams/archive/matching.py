@@ -1,5 +1,6 @@
 """
-Which entries of a row group a scan is for: by its statistics first, then by the columns of the values, then by the rest.
+Which entries of a row group a scan is for: by its statistics first, then by the columns of the values, then
+by the rest.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ class MoveAnswer(IntEnum):
 
 
 def move(archive: StreamArchive, partition: int) -> int:
-    """Let the slot name the archive's url, once all the partition's segments are there. Returns how many they are.
+    """Let the slot name the archive's url, once all the partition's segments are there. Returns how many they
+    are.
 
-    Raises ArchiveDamaged where one is missing or not what it was; ArchiveRefused where one was closed meanwhile.
+    Raises ArchiveDamaged where one is missing or not what it was; ArchiveRefused where one was closed
+    meanwhile.
     """
     chain = archive.segments(partition)
     if not chain:
@@ -34,6 +36,7 @@ def move(archive: StreamArchive, partition: int) -> int:
     code = MoveAnswer(stream.ask(partition, call, what=f"moving the archive of {stream.name}/{partition}")[0])
     if code is MoveAnswer.STALE:
         raise ArchiveRefused(
-            f"a segment of {stream.name}/{partition} was closed meanwhile. Copy what is new and repeat the command."
+            f"a segment of {stream.name}/{partition} was closed meanwhile. Copy what is new and repeat the "
+            "command."
         )
     return len(chain)

@@ -1,10 +1,12 @@
 """
-Files of the archive that the slot does not lead to: what a killed archiver, or one that was too late, has left.
+Files of the archive that the slot does not lead to: what a killed archiver, or one that was too late, has
+left.
 
     numbered after the slot's segment    may be committed yet, by whoever made it: looked at, and left
     up to it                             never: the chain went on without it. Removed
 
-So whoever reads all `*.parquet` of a folder reads each entry once. What may be somebody's only copy is never removed.
+So whoever reads all `*.parquet` of a folder reads each entry once. What may be somebody's only copy is never
+removed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ OURS = re.compile(rf"\.?(\d{{8,}})-([0-9a-f]{{16}})\.(json|parquet)(\.[0-9a-f]+\
 
 
 def remove_orphans(archive: StreamArchive, partition: int) -> list[str]:
-    """Remove those that can go; returns their names. Raises ArchiveRefused where one holds entries that neither archive nor log has."""
+    """Remove those that can go; returns their names.
+
+    Raises ArchiveRefused where one holds entries that neither archive nor log has.
+    """
     chained = {manifest.name for manifest in archive.segments(partition)}
     names = archive.store.names(archive.folder(partition))
     ours = [match for name in names if (match := OURS.fullmatch(name)) is not None]
@@ -46,10 +51,14 @@ def _refuse_only_copy(archive: StreamArchive, partition: int, name: str) -> None
         held = {}
     if not ends or len(held) < len(set(ends)):
         raise ArchiveRefused(
-            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server knows of, "
-            "and holds entries that are not in its log: the server was restored from an older copy, or another one "
-            "archives to the same place. Nothing was archived or removed. Give each server an AURASTREAM_ARCHIVE of "
-            "its own; or restore a newer copy of the server; or move the file to another place once it is certain "
+            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server "
+            "knows of, "
+            "and holds entries that are not in its log: the server was restored from an older copy, or "
+            "another one "
+            "archives to the same place. Nothing was archived or removed. Give each server an "
+            "AURASTREAM_ARCHIVE of "
+            "its own; or restore a newer copy of the server; or move the file to another place once it is "
+            "certain "
             "that it is not needed."
         )
 

@@ -1,5 +1,6 @@
 """
-Ranges of positions over a segment's entries: which row groups hold them, and which entries of those they are. Pure.
+Ranges of positions over a segment's entries: which row groups hold them, and which entries of those they are.
+Pure.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def groups_between(manifest: Manifest, after: Position, through: Position) -> It
 
 
 def by_group(manifest: Manifest, wanted: list[Position]) -> dict[int, list[Position]]:
-    """Row group -> which of these positions it would hold. wanted: sorted; those outside of the segment are left out."""
+    """Row group -> which of these positions it would hold.
+
+    wanted: sorted; those outside of the segment are left out.
+    """
     first, last = manifest.range
     here = wanted[bisect_left(wanted, first) : bisect_right(wanted, last)]
     groups: dict[int, list[Position]] = {}

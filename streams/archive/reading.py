@@ -1,10 +1,11 @@
 """
 Reading a stream's archive.
 
-    slot (Redis: how far, which head) -> manifests, from the head back (chain.py) -> row groups that matter -> spans, or entries by position
+    slot (Redis: how far, which head) -> manifests, from the head back (chain.py)
+        -> row groups that matter -> spans, or entries by position
 
-Always true: only what the slot leads to is read. A file that is missing or is not what was written is an ArchiveDamaged, never a
-gap: each is compared with its hash before anything of it is read.
+Always true: only what the slot leads to is read. A file that is missing or is not what was written is an
+ArchiveDamaged, never a gap: each is compared with its hash before anything of it is read.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ OPEN_MAX = 8  # files that are kept in memory, a few MB each
 
 
 class StreamArchive:
-    """A stream's archive. Made by ``open_archive``. Not for several threads; its server's connection is the stream's."""
+    """A stream's archive.
+
+    Made by ``open_archive``. Not for several threads; its server's connection is the stream's.
+    """
 
     def __init__(self, stream: Stream, store: Store) -> None:
         self.stream, self.store = stream, store
@@ -67,7 +71,10 @@ class StreamArchive:
         return self.slot(partition).position
 
     def segments(self, partition: int) -> list[Manifest]:
-        """The chain up to the slot's head, the oldest first. Raises ArchiveDamaged where a manifest is missing or not its hash's."""
+        """The chain up to the slot's head, the oldest first.
+
+        Raises ArchiveDamaged where a manifest is missing or not its hash's.
+        """
         return self._chains.until(partition, self.slot(partition))
 
     def spans(
@@ -94,10 +101,11 @@ class StreamArchive:
     def scan(
         self, partition: int, where: Where, after: str = "0-0", until: str = "+", count: int = READ_MAX
     ) -> Iterator[Span]:
-        """The entries of that range that are events with these values, in spans of at most `count`; duplicates are among them.
+        """The entries of that range that are events with these values, in spans of at most `count`;
+        duplicates are among them.
 
-        Segments and row groups that cannot hold any are not read; of the others first the column of a value that is wanted. Damaged
-        entries are in no answer but one for any value.
+        Segments and row groups that cannot hold any are not read; of the others first the column of a value
+        that is wanted. Damaged entries are in no answer but one for any value.
         """
         low, high = Position.parse(after), last_of(until)
         for manifest in self.segments(partition):
@@ -134,7 +142,8 @@ class StreamArchive:
             char.isascii() and (char.isalnum() or char in "_.@:-") for char in name
         ):
             raise StreamError(
-                f"{name!r} is no name for a file of the archive: use a-z A-Z 0-9 _ . @ : - and begin with no dot."
+                f"{name!r} is no name for a file of the archive: use a-z A-Z 0-9 _ . @ : - and begin with no "
+                "dot."
             )
         return f"{self.folder(partition)}/{BLOBS}/{name}"
 
@@ -176,7 +185,9 @@ class StreamArchive:
     def _read(
         self, manifest: Manifest, group: int, positions: list[Position] | None = None
     ) -> tuple[list[RawEntry], frozenset[bytes], bool]:
-        """A row group's entries, or those at these positions of it; which are duplicates; whether all checksums are right."""
+        """A row group's entries, or those at these positions of it; which are duplicates; whether all
+        checksums are right.
+        """
         file = self.file_of(manifest)
         try:
             if (rows := file.metadata.num_rows) != manifest.entries:

@@ -1,17 +1,21 @@
 """
 A segment's entries as a Parquet table.
 
-    raw entries + which are duplicates -> table (one row an entry) -> Parquet, zstd         and back: entries.py
+    raw entries + which are duplicates -> table (one row an entry)
+        -> Parquet, zstd         and back: entries.py
 
     position        string     as in the log
     appended_at     timestamp  ms, UTC: the position's clock; null beyond the year 9999
-    event_id, type, subject, source, correlation_id, causation_id   string; null for an entry that is no undamaged event
+    event_id, type, subject, source, correlation_id, causation_id   string; null for an entry that is no
+        undamaged event
     occurred_at     timestamp  us, UTC
-    fields          string     JSON object: all of the event but type, event_id and subject; the whole event where is_whole
+    fields          string     JSON object: all of the event but type, event_id and subject; the whole event
+        where is_whole
     is_whole        bool       the event's JSON does not begin as ours does
     crc32           uint32     of the event's JSON
     is_duplicate    bool       another entry of the log is canonical for the event ID
-    raw             binary     MessagePack of [field, value, ..]: of entries that are not the fields event and crc32, and damaged ones
+    raw             binary     MessagePack of [field, value, ..]: of entries that are not the fields event
+        and crc32, and damaged ones
 
 Always true: ``entries_of(table_of(entries))`` are the entries, byte for byte. Pure but for pyarrow's memory.
 """
@@ -65,7 +69,9 @@ COUNTING = dict.fromkeys(("appended_at", "occurred_at"), "DELTA_BINARY_PACKED")
 
 
 class Identified(msgspec.Struct, frozen=True):
-    """Entries with what can be read of them: per entry its JSON and its envelope, None where it is no undamaged event."""
+    """Entries with what can be read of them: per entry its JSON and its envelope, None where it is no
+    undamaged event.
+    """
 
     raw: list[RawEntry]
     jsons: list[bytes | None]

@@ -1,7 +1,8 @@
 """
 A partition's slot: what Redis says of how far its archive goes, and how far its log is trimmed.
 
-    aura:{<stream>.<partition>}:archive    number, position, entries, head, url (archive.lua, move.lua); told (the archiver)
+    aura:{<stream>.<partition>}:archive    number, position, entries, head, url (archive.lua, move.lua); told
+        (the archiver)
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from aurastream.streams import Position, Stream
 
 
 class Slot(msgspec.Struct, frozen=True, rename={"audited": "told"}):
-    """What it says. number and entries: of segments and entries in all. position: the last archived one. head: the newest's hash.
+    """What it says. number and entries: of segments and entries in all. position: the last archived one.
+    head: the newest's hash.
 
     audited: up to which segment the audit trail has it.
     """

@@ -3,8 +3,9 @@ The archive's files: a directory, or any place fsspec knows.
 
     Store("/var/aurastream") | Store("s3://bucket/prefix", {"endpoint_url": ..})    paths are relative, with /
 
-Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under another name,
-synced, renamed, and the directory synced; an object store makes an object visible when it has all of it.
+Always true: a file is there whole or not at all, after a power loss too: in a directory it is written under
+another name, synced, renamed, and the directory synced; an object store makes an object visible when it has
+all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ PART = ".part"  # of a file under way in a directory: what is left of one after 
 
 
 class Store:
-    """Whole files by relative path. Raises FileNotFoundError where there is none, ArchiveUnusable for anything else that fails."""
+    """Whole files by relative path.
+
+    Raises FileNotFoundError where there is none, ArchiveUnusable for anything else that fails.
+    """
 
     def __init__(self, url: str, options: Mapping[str, object] | None = None) -> None:
         self._root: Path | None = None

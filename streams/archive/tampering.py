@@ -2,7 +2,8 @@
 What differs between a segment's file and its manifest, as exactly as can be told.
 
     file hash right, blocks right -> nothing
-    a row group that cannot be decoded -> its first and last position, and of a column that no entry needs that one
+    a row group that cannot be decoded
+        -> its first and last position, and of a column that no entry needs that one
     a block with a wrong hash          -> which of its entries (blocks.py)
     all blocks right, the file's hash wrong -> the column that is not what its entries make it
 """
@@ -28,7 +29,10 @@ POSITION = re.compile(rb"\d{1,20}-\d{1,20}")
 
 
 class Examined(msgspec.Struct):
-    """A segment after its examination. raw: its entries, only where they are intact. damaged: how many were so when archived."""
+    """A segment after its examination.
+
+    raw: its entries, only where they are intact. damaged: how many were so when archived.
+    """
 
     findings: list[Finding]
     raw: list[RawEntry] | None = None
@@ -36,7 +40,10 @@ class Examined(msgspec.Struct):
 
 
 def examine(archive: StreamArchive, manifest: Manifest, live: dict[bytes, list[bytes]]) -> Examined:
-    """What is wrong with a segment. live: entries of it that the live log still has: they show which ones of a block were changed."""
+    """What is wrong with a segment.
+
+    live: entries of it that the live log still has: they show which ones of a block were changed.
+    """
     path = archive.path_of(manifest)
     try:
         content = archive.store.read(path)
@@ -89,7 +96,9 @@ class _Examination:
         self.findings.append(finding_in(self.manifest, problem, position, until))
 
     def _tables(self) -> list[pa.Table | None] | None:
-        """The row groups; None in the place of one that cannot be read; None for all where the file is no Parquet file."""
+        """The row groups; None in the place of one that cannot be read; None for all where the file is no
+        Parquet file.
+        """
         try:
             with pq.ParquetFile(pa.BufferReader(self.content)) as file:
                 return [self._group(file, group) for group in range(file.metadata.num_row_groups)]

@@ -1,11 +1,12 @@
 """
 Is the archive what was written, and does the live log go on from it?
 
-    slot, audit trail -> manifests, each by the hash the next one names (links.py) -> files (tampering.py) -> the live log (live.py)
+    slot, audit trail -> manifests, each by the hash the next one names (links.py) -> files (tampering.py)
+        -> the live log (live.py)
 
-Always true: nothing is believed that can be computed. What is wrong is a Finding with partition and position: of an entry where
-one can be told, else of the first and last entry it may be. An entry that was damaged before it was archived is counted, not
-complained of.
+Always true: nothing is believed that can be computed. What is wrong is a Finding with partition and position:
+of an entry where one can be told, else of the first and last entry it may be. An entry that was damaged
+before it was archived is counted, not complained of.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ Audited = dict[
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """One partition. archived: entries of its segments; live: of the log; both: of the two, compared; damaged: known when archived."""
+    """One partition.
+
+    archived: entries of its segments; live: of the log; both: of the two, compared; damaged: known when
+    archived.
+    """
 
     stream: str
     partition: int
@@ -70,7 +75,9 @@ def audited_by(operations: History) -> Audited:
 
 
 def _entries(operations: History, partition: int) -> Iterator[RawEntry]:
-    """All of a partition; where its own archive is damaged, which its own verification says, what is before that, and the live log."""
+    """All of a partition; where its own archive is damaged, which its own verification says, what is before
+    that, and the live log.
+    """
     try:
         for span in operations.spans(partition):
             yield from span.raw
@@ -96,7 +103,10 @@ def verify_partition(
     audited: Audited,
     key: Ed25519PublicKey | None = None,
 ) -> Verified:
-    """Check one partition's archive and live log. archive: None where it is not at hand. key: the newest must be signed by it."""
+    """Check one partition's archive and live log.
+
+    archive: None where it is not at hand. key: the newest must be signed by it.
+    """
     slot = slot_of(stream, partition)
     findings: list[Finding] = []
     chain: dict[int, Manifest] = {}

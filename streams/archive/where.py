@@ -35,7 +35,9 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def can_be_in(self, low: int | None, high: int | None) -> bool:
-        """Whether events that occurred between the two, microseconds (None: there are no events), can be among them."""
+        """Whether events that occurred between the two, microseconds (None: there are no events), can be
+        among them.
+        """
         since, until = self.occurred()
         if low is None or high is None:
             return since is None and until is None and not self.equals()

@@ -1,11 +1,13 @@
 """
 Erase a creator: drop the key of the personal fields, and say so in the audit trail.
 
-    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased -> drop the note
+    find the pseudonym -> erase.lua: key and name dropped, the fact noted, in one -> append CreatorErased
+        -> drop the note
 
-Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the log; its event ID is the
-pseudonym's, so that it is there once however often a killed erasure is taken up. Whoever erases next settles what was left. What the
-server wrote to disk before still holds the key: ``forget_on_disk`` has it write its files anew.
+Always true: the key is dropped if and only if the fact is noted, and the note stays until the fact is in the
+log; its event ID is the pseudonym's, so that it is there once however often a killed erasure is taken up.
+Whoever erases next settles what was left. What the server wrote to disk before still holds the key:
+``forget_on_disk`` has it write its files anew.
 """
 
 from __future__ import annotations
@@ -58,13 +60,13 @@ def erase(
     who: str,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[CreatorErased, list[CreatorErased]]:
-    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was in the log.
+    """Erase the creator. Returns the fact, and those of earlier erasures that were killed before theirs was
+    in the log.
 
-    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the pseudonym. who: decides.
-    on_step: called with "dropped" and "appended", for tests.
-    Raises CreatorUnknown, StreamError for a reason that names the creator, InvalidEvent for one that cannot
-    be kept; and the other errors of append, after which the creator is erased, and the next erasure puts the
-    fact into the log.
+    operations: the stream of the audit trail. creator: the platform's id, as given to append, or the
+    pseudonym. who: decides. on_step: called with "dropped" and "appended", for tests. Raises CreatorUnknown,
+    StreamError for a reason that names the creator, InvalidEvent for one that cannot be kept; and the other
+    errors of append, after which the creator is erased, and the next erasure puts the fact into the log.
     """
     settled = list(settle(operations))
     try:
@@ -83,7 +85,8 @@ def _erase(
         name, pseudonym = _find(operations.server, creator)
         if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", why.casefold()):
             raise StreamError(
-                "the reason names the creator, and it stays in the audit trail for good. Nothing was erased; give one "
+                "the reason names the creator, and it stays in the audit trail for good. Nothing was erased; "
+                "give one "
                 "without the name."
             )
         event = CreatorErased(
@@ -166,7 +169,8 @@ def _asked(wire: Wire, question: tuple[str, ...], without: bytes, command: tuple
             wire.ask(command)
             return True
         except ResponseError as error:
-            # What runs already may have begun before the key was dropped: it has to end, and another one to begin.
+            # What runs already may have begun before the key was dropped: it has to end, and another one to
+            # begin.
             if "in progress" not in str(error) or time.monotonic() > ends:
                 return False
         time.sleep(BUSY_PAUSE_S)

@@ -1,7 +1,8 @@
 """
 A call of trim.lua: the first entries of a log, and the ids rows that name them.
 
-    up to 500 entries -> event IDs -> digests and packed positions, those of the usual length together; the others row by row
+    up to 500 entries -> event IDs
+        -> digests and packed positions, those of the usual length together; the others row by row
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def _long_rows(
 
 
 def _nameless_rows(stream: Stream, partition: int, raw: list[RawEntry]) -> Iterator[_Row]:
-    """The rows of entries damaged so badly that their event_id cannot be read. cost O(ids) where there is one."""
+    """The rows of entries damaged so badly that their event_id cannot be read.
+
+    cost O(ids) where there is one.
+    """
     places = {
         pack_position(position)
         for position, fields in raw

@@ -1,5 +1,6 @@
 """
-Event IDs that are in a log twice, which only others than append.lua can do: the canonical entry goes when the other one can go.
+Event IDs that are in a log twice, which only others than append.lua can do: the canonical entry goes when the
+other one can go.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def event_id_of(fields: list[bytes]) -> str | None:
 
 
 def search_doubles(stream: Stream, partition: int, look: Look, going: int | None) -> None:
-    """Read the whole log for them, and note them in the look. cost O(log), so only where others than append.lua wrote to it.
+    """Read the whole log for them, and note them in the look. cost O(log), so only where others than
+    append.lua wrote to it.
 
     going: how many entries are to go, where that is known: the last of them is noted on the way.
     """

@@ -1,11 +1,13 @@
 """
 Who may still need an entry of the live log.
 
-    look -> joined groups (their cursors, processors' dead letters), worker apps, foreign groups of the server, the archive, and event
+    look -> joined groups (their cursors, processors' dead letters), worker apps, foreign groups of the
+        server, the archive, and event
     IDs that are in the log twice (doubles.py) -> Look.through(..): the last position nobody needs
 
-A look writes nothing and is no promise: trim.lua verifies it, in the script that removes. What cannot change behind its back is not
-verified again: cursors, acknowledgements and the archive only advance, and a new letter is of an entry after its group's cursor.
+A look writes nothing and is no promise: trim.lua verifies it, in the script that removes. What cannot change
+behind its back is not verified again: cursors, acknowledgements and the archive only advance, and a new
+letter is of an entry after its group's cursor.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class Looker:
             through = (position or b"").decode()
             why = f"the group {name!r} {_reached('read', through)}. {_remedy(name, keys.stream)}"
             yield Holder("group", name, through, why)
-        # A processor's letters are JSON objects and need their entries for a retry; a projection's reasons are sentences.
+        # A processor's letters are JSON objects and need their entries for a retry; a projection's reasons
+        # are sentences.
         letters = [
             Position.parse(place)
             for place, letter in zip(stored[::2], stored[1::2], strict=True)

@@ -1,7 +1,9 @@
 """
-One look at a partition: who may still need an entry of its log, and up to where it may be trimmed without them. Pure.
+One look at a partition: who may still need an entry of its log, and up to where it may be trimmed without
+them. Pure.
 
-    holders, each with the last position it lets go -> the least of them; lowered where it would part the two entries of one event ID
+    holders, each with the last position it lets go
+        -> the least of them; lowered where it would part the two entries of one event ID
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from aurastream.streams import START, Position
 class Holder(msgspec.Struct, frozen=True):
     """Who holds entries back. kind: group, app, foreign group, archive, dead letter, or second entry.
 
-    through: the last position that may go as far as it is concerned; "" none. why: a sentence with the remedy.
+    through: the last position that may go as far as it is concerned; "" none. why: a sentence with the
+    remedy.
     """
 
     kind: str
@@ -32,11 +35,12 @@ Double = tuple[Position, Position]  # the canonical and another entry of one eve
 
 
 class Look(msgspec.Struct):
-    """What is there now. entries, first, newest: of the log. groups: those that joined or have dead entries -> how many.
+    """What is there now. entries, first, newest: of the log. groups: those that joined or have dead entries
+    -> how many.
 
-    ours: the server's groups that are a projection's, a processor's or an app's. raw_entries: added without append.lua.
-    doubles: of event IDs that are in the log twice. kept_from: the last entry a number of kept ones lets go, where doubles had to be
-    looked for. keys: of groups and apps, as trim.lua takes them.
+    ours: the server's groups that are a projection's, a processor's or an app's. raw_entries: added without
+    append.lua. doubles: of event IDs that are in the log twice. kept_from: the last entry a number of kept
+    ones lets go, where doubles had to be looked for. keys: of groups and apps, as trim.lua takes them.
     """
 
     keys: list[str]
@@ -63,7 +67,8 @@ class Look(msgspec.Struct):
             return sorted(holders, key=lambda holder: holder.last)
         canonical, second = double
         why = (
-            f"the event at {canonical} was added again at {second}, not by an append: both can only go together. "
+            f"the event at {canonical} was added again at {second}, not by an append: both can only go "
+            "together. "
             "Archive and trim up to the second one."
         )
         return [Holder("second entry", str(second), str(last), why)]

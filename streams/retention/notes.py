@@ -1,9 +1,11 @@
 """
 Notes of trims: who removes and why, kept beside the counts until it is an event of the audit trail.
 
-    trim.lua opens a run's note with its first entries -> settle.lua closes it, with the counts -> LogTrimmed -> settle.lua drops it
+    trim.lua opens a run's note with its first entries -> settle.lua closes it, with the counts
+        -> LogTrimmed -> settle.lua drops it
 
-Whoever settles next does the rest of what a killed run has left; the event's ID is derived, so that it is there once.
+Whoever settles next does the rest of what a killed run has left; the event's ID is derived, so that it is
+there once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def new_note(why: str) -> str:
 
 
 def settle(stream: Stream, partition: int, operations: Stream) -> Iterator[str]:
-    """Put into the audit trail what was removed under the notes there are: of this run, or of one that was killed.
+    """Put into the audit trail what was removed under the notes there are: of this run, or of one that was
+    killed.
 
     Yields the steps: closed and audited of each note, settled at the end.
     """

@@ -2,22 +2,28 @@
 Retention: remove what is archived and read by all from the live log, entries and their ids rows together.
 
     look: who may still need an entry, and up to where (holders.py)   -> the last position that may go
-    read up to 500 entries, work out their ids rows (chunk.py)        -> trim.lua verifies all of it and removes them
-    the run's note, closed by settle.lua (notes.py)                   -> one LogTrimmed a partition and run in the audit trail
+    read up to 500 entries, work out their ids rows (chunk.py)
+        -> trim.lua verifies all of it and removes them
+    the run's note, closed by settle.lua (notes.py)
+        -> one LogTrimmed a partition and run in the audit trail
 
-Always true: what goes is a prefix of the log that is archived, and that no joined group, no worker app, no foreign group and no letter
-of a processor needs; ids has a row for every event of the log and for no other; XLEN + meta.trimmed is what was ever appended. Killed
-between any two steps, the next run goes on, and first puts into the audit trail what the killed one removed. Of two runs at once each
-removes what the other has not, and each entry is counted once.
+Always true: what goes is a prefix of the log that is archived, and that no joined group, no worker app, no
+foreign group and no letter of a processor needs; ids has a row for every event of the log and for no other;
+XLEN + meta.trimmed is what was ever appended. Killed between any two steps, the next run goes on, and first
+puts into the audit trail what the killed one removed. Of two runs at once each removes what the other has
+not, and each entry is counted once.
 
-An event ID is known as long as its entry is in the live log: appended again after the trim, it is a new fact. So of an ID that is in
-the log twice (a raw XADD) the canonical entry stays as long as the other one stays, or that would count as new as well.
+An event ID is known as long as its entry is in the live log: appended again after the trim, it is a new fact.
+So of an ID that is in the log twice (a raw XADD) the canonical entry stays as long as the other one stays, or
+that would count as new as well.
 
-Decision (2026-11): XTRIM MINID of the entry after the last one looked at, in the script that has compared the first and the last: exact,
-and whole nodes at a time. Measured in calls of 500: 0.8 us of server time an event on Valkey 9.1, 0.6 on Redis 7.0, under 0.5 ms a call;
-1.1 us with the reads, 205,000 events/s. Refused: XDEL, which marks entry by entry.
-Decision (2026-11): ids rows never outlive their entries, as nothing could tell a collision of digests any more. What remains: of two live
-IDs with one 64-bit digest, the younger is not known any more when the older was trimmed, and counts again if it is appended again.
+Decision (2026-11): XTRIM MINID of the entry after the last one looked at, in the script that has compared the
+first and the last: exact, and whole nodes at a time. Measured in calls of 500: 0.8 us of server time an event
+on Valkey 9.1, 0.6 on Redis 7.0, under 0.5 ms a call; 1.1 us with the reads, 205,000 events/s. Refused: XDEL,
+which marks entry by entry.
+Decision (2026-11): ids rows never outlive their entries, as nothing could tell a collision of digests any
+more. What remains: of two live IDs with one 64-bit digest, the younger is not known any more when the older
+was trimmed, and counts again if it is appended again.
 """
 
 from __future__ import annotations
@@ -51,14 +57,18 @@ LOOKS_MAX = 100  # times a partition is looked at again because it was not what 
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What shall go, and why: entries appended before a time (the server's clock), or all but the newest so many of each partition."""
+    """What shall go, and why: entries appended before a time (the server's clock), or all but the newest so
+    many of each partition.
+    """
 
     before: datetime | None = None
     keep_events: int | None = None
     why: str = ""
 
     def end(self, look: Look) -> Position:
-        """The last position it allows; of a number, the newest there is, unless that was counted out: ``wanted`` has the number."""
+        """The last position it allows; of a number, the newest there is, unless that was counted out:
+        ``wanted`` has the number.
+        """
         if self.before is None:
             return look.kept_from or look.newest
         first_to_stay = -((EPOCH - self.before) // timedelta(milliseconds=1))
@@ -70,9 +80,11 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """What became of one partition. removed: entries; of a dry run, those that would go. until: position of the last of them.
+    """What became of one partition. removed: entries; of a dry run, those that would go. until: position of
+    the last of them.
 
-    left: how many entries are in the log now. blockers: who held back what else was to go, the one that needs most first.
+    left: how many entries are in the log now. blockers: who held back what else was to go, the one that needs
+    most first.
     """
 
     stream: str
@@ -92,8 +104,8 @@ class _Progress(msgspec.Struct):
 
 
 class Trimmer:
-    """One run over one stream. on_step: called with each step and how many entries the partition's run has removed, for progress and
-    tests: looked, read, removed, closed, audited, settled.
+    """One run over one stream. on_step: called with each step and how many entries the partition's run has
+    removed, for progress and tests: looked, read, removed, closed, audited, settled.
     """
 
     def __init__(
@@ -105,10 +117,14 @@ class Trimmer:
         archive: StreamArchive | None = None,
         on_step: Callable[[str, int], None] = lambda step, removed: None,
     ) -> None:
-        """operations: the audit trail; None for a dry run, which changes nothing. archive: compared before anything is removed."""
+        """operations: the audit trail; None for a dry run, which changes nothing.
+
+        archive: compared before anything is removed.
+        """
         if not stream.is_log_here:
             raise StreamError(
-                f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set it there."
+                f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set "
+                "it there."
             )
         if (goal.before is None) == (goal.keep_events is None):
             raise StreamError("say what shall go: before a time, or all but a number of events.")
@@ -121,9 +137,11 @@ class Trimmer:
             yield self.partition(partition)
 
     def partition(self, partition: int) -> Trimmed:
-        """Remove what may go of one partition. Raises UnknownOutcome; whatever was removed by then is in the audit trail later.
+        """Remove what may go of one partition. Raises UnknownOutcome; whatever was removed by then is in the
+        audit trail later.
 
-        Raises ArchiveDamaged where the archive does not have, byte for byte, what it is to be the only one to have.
+        Raises ArchiveDamaged where the archive does not have, byte for byte, what it is to be the only one to
+        have.
         """
         self._settle(partition)
         progress = _Progress()
@@ -141,14 +159,17 @@ class Trimmer:
                 return self._result(partition, look, progress, wanted)
         self._settle(partition)
         raise StreamError(
-            f"{self.stream.keys[partition].where}: {LOOKS_MAX} looks in a row were outdated when it came to removing; "
+            f"{self.stream.keys[partition].where}: {LOOKS_MAX} looks in a row were outdated when it came to "
+            "removing; "
             f"{progress.removed:,} entries are removed and counted. Trim again when its groups change less."
         )
 
     def _check_archive(self, partition: int, look: Look, last: Position, progress: _Progress) -> None:
-        """Read the segments of what is to go, and compare them with their hashes: 25 bytes an event, once a run.
+        """Read the segments of what is to go, and compare them with their hashes: 25 bytes an event, once a
+        run.
 
-        The slot is one hash of the server, which a flipped bit can send ahead of the archive; files can be lost.
+        The slot is one hash of the server, which a flipped bit can send ahead of the archive; files can be
+        lost.
         """
         if self._archive is None or progress.vouched == last:
             return
@@ -158,7 +179,8 @@ class Trimmer:
             raise ArchiveDamaged(
                 self.stream.keys[partition].where,
                 self._archive.url,
-                f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest manifest "
+                f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest "
+                "manifest "
                 f"{reached[0]} with {reached[1]:,}",
             )
         for segment in chain:
@@ -197,7 +219,9 @@ class Trimmer:
         return code is TrimAnswer.OK
 
     def _settle(self, partition: int) -> None:
-        """Put into the audit trail what was removed under the notes there are: of this run, or of one that was killed."""
+        """Put into the audit trail what was removed under the notes there are: of this run, or of one that
+        was killed.
+        """
         if self._operations is not None:
             for step in settle(self.stream, partition, self._operations):
                 self._on_step(step, 0)

@@ -87,7 +87,8 @@ def compare(
     for tag in sorted(baseline.keys() | kinds.keys()):
         if tag not in today:
             problem = (
-                "it is no longer installed: its entries stay in the log and nobody reads them. Install the package that "
+                "it is no longer installed: its entries stay in the log and nobody reads them. Install the "
+                "package that "
                 "has it."
             )
             changes.append(_change(tag, ("type_removed", "", problem), True))
@@ -122,13 +123,15 @@ def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterato
     findings = list(narrowings(_without_version(old), _without_version(new)))
     if now < before:
         problem = (
-            f"its version went back from {before} to {now}: entries of version {before} cannot be read. Versions only "
+            f"its version went back from {before} to {now}: entries of version {before} cannot be read. "
+            "Versions only "
             "rise."
         )
         yield _change(tag, ("version_lowered", "", problem), True)
     if now > before and has_upcasters:
         covered = (
-            f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries them on real "
+            f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries "
+            "them on real "
             "entries."
         )
         yield _change(tag, ("version_raised", "", covered), False)

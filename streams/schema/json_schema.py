@@ -2,12 +2,13 @@
 Event types as JSON Schema (2020-12): what an entry of the log may look like, for other languages and for
 evolution.py to compare.
 
-    event types -> msgspec's schema of each -> envelope, version, bounds of names added -> one document, the same bytes every time
+    event types -> msgspec's schema of each -> envelope, version, bounds of names added
+        -> one document, the same bytes every time
 
 The document holds a schema per type under $defs, each with an $id of its type and version; the document
-itself accepts any of them.
-Always true: what the codec writes of today's version is valid by its type's schema, and what is valid the
-codec reads. The document depends on nothing but the types, so it can be committed and compared.
+itself accepts any of them. Always true: what the codec writes of today's version is valid by its type's
+schema, and what is valid the codec reads. The document depends on nothing but the types, so it can be
+committed and compared.
 
 Formats and contentEncoding are to be asserted; times that may lack an offset, which the format date-time
 demands, have a pattern. Beyond the standard's vocabulary: ``x-schema-version`` of a type; ``x-personal`` of a

@@ -1,11 +1,13 @@
 """
 What one JSON Schema allows and another does not, as far as the schemas that msgspec makes need it.
 
-    narrowings(old, new) -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or means another one
+    narrowings(old, new)
+        -> (kind, path, sentence) for each way in which a value of `old` is none of `new`, or means another
+        one
 
-Always true: where there is none, every value that is valid by `old`, with the defaults of what it leaves out, is valid by `new` and
-has the same ones. The reverse is not promised: of a keyword that is not known here, any change is a narrowing, and a union's option
-must fit into one option of the other as a whole.
+Always true: where there is none, every value that is valid by `old`, with the defaults of what it leaves out,
+is valid by `new` and has the same ones. The reverse is not promised: of a keyword that is not known here, any
+change is a narrowing, and a union's option must fit into one option of the other as a whole.
 """
 
 from __future__ import annotations

@@ -58,7 +58,10 @@ class Survey(msgspec.Struct):
 def survey(
     history: History, result: Survey, on_entries: Callable[[int], None] = lambda entries: None
 ) -> None:
-    """Add all of a stream's history to the survey. on_entries: called with how many were read so far, a span at a time."""
+    """Add all of a stream's history to the survey.
+
+    on_entries: called with how many were read so far, a span at a time.
+    """
     for partition, keys in enumerate(history.stream.keys):
         for span in history.spans(partition):
             _take(history, keys.where, span.raw, result)
