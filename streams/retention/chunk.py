@@ -76,7 +76,7 @@ def trim_call(stream: Stream, partition: int, look: Look, raw: list[RawEntry], n
 def _long_rows(
     stream: Stream, partition: int, named: list[tuple[str, bytes]], short: list[_Row]
 ) -> Iterator[_Row]:
-    """Of entries whose short row is another's, their long one; of positions that do not pack, the short one."""
+    """Of entries whose short row is another's, the long one; of positions that do not pack, the short one."""
     if not short:
         return
     keys = stream.keys[partition]

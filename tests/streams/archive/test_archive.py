@@ -33,6 +33,7 @@ def kept(server: Server, tmp_path: Path) -> Kept:
 
 
 def test_what_was_archived_comes_back_byte_for_byte(kept: Kept) -> None:
+    """Checksums, signatures and folds are over bytes."""
     append(kept, 2_500)
 
     made = kept.close_segments()
@@ -78,6 +79,7 @@ def test_entries_of_every_kind_come_back_byte_for_byte(server: Server, tmp_path:
 
 
 def test_archiving_again_adds_nothing(kept: Kept) -> None:
+    """It runs from a timer, and after every kill."""
     append(kept, 1_500)
     kept.close_segments()
     before = kept.files(), kept.told()
@@ -87,6 +89,7 @@ def test_archiving_again_adds_nothing(kept: Kept) -> None:
 
 
 def test_a_segment_smaller_than_asked_for_is_left_in_the_log(kept: Kept) -> None:
+    """Many small files cost every reader for ever."""
     append(kept, 1_300)
 
     assert [item.entries for item in kept.close_segments(min_events=400)] == [1000]
@@ -95,6 +98,7 @@ def test_a_segment_smaller_than_asked_for_is_left_in_the_log(kept: Kept) -> None
 
 
 def test_only_what_was_appended_before_a_time_is_closed(kept: Kept) -> None:
+    """What is young may still be wanted in the log alone."""
     first = [raw_add(kept, "a", "b", position=f"{ms}-{n}") for ms in (1000, 2000) for n in range(3)][2]
     raw_add(kept, "a", "b", position="3000-0")
 
@@ -181,6 +185,7 @@ def test_live_views_and_the_archive_agree_which_entry_counts(
 def test_two_ids_with_one_digest_are_no_duplicates(
     kept: Kept, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The index knows digests; a fact must not vanish because two of them are equal."""
     from aurastream.streams import appending as log
     from aurastream.streams.archive import duplicates as deciding
 
@@ -196,6 +201,7 @@ def test_two_ids_with_one_digest_are_no_duplicates(
 
 
 def test_duckdb_reads_the_segments_as_they_are(kept: Kept) -> None:
+    """The archive outlives this product: any reader of Parquet has to do."""
     append(kept, 2_500)
     raw_append(kept.server, kept.stream, observation(views=1, event_id="e5"))
     kept.close_segments()
@@ -214,6 +220,7 @@ def test_duckdb_reads_the_segments_as_they_are(kept: Kept) -> None:
 
 
 def test_pandas_reads_the_segments_as_they_are(kept: Kept) -> None:
+    """Where people analyse, it is often with this."""
     append(kept, 2_500)
     kept.close_segments()
 
@@ -383,6 +390,7 @@ def test_segments_and_row_groups_outside_of_a_range_are_not_read(
 def test_the_row_groups_of_a_range_are_known_from_the_manifest(
     low: int, high: int, groups: list[int]
 ) -> None:
+    """So a look at a range opens no file that it does not need."""
     blocks = [Block(f"1-{250 * number}", 250, "", "") for number in range(100)]
     names = {"stream": "s", "first": "1-0", "last": "1-24999", "file_sha256": "", "previous": ""}
     counts = dict.fromkeys(
@@ -396,6 +404,7 @@ def test_the_row_groups_of_a_range_are_known_from_the_manifest(
 
 
 def test_files_beside_the_segments_are_no_segments(kept: Kept) -> None:
+    """Checkpoints live there, and people leave notes."""
     append(kept, 10)
     kept.close_segments()
     archive = kept.archive()
@@ -417,6 +426,7 @@ def test_files_beside_the_segments_are_no_segments(kept: Kept) -> None:
 def test_another_place_than_before_is_refused_until_the_files_are_there(
     kept: Kept, server: Server, tmp_path: Path
 ) -> None:
+    """A chain in two places is in none."""
     import shutil
 
     append(kept, 1_500)
@@ -510,6 +520,7 @@ def test_an_archiver_that_wakes_up_in_time_finds_its_files(kept: Kept) -> None:
 
 
 def test_two_archivers_that_made_the_same_segment_made_it_once(kept: Kept) -> None:
+    """A lease may lapse while its owner still writes."""
     append(kept, 50)
 
     def other(step: str) -> None:
@@ -523,6 +534,7 @@ def test_two_archivers_that_made_the_same_segment_made_it_once(kept: Kept) -> No
 
 
 def test_the_second_of_two_archivers_is_told(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once would read and write everything twice."""
     monkeypatch.setattr(lease, "WAIT_MAX_S", 0.05)
     append(kept, 5)
     seen: list[str] = []
@@ -551,6 +563,7 @@ def test_a_log_that_changed_under_the_archiver_is_not_committed(kept: Kept, serv
 
 
 def test_a_log_in_kafka_is_not_archived_here(server: Server, tmp_path: Path) -> None:
+    """There is nothing of it in this server to close."""
     settings = Settings(partitions=1, archive=str(tmp_path))
     stream = open_stream(server, "elsewhere", create=True, settings=settings, log="kafka")
     archive = open_archive(settings, stream)
@@ -561,6 +574,7 @@ def test_a_log_in_kafka_is_not_archived_here(server: Server, tmp_path: Path) -> 
 
 
 def test_without_a_place_there_is_no_archive(kept: Kept) -> None:
+    """It is an option, and who has none pays nothing for it."""
     assert open_archive(Settings(archive=""), kept.stream) is None
 
 
@@ -577,6 +591,7 @@ def test_segments_of_the_audit_trail_itself_are_no_events_of_it(kept: Kept) -> N
 
 
 def test_a_missing_file_is_an_error_and_never_a_gap(kept: Kept) -> None:
+    """A fold over a gap is a wrong number that nobody doubts."""
     append(kept, 2_500)
     kept.close_segments()
     kept.files_of("parquet")[1].unlink()
@@ -610,6 +625,7 @@ def test_a_flipped_byte_is_an_error_and_never_another_entry(kept: Kept) -> None:
 def test_manifests_are_read_once_and_the_new_ones_when_there_are_any(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In a bucket each is a request, and a chain has thousands."""
     append(kept, 2_500)
     kept.close_segments()
     archive = kept.archive()

@@ -30,6 +30,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def test_a_clusters_stream_is_archived_trimmed_read_and_verified(cluster: Cluster, tmp_path: Path) -> None:
+    """A partition may be on any node, and its slot with it."""
     server = Server(cluster.url)
     settings = Settings(partitions=6, archive=str(tmp_path / "archive"), segment_events=200)
     stream = open_stream(server, "clips", create=True, settings=settings)

@@ -21,6 +21,7 @@ def kept(server: Server, tmp_path: Path) -> Kept:
 
 
 def test_the_past_is_the_archive_and_then_the_log(kept: Kept) -> None:
+    """A rebuild reads across the seam, and must not notice it."""
     append(kept, 1_200)
     log = kept.log()
     kept.close_segments()
@@ -39,6 +40,7 @@ def test_the_past_is_the_archive_and_then_the_log(kept: Kept) -> None:
 @pytest.mark.parametrize("attempt", range(3))
 @pytest.mark.slow
 def test_any_range_is_that_of_the_log_as_it_was(kept: Kept, attempt: int) -> None:
+    """Checkpoints and cursors begin anywhere."""
     dice = random.Random(f"{seed_of_this_run()} {attempt}")
     append(kept, 1_100)
     kept.close_segments(min_events=dice.choice([1, 500]))
@@ -122,6 +124,7 @@ def test_a_reader_beside_archiver_and_trimmer_sees_every_entry_once(kept: Kept, 
 
 
 def test_a_trimmed_log_without_its_archive_is_an_error_and_never_a_short_past(kept: Kept) -> None:
+    """A view folded from half a past looks right."""
     append(kept, 100)
     log = kept.log()
     kept.close_segments()
@@ -149,6 +152,7 @@ def test_what_is_in_neither_is_an_error(kept: Kept, server: Server) -> None:
 
 
 def test_a_range_that_ends_before_it_begins_is_empty(kept: Kept) -> None:
+    """Bounds come from cursors that may have passed each other."""
     append(kept, 10)
     log = kept.log()
     kept.close_segments()

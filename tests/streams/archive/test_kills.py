@@ -49,6 +49,7 @@ def archive_and_die(kept: Kept, step: str, count: int) -> int:
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("step", [*STEPS, "half a file"])
 def test_an_archiver_killed_at_any_step_loses_and_doubles_nothing(kept: Kept, step: str, count: int) -> None:
+    """The trimmer believes the slot: it must be true at every instant."""
     append(kept, 900)
     raw_add(kept, "event", b"{}", "crc32", b"0")
     log = kept.log()

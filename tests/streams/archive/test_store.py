@@ -31,6 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def test_files_are_written_listed_replaced_and_deleted(store: Store) -> None:
+    """A directory and a bucket keep the same promises."""
     assert store.names("x/0000") == []
     store.write("x/0000/b", b"1" * 100_000)
     store.write("x/0000/a", b"2")
@@ -73,6 +74,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 
 @pytest.mark.parametrize("url", ["nowhere://x/y", "s3://", "file-that-is-one/archive"])
 def test_a_place_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
+    """It is a setting: the person who set it reads the error."""
     (tmp_path / "file-that-is-one").write_text("")
 
     with pytest.raises(ArchiveUnusable, match="AURASTREAM_ARCHIVE"):
@@ -81,9 +83,11 @@ def test_a_place_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path, url: 
 
 @pytest.mark.slow
 def test_a_bucket_that_is_none_is_told_in_a_sentence(s3: dict[str, Any]) -> None:
+    """A missing bucket looks like a missing file, and must not be taken for an empty archive."""
     with pytest.raises(ArchiveUnusable, match="s3://no-bucket"):
         Store("s3://no-bucket/archive", s3).write("x/f", b"")
 
 
 def test_what_is_shown_of_a_place_has_no_password() -> None:
+    """Urls are kept in Redis, logged and printed."""
     assert Store("memory://user:secret@host/archive").url == "memory://host/archive"

@@ -104,6 +104,7 @@ def exchanged(table: pa.Table, one: int, other: int, keep: tuple[str, ...] = ())
 
 
 def test_what_was_written_is_found_as_it_was(kept: Kept) -> None:
+    """A verification that cries wolf is not looked at when it matters."""
     append(kept, 40, start=1_500)
     raw_add(kept, "a", "b")
 
@@ -119,6 +120,7 @@ def test_what_was_written_is_found_as_it_was(kept: Kept) -> None:
 
 @pytest.mark.parametrize("part", ["fields", "position", "crc32", "footer"])
 def test_a_flipped_byte_is_named(kept: Kept, part: str) -> None:
+    """Disks change bytes; who restores has to know which file."""
     log = kept.log()
     kept.trim(log[-1][0].decode())
     store, path = kept.archive().store, path_of(kept, 2)
@@ -172,6 +174,7 @@ def test_no_flipped_byte_goes_unnoticed(local: Kept) -> None:
 
 @pytest.mark.parametrize("is_trimmed", [False, True])
 def test_a_dropped_entry_is_named(kept: Kept, is_trimmed: bool) -> None:
+    """A fact that is gone leaves no other trace than the hash."""
     log = kept.log()
     if is_trimmed:
         kept.trim(log[-1][0].decode())
@@ -184,6 +187,7 @@ def test_a_dropped_entry_is_named(kept: Kept, is_trimmed: bool) -> None:
 
 @pytest.mark.parametrize("row", [0, 249, 250, 599])
 def test_a_dropped_entry_at_the_edge_of_a_block_is_named(local: Kept, row: int) -> None:
+    """There the neighbours are in two blocks, and only one of them has changed."""
     log = local.log()
     rewrite(local, 2, lambda table: pa.concat_tables([table.slice(0, row), table.slice(row + 1)]))
 
@@ -197,6 +201,7 @@ def test_a_dropped_entry_at_the_edge_of_a_block_is_named(local: Kept, row: int) 
 
 
 def test_an_added_entry_is_named(local: Kept) -> None:
+    """Evidence that was put in later is as false as evidence that was removed."""
     log = local.log()
 
     def add(table: pa.Table) -> pa.Table:
@@ -212,6 +217,7 @@ def test_an_added_entry_is_named(local: Kept) -> None:
 
 
 def test_exchanged_entries_are_named(kept: Kept) -> None:
+    """Count and positions are right then; only the order of contents tells."""
     log = kept.log()
     kept.trim(log[-1][0].decode())
     rewrite(kept, 1, lambda table: exchanged(table, 300, 301))
@@ -230,6 +236,7 @@ def test_exchanged_contents_are_named(local: Kept) -> None:
 
 
 def test_a_changed_event_is_named_by_its_own_checksum(kept: Kept) -> None:
+    """The live log may have been trimmed: the archive must convict itself."""
     log = kept.log()
     kept.trim(log[-1][0].decode())
     rewrite(
@@ -295,6 +302,7 @@ def test_a_changed_column_is_named(local: Kept, column: str, value: Any) -> None
 
 
 def test_a_file_written_anew_with_the_same_entries_is_told(local: Kept) -> None:
+    """It is not the file that was vouched for, whatever it holds today."""
     store, path = local.archive().store, path_of(local, 1)
     sink = pa.BufferOutputStream()
     pq.write_table(pq.read_table(pa.BufferReader(store.read(path))), sink)
@@ -306,6 +314,7 @@ def test_a_file_written_anew_with_the_same_entries_is_told(local: Kept) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("what", ["both", "parquet", "json"])
 def test_a_missing_segment_is_named(kept: Kept, number: int, what: str) -> None:
+    """A gap must never read as a short history."""
     log = kept.log()
     kept.trim(log[-1][0].decode())
     paths = [path_of(kept, number, ending) for ending in ("json", "parquet") if what in ("both", ending)]
@@ -359,6 +368,8 @@ def test_a_server_that_was_set_back_with_all_it_knows_is_told_by_the_archive(kep
 
 
 def test_a_segment_that_was_never_committed_is_no_finding(local: Kept) -> None:
+    """A killed archiver leaves files; they are nobody's history."""
+
     class Died(Exception):
         pass
 
@@ -406,6 +417,7 @@ def forge(kept: Kept, number: int, change: Change, **facts: Any) -> None:
 
 
 def test_a_forged_chain_is_told_by_the_audit_trail_and_the_live_log(kept: Kept) -> None:
+    """Who can write the folder can make hashes that fit each other."""
     log = kept.log()
     forge(kept, 2, lambda table: forged_views_at(table, 600 + 50))
 
@@ -430,6 +442,7 @@ def forged_views_at(table: pa.Table, number: int) -> pa.Table:
 
 
 def test_counts_and_order_of_the_chain_must_add_up(local: Kept) -> None:
+    """Progress, the trimmer and the audit all add these numbers."""
     local.server.client.delete(local.operations.keys[0].log)
     forge(local, 2, lambda table: table, entries_before=599)
 
@@ -448,6 +461,7 @@ def key(tmp_path: Path) -> tuple[Path, Any]:
 
 
 def test_a_signed_head_vouches_for_the_chain(server: Server, place: Place, key: tuple[Path, Any]) -> None:
+    """Signing each run costs one signature, not one a segment."""
     kept = Kept(
         server, place.url, archive_options=place.options, segment_events=600, archive_signing_key=str(key[0])
     )
@@ -482,6 +496,7 @@ def test_a_chain_forged_without_the_key_is_told_where_nothing_else_tells(
 
 
 def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
+    """A key that does not fit must not pass for one that was not set."""
     (tmp_path / "none.pem").write_text("no key")
 
     with pytest.raises(StreamError, match="openssl genpkey"):
@@ -491,6 +506,7 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
 
 
 def test_an_entry_deleted_by_hand_is_named_while_the_archive_has_it(local: Kept) -> None:
+    """It can be put back only as long as somebody knows of it."""
     log = local.log()
     local.server.client.xdel(local.keys.log, log[700][0])
 
@@ -501,6 +517,7 @@ def test_an_entry_deleted_by_hand_is_named_while_the_archive_has_it(local: Kept)
 
 
 def test_damage_of_the_live_log_is_named_and_known_damage_is_counted(local: Kept) -> None:
+    """What was archived as damaged is history, not news."""
     raw_add(local, "event", b'{"x":1}', "crc32", "5")
     local.close_segments()
     later = raw_add(local, "event", b'{"x":2}', "crc32", "5").decode()
@@ -512,12 +529,14 @@ def test_damage_of_the_live_log_is_named_and_known_damage_is_counted(local: Kept
 
 
 def test_an_archive_ahead_of_its_log_is_told(local: Kept) -> None:
+    """The server lost what it had acknowledged; the archive is the only witness."""
     local.server.client.delete(local.keys.log)
 
     assert any("ahead of the live log" in problem for _, _, problem in problems(local))
 
 
 def test_an_archive_that_is_not_at_hand_is_not_called_sound(local: Kept) -> None:
+    """Nothing was compared, so nothing may be vouched for."""
     found = verify_partition(local.stream, 0, None, {})
 
     assert [("was not checked" in item.problem, item.until) for item in found.findings] == [
@@ -539,6 +558,7 @@ def test_the_audit_trails_own_archive_may_be_damaged(local: Kept) -> None:
 
 
 def test_entries_come_back_from_s3(kept: Kept) -> None:
+    """Most archives are in a bucket, whose listings and errors differ from a directory's."""
     log = kept.log()
     kept.trim(log[1_000][0].decode())
 
@@ -563,6 +583,7 @@ def manifest_of(kept: Kept, number: int) -> Manifest:
 
 
 def test_a_changed_manifest_is_told(kept: Kept) -> None:
+    """It says what is in the file: changed, it would excuse a changed file."""
     log = kept.log()
     store, path = kept.archive().store, path_of(kept, 2, "json")
     store.write(path, store.read(path).replace(b'"entries":600', b'"entries":601'))

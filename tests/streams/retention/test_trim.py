@@ -105,6 +105,7 @@ def wrongs(stream: Stream, group: str = "counting") -> list[str]:
 def test_what_is_archived_and_read_goes_with_its_ids_and_is_told_once(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """Memory comes back only if the index goes too, and an audit that counts twice is none."""
     positions = fill(stream)
     consume(server, stream, Counting())
     archive(stream)
@@ -173,6 +174,7 @@ def test_by_time_what_was_appended_before_it_goes(server: Server, stream: Stream
 def test_a_dry_run_says_the_same_and_changes_nothing(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """A person decides by it."""
     positions = fill(stream)
     archive(stream, positions[699])
     before = dump(server)
@@ -265,6 +267,7 @@ def twice(stream: Stream, positions: list[str]) -> str:
 def test_what_somebody_needs_stays_and_he_is_named(
     server: Server, stream: Stream, operations: Stream, hold: Callable[[Stream, list[str]], str], goal: Goal
 ) -> None:
+    """Trimmed too early it is lost to that reader, and a refusal without a name cannot be resolved."""
     positions = fill(stream)
     consume(server, stream, Counting())
     archive(stream)
@@ -287,6 +290,7 @@ def test_what_somebody_needs_stays_and_he_is_named(
 def test_a_group_that_has_read_nothing_holds_everything_back(
     server: Server, stream: Stream, operations: Stream, which: str
 ) -> None:
+    """Having no position is not the same as having read all."""
     fill(stream)
     archive(stream)
     if which == "group":
@@ -320,6 +324,7 @@ def test_who_was_forgotten_or_given_up_holds_nothing_back(
 
 
 def test_both_entries_of_an_id_go_together(server: Server, stream: Stream, operations: Stream) -> None:
+    """Parted, the one that stays would count as new."""
     fill(stream, 10)
     raw_append(server, stream, observation(views=3, minute=3, clip="clip-3", event_id="e3"))
     consume(server, stream, Counting())
@@ -351,6 +356,7 @@ def test_the_row_of_a_canonical_entry_that_stays_stays(
 def test_rows_of_ids_that_share_a_digest_go_with_their_own_entries(
     server: Server, stream: Stream, operations: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The wrong row gone makes a known event new."""
     for module in (log, chunk, doubles):
         monkeypatch.setattr(module, "field_of", lambda event_id: b"12345678")
     fill(stream, 3)
@@ -367,6 +373,7 @@ def test_rows_of_ids_that_share_a_digest_go_with_their_own_entries(
 def test_positions_that_do_not_pack_are_trimmed_like_others(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """A raw XADD may name any position; its row has another length."""
     raw_append(server, stream, observation(event_id="far"), "999999999999999-5")
     fill(stream, 5)
     consume(server, stream, Counting())
@@ -403,6 +410,7 @@ def test_an_entry_damaged_beyond_reading_takes_its_row_along(
 def test_a_key_of_another_type_fails_before_anything_is_removed(
     server: Server, stream: Stream, operations: Stream, which: str
 ) -> None:
+    """Scripts do not roll back."""
     keys = stream.keys[0]
     fill(stream, 10)
     consume(server, stream, Counting())
@@ -420,6 +428,7 @@ def test_a_key_of_another_type_fails_before_anything_is_removed(
 
 
 def test_a_full_memory_can_be_trimmed(server: Server, stream: Stream, operations: Stream) -> None:
+    """That is when it is needed most."""
     fill(stream)
     archive(stream)
     held: list[int] = []
@@ -500,6 +509,7 @@ def test_what_changes_between_look_and_removal_is_looked_at_again(
 def test_what_another_run_has_removed_meanwhile_is_not_counted_again(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """The counts say whether entries are missing."""
     fill(stream)
     archive(stream)
     looks: list[str] = []
@@ -610,6 +620,7 @@ def test_killed_at_any_step_it_goes_on_and_all_is_told_once(
 def test_a_lost_reply_removes_and_tells_nothing_twice(
     running: ServerProcess, server: Server, stream: Stream, operations: Stream, cuts: int
 ) -> None:
+    """The outcome is unknown then, and the call is repeated."""
     fill(stream)
     archive(stream)
     proxy = CuttingProxy(running.url)
@@ -633,6 +644,7 @@ def test_a_lost_reply_removes_and_tells_nothing_twice(
 def test_of_two_trims_at_once_each_removes_what_the_other_has_not(
     url: str, server: Server, operations: Stream
 ) -> None:
+    """Two operators, or a timer and one, do not know of each other."""
     stream = open_stream(server, "clips-race", create=True, settings=Settings(partitions=2))
     fill(stream, 6_000)
     archive(stream)
@@ -659,6 +671,7 @@ def test_of_two_trims_at_once_each_removes_what_the_other_has_not(
 def test_appends_and_consumers_go_on_during_a_trim(
     url: str, server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """It runs beside production, not instead of it."""
     fill(stream, 4_000)
     consume(server, stream, Counting())
     archive(stream)
@@ -678,6 +691,7 @@ def test_appends_and_consumers_go_on_during_a_trim(
 def test_a_log_in_kafka_and_an_unclear_goal_are_refused(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
+    """What is removed cannot be put back by a second try."""
     stream.is_log_here = False
     with pytest.raises(StreamError, match="Kafka"):
         Trimmer(stream, operations, ALL)
@@ -727,6 +741,7 @@ def test_with_a_real_archive_history_and_check_agree_before_and_after(server: Se
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EVERY_SERVER)
 def test_it_works_on_a_cluster(kind: str) -> None:
+    """All keys of the script must be in one slot."""
     cluster = Cluster(binaries()[kind])
     try:
         server = Server(cluster.url)

@@ -37,6 +37,7 @@ def test_the_built_in_types_read_what_the_committed_baseline_describes() -> None
 
 
 def test_the_committed_baseline_is_current() -> None:
+    """Changes are compared with it: an old one would blame the wrong change."""
     assert GOLDEN.read_bytes() == as_bytes(json_schema(BUILT_IN)), (
         f"the event types changed; if the test above passes, run: {RENEW}"
     )
@@ -180,6 +181,7 @@ PLANTED: list[tuple[dict[str, Any], dict[str, Any], str, str, dict[str, Any]]] =
 def test_every_kind_of_breaking_change_is_found_and_breaks(
     was: dict[str, Any], now: dict[str, Any], kind: str, field: str, entry: dict[str, Any]
 ) -> None:
+    """Old entries stay in the log for ever."""
     old, new = typed(**was), typed(**now)
     raw = json.dumps({"type": TAG, **ENVELOPE, **entry}).encode()
     assert Codec((old,)).decode(raw) is not None, "the entry was one"
@@ -226,6 +228,7 @@ def test_a_changed_default_would_change_the_past() -> None:
     ],
 )
 def test_what_widens_is_allowed(was: dict[str, Any], now: dict[str, Any]) -> None:
+    """A check that refuses what is safe is switched off."""
     assert breaks(typed(**was), typed(**now)) == []
 
 
@@ -236,6 +239,7 @@ def versioned(version: int, **fields: Any) -> type[Event]:
 
 
 def test_a_raised_version_is_covered_by_upcasters_for_every_step() -> None:
+    """One missing step, and entries of that version stop every lane."""
     old, new = versioned(1, a=int), versioned(3, b=str)
     assert [change.kind for change in breaks(old, new)] == [
         "upcaster_missing",
@@ -253,16 +257,19 @@ def test_a_raised_version_is_covered_by_upcasters_for_every_step() -> None:
 
 
 def test_a_version_that_goes_back_is_breaking_whatever_the_fields() -> None:
+    """Entries of the newer version are in the log already."""
     (found,) = breaks(versioned(2, a=int), versioned(1, a=int))
 
     assert found.kind == "version_lowered"
 
 
 def test_upcasters_cover_nothing_where_the_version_stayed() -> None:
+    """They are asked by version, so they would never run."""
     assert breaks(typed(a=int), typed(a=str), [(TAG, 1)])
 
 
 def test_a_type_that_is_gone_is_breaking_and_a_new_one_is_not() -> None:
+    """Its entries stay, and nobody would read them."""
     changes = compare(baseline(typed(a=int)), BUILT_IN[:1], [])
 
     assert [(change.type, change.kind, change.is_breaking) for change in changes] == [
@@ -283,6 +290,7 @@ def test_a_type_that_is_gone_is_breaking_and_a_new_one_is_not() -> None:
     ],
 )
 def test_a_file_that_is_no_export_is_refused(raw: bytes) -> None:
+    """An empty baseline would find no change."""
     with pytest.raises(BaselineUnfit, match="schema export"):
         read_baseline(raw)
 
@@ -298,6 +306,7 @@ def test_a_file_that_is_no_export_is_refused(raw: bytes) -> None:
     ],
 )
 def test_a_baseline_that_was_edited_by_hand_is_refused_and_not_misread(part: Any) -> None:
+    """It is a file in a repository, and people merge it."""
     old = baseline(typed(a=int))
     old[TAG]["properties"]["a"] = part
     old[TAG]["$defs"] = {"loop": {"$ref": "#/$defs/loop"}}
@@ -317,6 +326,7 @@ def test_a_keyword_that_nobody_knows_is_not_passed_over() -> None:
 
 @pytest.mark.slow
 def test_a_type_within_itself_is_compared_once() -> None:
+    """Trees are events too; the comparison must end."""
     code = "import sys; from tests.streams.schema.test_evolution import *; from tests.streams.schema.test_schemas import Grown; sys.exit(len(compare(baseline(Grown), [Grown], [('test.grown', 1)])))"
     assert (
         subprocess.run(

@@ -42,6 +42,7 @@ def decodes(kind: type[Event], raw: bytes) -> bool:
 @pytest.mark.parametrize("kind", BUILT_IN)
 @pytest.mark.slow
 def test_the_golden_entries_are_valid_by_their_schema_and_by_no_other(kind: type[Event]) -> None:
+    """Other languages validate by these documents."""
     sample = json.loads(SAMPLES[kind])
     valid = [
         tag_of(other) for other in BUILT_IN if validate(sample, type_schema(other), type_schema(other)) == []
@@ -130,6 +131,7 @@ class Grown(Event, frozen=True, kw_only=True, tag="test.grown"):
 
 
 def test_types_within_types_keep_their_names_and_refer_within_their_own_schema() -> None:
+    """Two types may each have an inner struct of one name."""
     schema = type_schema(Grown)
 
     assert schema["$id"] == schema_id("test.grown", 2)
@@ -150,6 +152,8 @@ def test_types_within_types_keep_their_names_and_refer_within_their_own_schema()
 
 
 def test_a_type_that_json_cannot_express_is_named() -> None:
+    """The person who wrote the type has to find it."""
+
     class Odd(Event, frozen=True, kw_only=True, tag="test.odd"):
         value: complex
 
@@ -189,6 +193,7 @@ class Spoken(Event, frozen=True, kw_only=True, tag="test/spoken: aloud"):
     "streams", [None, {"clips": StreamFacts(4), "kafka.topic": StreamFacts(2, log="kafka")}]
 )
 def test_an_asyncapi_document_is_whole(streams: Any) -> None:
+    """Generators follow every reference."""
     document = asyncapi((*BUILT_IN, Spoken, Grown), streams, version="0.1.0")
 
     assert (document["asyncapi"], document["defaultContentType"]) == ("3.0.0", "application/json")
@@ -228,6 +233,8 @@ def test_the_schemas_of_asyncapi_are_draft_7() -> None:
 
 
 def test_two_types_that_asyncapi_cannot_tell_apart_are_refused() -> None:
+    """One would silently stand for both."""
+
     class Twin(Event, frozen=True, kw_only=True, tag="test-2f-spoken-3a--20-aloud"):
         pass
 
