@@ -22,8 +22,8 @@ $(VENV)/.bench: $(VENV)/.ready
 demo: setup
 	$(BIN)/aurastream demo
 
-test: setup # SEED=n takes the order of a run back that printed "Using --randomly-seed=n"
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--randomly-seed=$(SEED))
+test: setup # three at a time on two cores, as much of it waits; SEED=n takes back the order of "Using --randomly-seed=n"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not full_data" $(if $(SEED),--randomly-seed=$(SEED))
 
 check: lint types quick # before every commit: under half a minute on two idle cores, by `time make check` the second time
 
@@ -43,6 +43,7 @@ second: setup # second opinions, half a minute more: pyright on the types, vultu
 
 chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60: the whole fault matrix at full length, then some minutes of simulation
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+	$(BIN)/python -m pytest -m full_data
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),2) $(if $(SEED),--first-seed $(SEED)000000)
 
 format: setup

@@ -92,7 +92,7 @@ def test_the_slice_s_report_as_of_each_instant_is_what_was_computed_for_it(shell
     [
         ("youtube_trending_us_2017_11.csv.gz", "youtube-2017-11", "youtube_us_2017_11"),
         ("youtube_trending_us_2017_09.csv.gz", "youtube-2017-09", "youtube_us_2017_09"),
-        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", marks=pytest.mark.slow),
+        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", marks=pytest.mark.full_data),
     ],
 )
 def test_the_full_data_s_report_as_of_each_instant_is_that_of_two_independent_programs(

@@ -38,7 +38,7 @@ class Host:
 
     def __init__(self, url: str, directory: Path, *words: str, lease_ms: int = LEASE_MS) -> None:
         (self.port,) = free_ports(1)
-        self._err = (directory / f"host-{self.port}.log").open("w+b")
+        self._log = directory / f"host-{self.port}.log"
         environ = {
             **os.environ,
             "AURASTREAM_REDIS_URL": url,
@@ -47,13 +47,10 @@ class Host:
         }
         command = words or ("aurastream", "run", "--projection", "trail", "--web-port", "PORT")
         command = tuple(word.replace("PORT", str(self.port)) for word in command)
-        self.process = subprocess.Popen(
-            [PROGRAMS / command[0], *command[1:]],
-            env=environ,
-            stdout=self._err,
-            stderr=self._err,
-            cwd=directory,
-        )
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [PROGRAMS / command[0], *command[1:]], env=environ, stdout=log, stderr=log, cwd=directory
+            )
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and body; 0 while nobody answers."""
@@ -70,8 +67,7 @@ class Host:
         return json.loads(body)["partitions"] if status == 200 else -1
 
     def log(self) -> str:
-        self._err.seek(0)
-        return self._err.read().decode(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -80,7 +76,6 @@ class Host:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._err.close()
 
 
 Start = Callable[..., Host]

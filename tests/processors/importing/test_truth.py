@@ -128,7 +128,7 @@ def test_the_slice_s_answers_are_those_its_program_computes() -> None:
             "youtube_us_2017_09",
             ("final_state", "sum_positive_delta", "days"),
         ),
-        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", (), marks=pytest.mark.slow),
+        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", (), marks=pytest.mark.full_data),
     ],
 )
 def test_the_full_data_gives_the_answers_of_two_independent_programs(
@@ -158,7 +158,7 @@ def test_the_full_data_gives_the_answers_of_two_independent_programs(
         ("", "chzzk", ""),
         ("youtube_trending_us_2017_11.csv.gz", "youtube-2017-11", "youtube_us_2017_11"),
         ("youtube_trending_us_2017_09.csv.gz", "youtube-2017-09", "youtube_us_2017_09"),
-        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", marks=pytest.mark.slow),
+        pytest.param("chzzk_vod_views.csv.gz", "chzzk", "chzzk", marks=pytest.mark.full_data),
     ],
     ids=["slice", "youtube_us_2017_11", "youtube_us_2017_09", "chzzk"],
 )

@@ -39,15 +39,15 @@ class Workers:
 
     def start(self, name: str = "", *options: str, **environment: str) -> Worker:
         """A worker; returns once its agents may get events."""
-        log = (self.directory / f"log-{name}").open("ab")
         options = options or ("--without-web",)
-        process = subprocess.Popen(
-            [sys.executable, str(self._script), "worker", "-l", "info", *options],
-            env={**self.environment, "WORKER": name, **environment},
-            stdout=log,
-            stderr=log,
-            cwd=self.directory,
-        )
+        with (self.directory / f"log-{name}").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(self._script), "worker", "-l", "info", *options],
+                env={**self.environment, "WORKER": name, **environment},
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
         self._running.append(process)
         worker = Worker(process, self.directory / f"log-{name}")
         until(lambda: "Worker ready" in worker.log() or process.poll() is not None, "the worker to be ready")
