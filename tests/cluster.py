@@ -91,11 +91,6 @@ class Node:
         self.process.kill()
         self.process.wait()
 
-    @property
-    def is_primary(self) -> bool:
-        """Whether it serves slots now."""
-        return bool(self.client.info("replication")["role"] == "master")
-
 
 class Cluster:
     """primaries nodes that share the slots, each with one replica where replicas is true."""

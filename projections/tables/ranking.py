@@ -147,7 +147,7 @@ class _Lasting(TableFold):
             if score is not None:
                 scores.put(key, new, score)
         return scores.changes()
-        yield  # it needs nothing
+        yield  # noqa: V201 - it needs nothing, and is a generator as the others are
 
 
 class _Expiring(TableFold):

@@ -507,7 +507,7 @@ def test_a_consumer_that_is_never_idle_takes_the_new_generation_up_as_well(
 ) -> None:
     """Under a load that does not end it would otherwise go on with the old one for ever."""
     monkeypatch.setattr("aurastream.projections.engine.consumer.LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(Consumer, "_wait", lambda self, flows: pytest.fail("it was idle"))
+    monkeypatch.setattr(Consumer, "_wait", lambda self, _: pytest.fail("it was idle"))
     stream.append([observation(n, minute=n) for n in range(400)])
     commits: list[int] = []
 
