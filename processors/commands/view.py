@@ -171,35 +171,11 @@ def _show_table(viewing: Viewing, name: str, top: int) -> None:
 def _rows(view: View[Any], name: str) -> tuple[dict[str, Any], Positions]:
     """A table's rows, merged over the partitions, and what they reflect."""
     projection = view.projection
-    rollups = {spec.name: spec for spec in projection.rollups}
-    if name == projection.table:
-        answer = view.states()
-    elif any(name == spec.name for spec in projection.totals):
-        answer = view.totals(name)
-    elif name in rollups:
-        answer = view.rollup(name)
-        merge = rollups[name].merge
-        if merge is not None:
-            return {row: merge(parts) for row, parts in sorted(answer.rows.items())}, answer.positions
-    elif any(name == spec.name for spec in projection.listings):
-        return _listed(view, name)
-    else:
-        declared: list[Any] = [*projection.totals, *projection.rollups, *projection.listings]
-        known = ", ".join([projection.table, *(spec.name for spec in declared)])
-        raise click.UsageError(f"{projection.name!r} has no table {name!r} (tables: {known})")
+    names = [projection.table, *(declared.name for declared in projection.declared())]
+    if name not in names:
+        raise click.UsageError(f"{projection.name!r} has no table {name!r} (tables: {', '.join(names)})")
+    answer = view.listed(name)
     return dict(sorted(answer.rows.items())), answer.positions
-
-
-def _listed(view: View[Any], name: str) -> tuple[dict[str, Any], Positions]:
-    """The heads of a table of lists, whose chunks are rows with a | in their names."""
-    tables = view.tables(name)
-    rows = {
-        row: msgspec.json.decode(raw)
-        for _, (held,) in tables.values()
-        for row, raw in sorted(held.items())
-        if "|" not in row
-    }
-    return rows, {number: cursor.position for number, (cursor, _) in tables.items()}
 
 
 def _plain(value: object) -> object:

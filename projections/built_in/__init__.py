@@ -1,3 +1,9 @@
+"""
+The views that come with AuraStream: clips (clip.py, recap.py, clips.py), imports and the trail.
+
+Promise: they are projections as anybody writes them; nothing else treats them otherwise.
+"""
+
 from aurastream.projections.built_in.clip import Clip, Pair
 from aurastream.projections.built_in.clips import Clips, ClipSettings
 from aurastream.projections.built_in.imports import Import, Imports

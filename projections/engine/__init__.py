@@ -1,3 +1,14 @@
+"""
+The machine behind every view: fold, commit, read, check, generations.
+
+    intake.py, evidence.py  raw entries -> events, and which of them count     fold.py    states and tables, pure
+    apply.py, commit.py     a lane: the way into a view, exactly once          consumer.py  drives lanes by group
+    reads.py, snapshot.py   answers of one instant                             memory.py  a view without a server
+    check.py                the equation, row by row                           generations.py, retirement.py
+
+Promise: view == fold(log[.. cursor]), each event ID once, through any crash. Imports streams and tables.
+"""
+
 from aurastream.projections.engine.apply import Fenced, Lane, Progress, Retired
 from aurastream.projections.engine.check import (
     COUNTED,
@@ -28,6 +39,7 @@ from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
     Generation,
     Record,
+    Start,
     State,
     announce,
     announcing,
@@ -104,6 +116,7 @@ __all__ = [
     "Rollup",
     "ServerIndex",
     "Source",
+    "Start",
     "State",
     "Table",
     "TableKind",

@@ -25,7 +25,7 @@ import msgspec
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys
 from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
-from aurastream.projections.engine.fold import CACHE_MAX, Fold
+from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
 from aurastream.projections.tables import Change, Due, Need
@@ -39,6 +39,7 @@ from aurastream.streams import (
     Logger,
     Position,
     RawEntry,
+    Reply,
     Span,
     Stream,
     collided_field_of,
@@ -217,7 +218,7 @@ class Lane:
         """The connection was lost or the lease moved: what is held in memory is no longer to be trusted."""
         self._is_settled = False
 
-    def commit(self, raw: list[RawEntry], then: Command | None = None) -> Asking[tuple[CommitAnswer, Any]]:
+    def commit(self, raw: list[RawEntry], then: Command | None = None) -> Asking[tuple[CommitAnswer, Reply]]:
         """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`,
         sent along with it.
 
@@ -227,7 +228,7 @@ class Lane:
         batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
             yield from self._judge_by_name(batch)
-        following: Any = None
+        following: Reply = None
         for attempt in range(RESOLVE_MAX):
             commit = yield from self._folded_commit(batch)
             command = commit.command(self.view, self.epoch)
@@ -272,7 +273,7 @@ class Lane:
             done = Progress(self.projection.name, self.stream.name, self.partition, after, events, previous)
             self.on_commit(done)
 
-    def _refuse(self, answer: CommitAnswer, reply: list[Any]) -> None:
+    def _refuse(self, answer: CommitAnswer, reply: list[Reply]) -> None:
         """Say why, where a person must act; STALE, GAP and ODD heal themselves."""
         self._is_settled = answer is CommitAnswer.ODD
         if self.on_refusal:
@@ -344,11 +345,11 @@ class Lane:
         (rows,) = yield from self._read(("HMGET", self.keys.ids, *fields))
         batch.resolve(list(range(len(names))), NamedIndex(dict(zip(fields, rows, strict=True))))
 
-    def _folded(self, events: list[tuple[str, Any]]) -> Asking[list[Change]]:
+    def _folded(self, events: list[Placed]) -> Asking[list[Change]]:
         """The changes of a batch's events, loading what the fold needs."""
         return relay(self._fold.batch(events), self._loaded)
 
-    def _loaded(self, need: Need) -> Asking[list[Any]]:
+    def _loaded(self, need: Need) -> Asking[list[Reply]]:
         key = self.view.table(need.table)
         if isinstance(need, Due):
             (members,) = yield from self._read(("ZRANGEBYSCORE", key, "-inf", need.until))
@@ -356,7 +357,7 @@ class Lane:
         (rows,) = yield from self._read(("HMGET", key, *need.keys))
         return list(rows)
 
-    def _read(self, *commands: Command) -> Asking[list[Any]]:
+    def _read(self, *commands: Command) -> Asking[list[Reply]]:
         """The answers of reads of the view. Raises ViewBroken at a key of another type."""
         replies = yield self.asks(*commands)
         for command, reply in zip(commands, replies, strict=True):
@@ -368,6 +369,6 @@ class Lane:
         return replies
 
 
-def is_without_group(reply: Any) -> bool:
+def is_without_group(reply: Reply) -> bool:
     """Whether the answer says that the group is gone."""
     return isinstance(reply, Exception) and str(reply).startswith("NOGROUP")

@@ -4,19 +4,18 @@ One commit: what commit.lua is called with, and what it answers.
     Commit (from where, to where, on what evidence, which rows) -> command: head, evidence, operands ->
     CommitAnswer
 
-The head is one msgpack map with names (`_Head`); what is binary, or many, follows it as arguments of its
+The head is one msgpack map with names (``CommitHead``); what is binary, or many, follows it as arguments of its
 own. The script's header is the contract. Pure.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Any
 
 import msgspec
 
 from aurastream.projections.engine.evidence import Judged
-from aurastream.projections.tables import Change, TableKind
+from aurastream.projections.tables import Change, Stored, TableKind
 from aurastream.streams import Command, Cursor, Keys, Script, generation_group
 
 _COMMIT = Script(__file__, "commit.lua")
@@ -78,7 +77,7 @@ class Operation(msgspec.Struct, array_like=True):
     last: int
 
 
-class _Head(msgspec.Struct, kw_only=True):
+class CommitHead(msgspec.Struct, kw_only=True):
     """As commit.lua reads it. cursor, judged: how many of the arguments after the fixed ones are of each."""
 
     position: str
@@ -122,7 +121,7 @@ class Commit(msgspec.Struct, kw_only=True):
         fixed = view.fixed()
         first = 1 + _FIXED + len(cursor) + len(verdicts)
         operations, operands = written([change for _, change in tables], 1 + len(fixed), first)
-        head = _Head(
+        head = CommitHead(
             position=self.after.position,
             after=self.before.position,
             first=self.first.decode(),
@@ -140,10 +139,10 @@ class Commit(msgspec.Struct, kw_only=True):
         return _COMMIT.call(keys, (*evidence, *cursor, *verdicts, *operands))
 
 
-def written(changes: list[Change], key: int, first: int) -> tuple[list[Operation], list[Any]]:
+def written(changes: list[Change], key: int, first: int) -> tuple[list[Operation], list[Stored]]:
     """Changes as a script's operations on keys `key`, .. and their operands, arguments `first`, .."""
     operations: list[Operation] = []
-    operands: list[Any] = []
+    operands: list[Stored] = []
     for number, change in enumerate(changes, start=key):
         for command, parts in change.writes():
             start = first + len(operands)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from aurastream.projections.engine.apply import Lane, Progress, Retired, is_without_group
 from aurastream.projections.engine.commit import CommitAnswer
@@ -35,6 +35,7 @@ from aurastream.streams import (
     Command,
     Position,
     RawEntry,
+    Reply,
     Server,
     Stream,
     UnknownOutcome,
@@ -46,11 +47,12 @@ from aurastream.streams import (
     wake_up,
 )
 
+BATCH_MAX, ATTEMPTS_MAX = 2_000, 8  # unless told otherwise
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
 
-Steps = Generator[list[Ask] | None, Any, None]  # None: nothing to do until there is something new
+Steps = Generator[list[Ask] | None, Reply, None]  # None: nothing to do until there is something new
 
 
 class GroupLane(Lane):
@@ -86,7 +88,7 @@ class GroupLane(Lane):
     def _read_on(self) -> Command:
         return read_new(self.keys, self.group, self.batch_max)
 
-    def _fresh(self, reply: Any) -> list[RawEntry] | None:
+    def _fresh(self, reply: Reply) -> list[RawEntry] | None:
         """The entries of a group read that are after the cursor; None when the group is gone or was set back
         by hand, and must be settled anew.
         """
@@ -107,6 +109,17 @@ class _Turn(NamedTuple):
     asked: int = 0
 
 
+class Consuming(TypedDict, total=False):
+    """How to consume. batch_max: entries of a commit. attempts_max: tries without one commit, before it ends.
+    on_commit: told of every commit. recover: called before reconnecting, for instance to restart the server.
+    """
+
+    batch_max: int
+    attempts_max: int
+    on_commit: Callable[[Progress], None] | None
+    recover: Callable[[], None] | None
+
+
 class Consumer:
     """Drives lanes until told to stop. Not for several threads."""
 
@@ -115,18 +128,13 @@ class Consumer:
         server: Server,
         projections: list[Projection[Any]],
         streams: Callable[[], list[Stream]],
-        *,
-        batch_max: int = 2_000,
-        attempts_max: int = 8,
-        on_commit: Callable[[Progress], None] | None = None,
-        recover: Callable[[], None] | None = None,
+        **options: Unpack[Consuming],
     ) -> None:
-        """streams: the streams to consume, asked again while waiting, so that new ones are taken up.
-        recover: called before reconnecting, for instance to restart the embedded server.
-        """
+        """streams: the streams to consume, asked again while waiting, so that new ones are taken up."""
         self._server, self._projections, self._streams = server, projections, streams
-        self._batch_max, self._on_commit, self._recover = batch_max, on_commit, recover
-        self._wires = Wires(server, attempts_max)
+        self._batch_max = options.get("batch_max", BATCH_MAX)
+        self._on_commit, self._recover = options.get("on_commit"), options.get("recover")
+        self._wires = Wires(server, options.get("attempts_max", ATTEMPTS_MAX))
         self._lanes: dict[tuple[str, str, int, int], GroupLane] = {}
         self._running: deque[_Turn] = deque()
         self._idle: deque[_Turn] = deque()
@@ -180,7 +188,7 @@ class Consumer:
         if self._idle and self._commits > commits:  # look at the quiet lanes in turn with the busy ones
             self._resume(self._idle.popleft(), None)
 
-    def _resume(self, turn: _Turn, answers: Any) -> None:
+    def _resume(self, turn: _Turn, answers: Reply) -> None:
         lane, steps, _ = turn
         before = lane.commits
         try:

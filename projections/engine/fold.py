@@ -76,6 +76,9 @@ class Fold(Generic[S]):
         keyed = self._keyed(events)
         yield from self._states.load([key for key, _, _ in keyed])
         before, moves = self._apply(keyed)
+        if keyed:
+            latest = max([event.occurred_at for _, _, event in keyed])
+            self.watermark = max(self.watermark, microseconds(latest))
         states = self._states.rows
         touched = [Touched(key, old, states[key]) for key, old in before.items()]
         batch = Batched(touched, moves, self.watermark, self._states)
@@ -141,12 +144,8 @@ class Fold(Generic[S]):
                 states[key] = new
             except Exception as error:
                 raise FoldFailed(self.projection.name, self.where, event.event_id, error) from error
-        for key, start in (before | base if base else before).items():
-            if start is not states[key]:
-                moves.append((start, states[key]))
-        if keyed:
-            latest = max([event.occurred_at for _, _, event in keyed])
-            self.watermark = max(self.watermark, microseconds(latest))
+        starts = before | base if base else before
+        moves += [(start, states[key]) for key, start in starts.items() if start is not states[key]]
         return before, moves
 
 

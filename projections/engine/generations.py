@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -133,13 +134,21 @@ class Record(msgspec.Struct, frozen=True):
         ]
 
 
-def begun(record: Record, held: str, own: str, by: str, builder: str, now_ms: int) -> Record:
+class Start(NamedTuple):
+    """Who begins to build, or goes on. by: the person. builder: the process. at_ms: server time."""
+
+    by: str
+    builder: str
+    at_ms: int
+
+
+def begun(record: Record, held: str, own: str, start: Start) -> Record:
     """A new generation is being built, or this process goes on with the one that is. held: the live one's
     fingerprint, "" for a view
     that does not exist; own: of the definition it is built by."""
     going = record.building
     if going is not None:
-        return _with(record, msgspec.structs.replace(going, builder=builder, since_ms=now_ms))
+        return _with(record, msgspec.structs.replace(going, builder=start.builder, since_ms=start.at_ms))
     number = record.last + 1
     known = tuple(
         msgspec.structs.replace(item, fingerprint=item.fingerprint or held)
@@ -147,7 +156,7 @@ def begun(record: Record, held: str, own: str, by: str, builder: str, now_ms: in
         else item
         for item in record.generations
     )
-    new = Generation(number, State.BUILDING, own, by, builder, now_ms, now_ms)
+    new = Generation(number, State.BUILDING, own, start.by, start.builder, start.at_ms, start.at_ms)
     return msgspec.structs.replace(record, generations=(*known, new), last=number)
 
 

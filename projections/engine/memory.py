@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from aurastream.projections.engine.fold import Fold
+from aurastream.projections.engine.fold import Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import Projection
-from aurastream.projections.tables import Change, Due, Need
+from aurastream.projections.tables import Change, Due, FoldedEvent, Need, Stored
 from aurastream.streams import Cursor, RawEntry, Span, drive
 
-Tables = dict[str, dict[str, Any]]  # table, or table:part -> row -> JSON or score
+Tables = dict[str, dict[str, Stored]]  # table, or table:part -> row -> JSON or score
 
 
 class MemoryView:
@@ -50,21 +50,21 @@ class MemoryView:
         self.cursor = batch.advance(self.cursor, self.projection.fingerprint, self._fold.watermark)
         return changes
 
-    def take(self, events: list[Any], first: int = 1) -> None:
+    def take(self, events: list[FoldedEvent], first: int = 1) -> None:
         """Fold events as if they were entries number `first`, first + 1 .. of a log."""
         self.step([(f"{first + index}-0", event) for index, event in enumerate(events)])
 
-    def step(self, events: list[tuple[str, Any]]) -> list[Change]:
+    def step(self, events: list[Placed]) -> list[Change]:
         """Fold (position, event) pairs, leaving the cursor alone. Returns what was changed."""
         return self._store(events)
 
-    def _store(self, events: list[tuple[str, Any]]) -> list[Change]:
+    def _store(self, events: list[Placed]) -> list[Change]:
         changes = drive(self._fold.batch(events), self._loaded)
         for change in changes:
             self._write(change)
         return changes
 
-    def _loaded(self, need: Need) -> list[Any]:
+    def _loaded(self, need: Need) -> list[Stored]:
         held = self.tables.get(need.table, {})
         if isinstance(need, Due):
             return [member for member, end in held.items() if int(end) <= need.until]

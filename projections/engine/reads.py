@@ -31,7 +31,7 @@ from aurastream.projections.engine.generations import NEVER_REBUILT, Record, poi
 from aurastream.projections.engine.projection import Projection
 from aurastream.projections.engine.snapshot import Named, snapshot
 from aurastream.projections.tables import Answer, ProjectionError, Read, Rows, Table, Whole, pairs
-from aurastream.streams import VIEWS, Ask, Cursor, Stream, cursor_of, generation_group, sound
+from aurastream.streams import VIEWS, Ask, Command, Cursor, Reply, Stream, cursor_of, generation_group, sound
 
 RESTARTS_MAX = 20  # of a read whose generation was swapped, or retired, while it went on
 
@@ -173,7 +173,7 @@ class View(Generic[S]):
 
     def ask(
         self, reads: Mapping[int, Sequence[Read | Named]], *, goes_on: bool = False
-    ) -> dict[int, tuple[Cursor, list[Any]]]:
+    ) -> dict[int, tuple[Cursor, list[Reply]]]:
         """All partitions' answers, of the live generation or the pinned one. goes_on: of that of the round
         before, in the same read.
 
@@ -196,7 +196,7 @@ class View(Generic[S]):
 
     def _answered(
         self, reads: Mapping[int, Sequence[Read | Named]], *, with_pointer: bool
-    ) -> tuple[dict[int, list[Any]], bytes | None]:
+    ) -> tuple[dict[int, list[Reply]], bytes | None]:
         """All partitions' answers, and the record that was asked for after them."""
         asks = [
             Ask(self.stream.keys[partition].log, self._snapshot(partition, wanted))
@@ -207,7 +207,7 @@ class View(Generic[S]):
         answers = sound(self.stream.wires.answers(asks, f"read of the view {self.projection.name}"))
         return dict(zip(reads, answers, strict=False)), answers[-1] if with_pointer else None
 
-    def _snapshot(self, partition: int, reads: Sequence[Read | Named]) -> tuple[Any, ...]:
+    def _snapshot(self, partition: int, reads: Sequence[Read | Named]) -> Command:
         group = generation_group(self.projection.name, self.generation)
         cursor = self.stream.keys[partition].cursor(group)
         return snapshot(

@@ -19,6 +19,7 @@ from aurastream.projections.engine import (
     AnyProjection,
     ProjectionError,
     Record,
+    Start,
     State,
     announce,
     announcing,
@@ -85,7 +86,7 @@ class ViewRecord:
             if record.building is not None:
                 return record
             at_ms, own = self.now_ms(), self._projection.fingerprint
-            after = begun(record, fingerprint_of(record.live), own, self._decision.by, host, at_ms)
+            after = begun(record, fingerprint_of(record.live), own, Start(self._decision.by, host, at_ms))
             fact = self._fact(at_ms, after.last, "started")
             event = RebuildStarted(**fact, generation=after.last, why=self._decision.why)
             return announcing(after, event)
@@ -104,7 +105,7 @@ class ViewRecord:
                 )
             if item.builder == host:
                 return record
-            return begun(record, "", "", self._decision.by, host, self.now_ms())
+            return begun(record, "", "", Start(self._decision.by, host, self.now_ms()))
 
         return self._change(transition)
 

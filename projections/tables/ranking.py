@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from heapq import merge
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from aurastream.projections.tables.table import (
     Due,
     Loading,
     ProjectionError,
+    Row,
     Table,
     TableFold,
     TableKind,
@@ -83,7 +84,7 @@ class Ranking(Table, frozen=True):
     def value(self, raw: bytes) -> float:
         return 0.0 - float(raw)
 
-    def of_state(self) -> Callable[[State], Any]:
+    def of_state(self) -> Callable[[State], Row]:
         return getter(self.score)
 
     def own_rows(self, key: str, raw: bytes | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from aurastream.streams import Cursor
+from aurastream.streams import Cursor, Reply
 
 State: TypeAlias = Any  # a projection's own frozen struct
 Positions: TypeAlias = dict[int, str]  # partition -> position
@@ -60,7 +60,7 @@ class Reader(Protocol):
     def partitions(self) -> range:
         """All of the stream's."""
 
-    def ask(self, reads: Reads, *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Any]]]:
+    def ask(self, reads: Reads, *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Reply]]]:
         """Each partition's cursor and answers of one instant. goes_on: of the last round's generation."""
 
     def decoder(self, kind: Any) -> Callable[[bytes], Any]:
@@ -81,6 +81,6 @@ def pairs(flat: list[bytes]) -> dict[str, bytes]:
     return {flat[i].decode(errors="backslashreplace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
-def positions_of(answers: dict[int, tuple[Cursor, Any]]) -> Positions:
+def positions_of(answers: dict[int, tuple[Cursor, Reply]]) -> Positions:
     """Up to where the answers of partitions say anything."""
     return {partition: cursor.position for partition, (cursor, _) in answers.items()}

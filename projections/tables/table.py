@@ -23,7 +23,8 @@ import msgspec
 from aurastream.projections.tables.reading import Answer, Reader, Rows, State
 
 FoldedEvent: TypeAlias = Any  # an event of a type it folds, or an Envelope
-Row: TypeAlias = Any  # as a kind holds it in memory
+Row: TypeAlias = Any  # as a kind holds it in memory, or as JSON
+Stored: TypeAlias = Any  # as it is written: bytes of JSON, or a score as text
 T = TypeVar("T")
 
 
@@ -44,17 +45,17 @@ class Change(msgspec.Struct):
     table: str
     kind: TableKind
     part: str | None = None
-    put: dict[str, Any] = {}
+    put: dict[str, Stored] = {}
     drop: list[str] = []
 
-    def writes(self) -> list[tuple[str, list[Any]]]:
+    def writes(self) -> list[tuple[str, list[Stored]]]:
         """As commands and their operands.
 
         What is put comes first: a key that loses its last row is gone, and in a slot that is being moved a
         cluster refuses to make it again, in the middle of a script.
         """
         is_hash = self.kind is TableKind.HASH
-        writes: list[tuple[str, list[Any]]] = []
+        writes: list[tuple[str, list[Stored]]] = []
         if self.put and is_hash:
             writes.append(("HSET", [part for pair in self.put.items() for part in pair]))
         elif self.put:
@@ -72,7 +73,7 @@ class Due(NamedTuple):
 
 
 Need: TypeAlias = Rows | Due
-Loading: TypeAlias = Generator[Need, Any, T]  # yields what it needs, is sent that
+Loading: TypeAlias = Generator[Need, list[Stored], T]  # yields what it needs, is sent that
 
 
 class Cached:
@@ -129,7 +130,7 @@ class TableFold:
     """
 
     see: Callable[[str, State, State, FoldedEvent, str], None] | None = None
-    window: str | Callable[[State], Any] | None = None
+    window: str | Callable[[State], Row] | None = None
 
     def begin(self) -> None:
         """A batch begins: what was seen of one that came to nothing is forgotten."""
@@ -171,11 +172,11 @@ class Table(msgspec.Struct, frozen=True):
         """Whether a stored table, by its name without the partition's prefix, is this one or a part of it."""
         return name.partition(":")[0] == self.name
 
-    def value(self, raw: bytes) -> Any:
+    def value(self, raw: bytes) -> Row:
         """A stored row's value for people."""
         return msgspec.json.decode(raw)
 
-    def of_state(self) -> Callable[[State], Any] | None:
+    def of_state(self) -> Callable[[State], Row] | None:
         """What the table says of a key where its state alone decides that, else None."""
         return None
 

@@ -17,6 +17,7 @@ from aurastream.projections.engine.generations import (
     NEVER_REBUILT,
     Generation,
     Record,
+    Start,
     State,
     announce,
     announced,
@@ -46,7 +47,7 @@ OWN = Counting().fingerprint
 
 
 def building(held: str = "old", own: str = "new") -> Record:
-    return begun(NEVER_REBUILT, held, own, "ada@host", "host-1-aa", 1_000)
+    return begun(NEVER_REBUILT, held, own, Start("ada@host", "host-1-aa", 1_000))
 
 
 def states(record: Record) -> dict[int, str]:
@@ -67,7 +68,7 @@ def test_a_rebuild_begins_beside_the_live_one_and_notes_whose_definition_that_is
 
 def test_a_second_start_goes_on_with_what_is_being_built() -> None:
     """A rebuild that was killed must not begin again from nothing, nor build a third."""
-    again = begun(building(), "old", "new", "bob@host", "host-2-bb", 5_000)
+    again = begun(building(), "old", "new", Start("bob@host", "host-2-bb", 5_000))
 
     assert states(again) == {1: "live", 2: "building"}
     assert again.building == Generation(2, State.BUILDING, "new", "ada@host", "host-2-bb", 1_000, 5_000)
@@ -113,7 +114,7 @@ def test_the_live_one_is_never_retired_and_a_retired_one_never_comes_back() -> N
 
 def test_a_number_is_used_once() -> None:
     """Keys carry the number: used again, old rows would be taken for new ones."""
-    record = begun(cleared(retired(building(), 2), 2), "old", "new", "ada@host", "host-1-aa", 1_000)
+    record = begun(cleared(retired(building(), 2), 2), "old", "new", Start("ada@host", "host-1-aa", 1_000))
 
     assert states(record) == {1: "live", 3: "building"}
 
@@ -167,8 +168,8 @@ def test_a_change_is_made_on_what_somebody_else_has_made_of_it_meanwhile(server:
     def late(record: Record) -> Record:
         tries.append(record)
         if len(tries) == 1:  # between our look and our set
-            change(server, "s", "p", lambda other: begun(other, "", "new", "bob@host", "b", 1))
-        return begun(record, "", "new", "ada@host", "a", 2)
+            change(server, "s", "p", lambda other: begun(other, "", "new", Start("bob@host", "b", 1)))
+        return begun(record, "", "new", Start("ada@host", "a", 2))
 
     after = change(server, "s", "p", late)
 
@@ -183,7 +184,7 @@ def test_a_record_that_others_change_for_ever_is_given_up_after_a_bound(server: 
 
     def never_in_time(record: Record) -> Record:
         server.client.hset(VIEWS, "s/p", msgspec.json.encode(Record(last=next(numbers))))
-        return begun(record, "", "new", "ada@host", "a", 1)
+        return begun(record, "", "new", Start("ada@host", "a", 1))
 
     with pytest.raises(ProjectionError, match="50 times in a row"):
         change(server, "s", "p", never_in_time)
@@ -220,7 +221,7 @@ def operations(server: Server) -> list[tuple[str, int]]:
 
 def retired_view(server: Server, stream: Stream) -> None:
     """Two generations of the view were folded; the first was kept, and is retired now."""
-    change(server, stream.name, "counting", lambda record: begun(record, OWN, OWN, "ada@host", "a", 1))
+    change(server, stream.name, "counting", lambda record: begun(record, OWN, OWN, Start("ada@host", "a", 1)))
     ask_all(stream, Lane(Counting(), stream, 0, generation=2).catch_up())
     change(server, stream.name, "counting", lambda record: swapped(record, 2, 1, 1))
 
@@ -515,7 +516,10 @@ def test_a_consumer_that_is_never_idle_takes_the_new_generation_up_as_well(
         commits.append(progress.events)
         if len(commits) == 1:
             change(
-                server, stream.name, "counting", lambda record: begun(record, OWN, OWN, "ada@host", "a", 1)
+                server,
+                stream.name,
+                "counting",
+                lambda record: begun(record, OWN, OWN, Start("ada@host", "a", 1)),
             )
             change(server, stream.name, "counting", lambda record: swapped(record, 2, 1, HOUR_MS * 10**6))
 
