@@ -18,7 +18,7 @@ given by reading the log itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -27,7 +27,7 @@ from aurastream.projections.engine.errors import LogRewound, LogTrimmed, Project
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
 from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.projection import AnyProjection
 from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import (
     Ask,
@@ -96,7 +96,7 @@ class Lane:
 
     def __init__(
         self,
-        projection: Projection[Any],
+        projection: AnyProjection,
         stream: Stream,
         partition: int,
         *,

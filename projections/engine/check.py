@@ -21,7 +21,7 @@ from aurastream.projections.engine.errors import ProjectionRedefined
 from aurastream.projections.engine.evidence import ServerIndex
 from aurastream.projections.engine.generations import read_record
 from aurastream.projections.engine.memory import MemoryView
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.projection import AnyProjection
 from aurastream.projections.engine.reads import View
 from aurastream.projections.tables import pairs
 from aurastream.streams import Cursor, History, Keys, Stream, generation_group, lag_of
@@ -76,7 +76,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 def check(
     stream: Stream,
-    projections: list[Projection[Any]],
+    projections: list[AnyProjection],
     *,
     generation: int | None = None,
     history: History | None = None,
@@ -93,7 +93,7 @@ def check(
                 yield check_partition(stream, projection, partition, number, history)
 
 
-def checked_generations(stream: Stream, projection: Projection[Any]) -> list[int]:
+def checked_generations(stream: Stream, projection: AnyProjection) -> list[int]:
     """The live one, and the others that are kept up by this definition."""
     record = read_record(stream.server, stream.name, projection.name)
     return sorted({record.live, *record.followed(projection.fingerprint)})
@@ -101,7 +101,7 @@ def checked_generations(stream: Stream, projection: Projection[Any]) -> list[int
 
 def check_partition(
     stream: Stream,
-    projection: Projection[Any],
+    projection: AnyProjection,
     partition: int,
     generation: int = 1,
     history: History | None = None,
@@ -141,7 +141,7 @@ def check_partition(
     )
 
 
-def _redefined(projection: Projection[Any], where: str, stored: str) -> list[str]:
+def _redefined(projection: AnyProjection, where: str, stored: str) -> list[str]:
     """The complaint about a view that was folded by another definition."""
     own = projection.fingerprint
     return [] if stored in ("", own) else [str(ProjectionRedefined(projection.name, where, stored, own))]

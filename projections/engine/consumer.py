@@ -22,12 +22,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 from aurastream.projections.engine.apply import Lane, Progress, Retired, is_without_group
 from aurastream.projections.engine.commit import CommitAnswer
 from aurastream.projections.engine.generations import NEVER_REBUILT, field_of, read_records
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.projection import AnyProjection
 from aurastream.streams import (
     Ask,
     Asking,
@@ -126,7 +126,7 @@ class Consumer:
     def __init__(
         self,
         server: Server,
-        projections: list[Projection[Any]],
+        projections: list[AnyProjection],
         streams: Callable[[], list[Stream]],
         **options: Unpack[Consuming],
     ) -> None:
@@ -217,7 +217,7 @@ class Consumer:
                 self._started.add(id(lane))
                 self._resume(_Turn(lane, lane.steps()), None)
 
-    def _add(self, projection: Projection[Any], stream: Stream, generation: int) -> None:
+    def _add(self, projection: AnyProjection, stream: Stream, generation: int) -> None:
         for partition in range(stream.partitions):
             name = (projection.name, stream.name, partition, generation)
             if name not in self._lanes:

@@ -9,11 +9,9 @@ The tables hold what Redis would: JSON for rows, scores for rankings (by "name" 
 
 from __future__ import annotations
 
-from typing import Any
-
 from aurastream.projections.engine.fold import Fold, Placed
 from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.projection import Projection
+from aurastream.projections.engine.projection import AnyProjection
 from aurastream.projections.tables import Change, Due, FoldedEvent, Need, Stored
 from aurastream.streams import Cursor, RawEntry, Span, drive
 
@@ -23,7 +21,7 @@ Tables = dict[str, dict[str, Stored]]  # table, or table:part -> row -> JSON or 
 class MemoryView:
     """One partition's view by one projection."""
 
-    def __init__(self, projection: Projection[Any], where: str = "memory") -> None:
+    def __init__(self, projection: AnyProjection, where: str = "memory") -> None:
         self.projection, self.where = projection, where
         self.cursor = Cursor()
         self.tables: Tables = {}

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.engine import Batch, Commit, CommitAnswer, Lane, Projection, Source
+from aurastream.projections.engine import AnyProjection, Batch, Commit, CommitAnswer, Lane, Source
 from aurastream.streams import (
     Ask,
     Asking,
@@ -83,7 +83,7 @@ class BuildLane(Lane):
 
     def __init__(
         self,
-        projection: Projection[Any],
+        projection: AnyProjection,
         history: History,
         partition: int,
         generation: int,
