@@ -43,7 +43,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Known(msgspec.Struct, frozen=True):
+class CreatorKey(msgspec.Struct, frozen=True):
     """What the server said of a creator. cipher: None once erased. until: the clock's time up to which it is
     used.
     """
@@ -53,7 +53,7 @@ class Known(msgspec.Struct, frozen=True):
     until: float
 
 
-NOBODY = Known("", None, 0.0)  # no pseudonym, and none was to be made
+NOBODY = CreatorKey("", None, 0.0)  # no pseudonym, and none was to be made
 
 
 class Creators:
@@ -61,10 +61,12 @@ class Creators:
 
     def __init__(self, wires: Wires, settings: Settings, forgotten: Callable[[], None]) -> None:
         self._wires, self._settings, self._forgotten = wires, settings, forgotten
-        self._named: dict[str, Known] = {}  # by creator
-        self._keyed: dict[str, Known] = {}  # by pseudonym
+        self._named: dict[str, CreatorKey] = {}  # by creator
+        self._keyed: dict[str, CreatorKey] = {}  # by pseudonym
 
-    def taken(self, creators: set[str], stored: Callable[[], set[str]], ack: Ack) -> Asking[dict[str, Known]]:
+    def taken(
+        self, creators: set[str], stored: Callable[[], set[str]], ack: Ack
+    ) -> Asking[dict[str, CreatorKey]]:
         """Pseudonym and key of every creator. stored: those who must be pseudonyms already, so that none is
         made for them.
 
@@ -93,7 +95,7 @@ class Creators:
         shrink(self._named)
         return known
 
-    def looked(self, pseudonyms: Iterable[str]) -> Asking[dict[str, Known]]:
+    def looked(self, pseudonyms: Iterable[str]) -> Asking[dict[str, CreatorKey]]:
         """What is known of the pseudonyms. Raises KeysLocked."""
         wanted = set(pseudonyms)
         known = self._young(self._keyed, wanted)
@@ -111,7 +113,7 @@ class Creators:
         """Ask the server until the generator ends; its result."""
         return drive(asking, partial(self._wires.ask, what="asking for creators' keys"))
 
-    def _young(self, kept: dict[str, Known], names: set[str]) -> dict[str, Known]:
+    def _young(self, kept: dict[str, CreatorKey], names: set[str]) -> dict[str, CreatorKey]:
         now = time.monotonic()
         return {name: known for name in names if (known := kept.get(name)) is not None and known.until > now}
 
@@ -128,7 +130,7 @@ class Creators:
         wait = ("WAIT", self._settings.replicas, self._settings.wait_ms)
         return [take, wait] if ack is Ack.REPLICA else [take]
 
-    def _learn(self, pseudonym: str, stored: bytes) -> Known:
+    def _learn(self, pseudonym: str, stored: bytes) -> CreatorKey:
         """From the server's row. A cipher stays the same object for as long as its key does."""
         before = self._keyed.get(pseudonym)
         key = self._unwrapped(pseudonym, stored)
@@ -137,7 +139,7 @@ class Creators:
             if cipher is not None:
                 self._forgotten()
             cipher = Cipher(pseudonym, key) if key else None
-        known = self._keyed[pseudonym] = Known(pseudonym, cipher, time.monotonic() + KEY_AGE_S)
+        known = self._keyed[pseudonym] = CreatorKey(pseudonym, cipher, time.monotonic() + KEY_AGE_S)
         return known
 
     def _wrapped(self, pseudonym: str, key: bytes) -> bytes:

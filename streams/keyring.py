@@ -50,7 +50,7 @@ from typing import cast
 
 import msgspec
 
-from aurastream.streams.creators import KEY_AGE_S, Creators, Known, shrink
+from aurastream.streams.creators import KEY_AGE_S, CreatorKey, Creators, shrink
 from aurastream.streams.drive import Asking
 from aurastream.streams.errors import InvalidEvent
 from aurastream.streams.events import TEXT_MAX, Event
@@ -108,7 +108,7 @@ class Keyring:
             for index, event in enumerate(every)
         ]
 
-    def _stored(self, personal: Personal, index: int, creators: dict[str, Known]) -> Event:
+    def _stored(self, personal: Personal, index: int, creators: dict[str, CreatorKey]) -> Event:
         """The event with its tokens. One whose fields are no texts stays as it is: encoding refuses it."""
         event = cast(Event, personal)
         kind = type(event)
@@ -124,7 +124,9 @@ class Keyring:
             return event
         return msgspec.structs.replace(event, **changes)
 
-    def _tokens(self, event: Personal, index: int, known: Known, texts: tuple[str, ...]) -> dict[str, str]:
+    def _tokens(
+        self, event: Personal, index: int, known: CreatorKey, texts: tuple[str, ...]
+    ) -> dict[str, str]:
         """What changes in the event when it is stored: its creator, and its personal fields."""
         changes = {"creator": known.pseudonym}
         for field, text in zip(event.personal, texts[1:], strict=True):
@@ -145,7 +147,7 @@ class Keyring:
                 changes[field] = known.cipher.seal(text)
         return changes
 
-    def _check_token(self, event: Personal, index: int, field: str, text: str, known: Known) -> None:
+    def _check_token(self, event: Personal, index: int, field: str, text: str, known: CreatorKey) -> None:
         """Of a text that begins as a token does: it must be one, of the event's own pseudonym, which must be
         known or erased.
         """
@@ -188,7 +190,7 @@ class Keyring:
             )
         return shown
 
-    def _escaped(self, known: Known, sealed: bytes) -> bytes:
+    def _escaped(self, known: CreatorKey, sealed: bytes) -> bytes:
         """The text as JSON has it between its quotes."""
         if known.cipher is None:
             return b""
@@ -253,6 +255,6 @@ def _pseudonyms(events: list[Personal]) -> set[str]:
     }
 
 
-def _opened(known: dict[str, Known], match: re.Match[bytes]) -> str:
+def _opened(known: dict[str, CreatorKey], match: re.Match[bytes]) -> str:
     cipher = known[match[1].decode()].cipher
     return (cipher.open(match[2]) if cipher is not None else None) or ""

@@ -14,7 +14,15 @@ from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option_all
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
-from aurastream.streams.schema import Change, Survey, as_bytes, compare, json_schema, read_baseline, survey
+from aurastream.streams.schema import (
+    SchemaChange,
+    Survey,
+    as_bytes,
+    compare,
+    json_schema,
+    read_baseline,
+    survey,
+)
 
 JSON_SCHEMA, ASYNCAPI = "json-schema", "asyncapi"
 BREAKS = (
@@ -109,7 +117,7 @@ def check(
     with_log = with_log or baseline is None
     if stream_names and not with_log:
         raise click.UsageError("--stream is of --log; a baseline names no streams")
-    changes: list[Change] = []
+    changes: list[SchemaChange] = []
     if baseline is not None:
         installed = find_plugins(context.obj or ())
         changes = compare(read_baseline(baseline.read_bytes()), installed.events, installed.upcasters)
@@ -135,7 +143,7 @@ def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
     return read
 
 
-def _show(changes: list[Change], read: Survey | None, baseline: Path | None) -> None:
+def _show(changes: list[SchemaChange], read: Survey | None, baseline: Path | None) -> None:
     breaking = [change for change in changes if change.is_breaking]
     for change in changes:
         line(

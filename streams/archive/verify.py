@@ -130,16 +130,9 @@ def verify_partition(
         findings.append(Finding(stream.name, partition, "", slot.position, 0, problem))
     log = LiveLog(stream, partition, slot)
     findings += log.check()
-    return Verified(
-        stream=stream.name,
-        partition=partition,
-        segments=len(chain),
-        archived=sum(manifest.entries for manifest in chain.values()),
-        live=log.entries,
-        both=both,
-        damaged=damaged,
-        findings=sorted(findings, key=lambda item: Position.parse(item.position)),
-    )
+    findings.sort(key=lambda item: Position.parse(item.position))
+    archived = sum(manifest.entries for manifest in chain.values())
+    return Verified(stream.name, partition, len(chain), archived, log.entries, both, damaged, findings)
 
 
 def _signatures(chain: dict[int, Manifest], key: Ed25519PublicKey | None) -> Iterator[Finding]:

@@ -95,7 +95,7 @@ class Trimmed(msgspec.Struct, frozen=True):
     blockers: list[Holder]
 
 
-class _Progress(msgspec.Struct):
+class _TrimProgress(msgspec.Struct):
     """What a run has removed of a partition. vouched: up to where the archive was read and compared."""
 
     removed: int = 0
@@ -144,7 +144,7 @@ class Trimmer:
         have.
         """
         self._settle(partition)
-        progress = _Progress()
+        progress = _TrimProgress()
         for _ in range(LOOKS_MAX):
             look = self._looker.look(partition, self._goal.keep_events)
             self._on_step("looked", progress.removed)
@@ -164,7 +164,7 @@ class Trimmer:
             f"{progress.removed:,} entries are removed and counted. Trim again when its groups change less."
         )
 
-    def _check_archive(self, partition: int, look: Look, last: Position, progress: _Progress) -> None:
+    def _check_archive(self, partition: int, look: Look, last: Position, progress: _TrimProgress) -> None:
         """Read the segments of what is to go, and compare them with their hashes: 25 bytes an event, once a
         run.
 
@@ -188,7 +188,7 @@ class Trimmer:
                 self._archive.check_file(segment)
         progress.vouched = last
 
-    def _remove(self, partition: int, look: Look, last: Position, progress: _Progress) -> bool:
+    def _remove(self, partition: int, look: Look, last: Position, progress: _TrimProgress) -> bool:
         """Chunk by chunk up to a position, as long as the look holds. Returns whether all is done."""
         left, after = self._goal.wanted(look), "0-0"
         while left > 0 and last >= look.first:
@@ -226,7 +226,7 @@ class Trimmer:
             for step in settle(self.stream, partition, self._operations):
                 self._on_step(step, 0)
 
-    def _result(self, partition: int, look: Look, progress: _Progress, wanted: int) -> Trimmed:
+    def _result(self, partition: int, look: Look, progress: _TrimProgress, wanted: int) -> Trimmed:
         """wanted: how many more would go at most, were it not for the holders."""
         is_dry, end = self._operations is None, self._goal.end(look)
         rest = self.stream.read_raw(partition, progress.until if is_dry and progress.until else "0-0", "+", 1)

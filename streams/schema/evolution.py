@@ -3,7 +3,7 @@ Whether today's event types still read what the log may hold: today's JSON Schem
 baseline's.
 
     baseline document, today's types -> type by type: is every value of the old schema one of the new? ->
-        Change, a sentence each
+        SchemaChange, a sentence each
 
 Old entries are what matters: a change breaks when an entry that the baseline's types wrote would no longer
 decode, or would decode to something else. A type whose ``schema_version`` was raised is covered by its
@@ -40,7 +40,7 @@ class BaselineUnfit(StreamError):
         )
 
 
-class Change(msgspec.Struct, frozen=True):
+class SchemaChange(msgspec.Struct, frozen=True):
     """One difference between the baseline and today. field: its path, "" for the type itself. kind:
     type_removed, field_removed, ..
     """
@@ -78,12 +78,12 @@ def read_baseline(raw: bytes) -> dict[str, Schema]:
 
 def compare(
     baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcasters: Iterable[tuple[str, int]]
-) -> list[Change]:
+) -> list[SchemaChange]:
     """Every difference, by type. upcasters: (tag, version) of those installed. Raises BaselineUnfit."""
     kinds = {tag_of(kind): kind for kind in types}
     today: dict[str, Schema] = json_schema(kinds.values())["$defs"]
     steps = set(upcasters)
-    changes: list[Change] = []
+    changes: list[SchemaChange] = []
     for tag in sorted(baseline.keys() | kinds.keys()):
         if tag not in today:
             problem = (
@@ -113,12 +113,12 @@ def compare(
     return changes
 
 
-def _change(tag: str, finding: Narrowing, is_breaking: bool) -> Change:
+def _change(tag: str, finding: Narrowing, is_breaking: bool) -> SchemaChange:
     kind, path, problem = finding
-    return Change(tag, path, kind, is_breaking, f"{tag}{f', field {path}' if path else ''}: {problem}")
+    return SchemaChange(tag, path, kind, is_breaking, f"{tag}{f', field {path}' if path else ''}: {problem}")
 
 
-def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterator[Change]:
+def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterator[SchemaChange]:
     before, now = old["x-schema-version"], new["x-schema-version"]
     findings = list(narrowings(_without_version(old), _without_version(new)))
     if now < before:

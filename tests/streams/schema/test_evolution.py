@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurastream.streams import BUILT_IN, Codec, Event
-from aurastream.streams.schema.evolution import BaselineUnfit, Change, compare, read_baseline
+from aurastream.streams.schema.evolution import BaselineUnfit, SchemaChange, compare, read_baseline
 from aurastream.streams.schema.json_schema import as_bytes, json_schema
 from tests.streams.schema.shapes import MAY_GO, TAG, Shape, event_of, event_type, shapes, successors
 
@@ -94,7 +94,7 @@ def test_a_type_is_compatible_with_itself(shape: Shape) -> None:
     assert compare(baseline(event_type(shape)), [event_type(dict(reversed(shape.items())))], []) == []
 
 
-def breaks(old: type[Event], new: type[Event], upcasters: Any = ()) -> list[Change]:
+def breaks(old: type[Event], new: type[Event], upcasters: Any = ()) -> list[SchemaChange]:
     return [change for change in compare(baseline(old), [new], upcasters) if change.is_breaking]
 
 
