@@ -72,7 +72,7 @@ class Replicas(msgspec.Struct, frozen=True):
     wait_ms: int
 
 
-class Head(msgspec.Struct, omit_defaults=True):
+class AppendHead(msgspec.Struct, omit_defaults=True):
     """The first argument of append.lua, as msgpack: text and numbers, as the server's knows no bytes."""
 
     subjects: list[str] = []
@@ -100,7 +100,7 @@ class Append(msgspec.Struct):
         """The call of the script as this gate makes it now."""
         keys = self.keys
         budget, groups = gate.question(keys.partition)
-        head = Head(self.subjects, self.expected, budget, groups)
+        head = AppendHead(self.subjects, self.expected, budget, groups)
         names = [keys.log, keys.ids, keys.meta, keys.versions, keys.entities]
         if budget is not None:
             names += [keys.groups, *map(keys.cursor, groups)]

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from aurastream.streams import CHUNK, Keys, Server, appending
-from aurastream.streams.appending import AppendAnswer, Head
+from aurastream.streams.appending import AppendAnswer, AppendHead
 from aurastream.streams.index import collided_field_of, field_of, pack_position
 from aurastream.streams.pressure import OVERHEAD_BYTES, Budget, join
 from tests.facts import dump
@@ -248,13 +248,13 @@ def test_a_place_that_does_not_fit_has_a_row_of_its_own(server: Server) -> None:
 def test_the_head_is_what_the_servers_msgpack_reads(server: Server) -> None:
     """It knows no bytes, and numbers above 2^53 are none in Lua; text of every length comes whole."""
     subjects = ["a", "b" * 31, "c" * 32, "d" * 128]
-    head = Head(subjects, {"d" * 128: 2**53 - 1}, Budget(2**53 - 1, 0), ["g" * 64] * 20)
+    head = AppendHead(subjects, {"d" * 128: 2**53 - 1}, Budget(2**53 - 1, 0), ["g" * 64] * 20)
 
     read = server.client.eval(
         "return cjson.encode(cmsgpack.unpack(ARGV[1]))", 0, msgspec.msgpack.encode(head)
     )
     nothing = server.client.eval(
-        "return #cjson.encode(cmsgpack.unpack(ARGV[1]))", 0, msgspec.msgpack.encode(Head())
+        "return #cjson.encode(cmsgpack.unpack(ARGV[1]))", 0, msgspec.msgpack.encode(AppendHead())
     )
 
     assert [len(subject) for subject in json.loads(read)["subjects"]] == [1, 31, 32, 128]  # type: ignore[arg-type]
