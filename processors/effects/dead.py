@@ -154,7 +154,7 @@ def discard(stream: Stream, operations: Stream, place: LetterPlace, why: str) ->
     raise DeadLetterBusy(place.position)
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _DecisionHead(msgspec.Struct, frozen=True):
     """See letter.lua."""
 
     position: str
@@ -184,7 +184,7 @@ class _Desk:
     ) -> tuple[DecisionAnswer, str]:
         """The script, then its audit event into the log; if this process ends before, the host appends it."""
         at = self._keys
-        head = msgspec.msgpack.encode(_Head(self.at.position, letter.line, event.event_id))
+        head = msgspec.msgpack.encode(_DecisionHead(self.at.position, letter.line, event.event_id))
         keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox)
         reply = self._server.run(script, keys, (head, text, _AUDIT.encode(event), after))
         answer = DecisionAnswer(reply[0])

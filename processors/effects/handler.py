@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from aurastream.processors.effects.processor import Derived, GiveUp, Processor
-from aurastream.processors.effects.steps import Failed, Handle
+from aurastream.processors.effects.steps import Handle, HandlerFailed
 from aurastream.streams import Event
 
 
@@ -51,18 +51,18 @@ class Handler:
         self._is_async = inspect.iscoroutinefunction(processor.handle)
         self._threads: ThreadPoolExecutor | None = None
 
-    async def call(self, wanted: Handle) -> list[Event] | Failed:
+    async def call(self, wanted: Handle) -> list[Event] | HandlerFailed:
         """What it returned, or how it failed."""
         try:
             async with asyncio.timeout(self._processor.timeout_s):
                 return await self._called(wanted)
         except TimeoutError as error:
             ours = f"it did not return within timeout_s = {self._processor.timeout_s} s"
-            return Failed(str(error), ours="" if str(error) else ours)
+            return HandlerFailed(str(error), ours="" if str(error) else ours)
         except GiveUp as error:
-            return Failed(str(error), is_final=True, ours="" if str(error) else "it gave up")
+            return HandlerFailed(str(error), is_final=True, ours="" if str(error) else "it gave up")
         except Exception as error:
-            return Failed(str(error), ours=f"{type(error).__name__}: ")
+            return HandlerFailed(str(error), ours=f"{type(error).__name__}: ")
 
     def close(self) -> None:
         """Let the threads go; what runs in them goes on unheard."""

@@ -30,7 +30,7 @@ from aurastream.processors.effects.items import Item, doubles_of, item_of
 from aurastream.processors.effects.letters import Letter, LetterAt
 from aurastream.processors.effects.processor import Attempt, Processor
 from aurastream.processors.effects.script import EffectAnswer, LaneScripts
-from aurastream.processors.effects.steps import Again, Ended, Failed, Handle, Steps
+from aurastream.processors.effects.steps import Again, Ended, Handle, HandlerFailed, Steps
 from aurastream.processors.effects.window import Window
 from aurastream.streams import (
     Ask,
@@ -155,8 +155,8 @@ class EffectLane:
         outcome: Any = yield Handle(event, self._attempt(item, event, number))
         self.suspects.discard(item.position)
         self._step("handled", item)
-        failed: Failed | None = (
-            outcome if isinstance(outcome, Failed) else (yield from self._append(item, outcome))
+        failed: HandlerFailed | None = (
+            outcome if isinstance(outcome, HandlerFailed) else (yield from self._append(item, outcome))
         )
         if failed is None:
             self._step("appended", item)
@@ -191,12 +191,12 @@ class EffectLane:
         """The answers of the partition's node. Raises the server's errors."""
         return sound((yield [Ask(self.keys.log, command) for command in commands]))
 
-    def _append(self, item: Item, derived: Iterable[Event] | None) -> Asking[Failed | None]:
+    def _append(self, item: Item, derived: Iterable[Event] | None) -> Asking[HandlerFailed | None]:
         """Put what the handler returned into the log. What is no event, or refused, is a failed attempt."""
         try:
             yield from self.streams.into.appending(self._identified(item.event, derived))
         except (InvalidEvent, TypeError) as error:
-            return Failed(str(error), ours="what it returned cannot be appended: ")
+            return HandlerFailed(str(error), ours="what it returned cannot be appended: ")
         return None
 
     def _identified(self, source: Event, derived: Iterable[Event] | None) -> list[Event]:
@@ -213,7 +213,7 @@ class EffectLane:
             events.append(msgspec.structs.replace(event, **changes))
         return events
 
-    def _kept(self, stored: Any, opened: Event, failed: Failed) -> Asking[str]:
+    def _kept(self, stored: Any, opened: Event, failed: HandlerFailed) -> Asking[str]:
         """Why it failed, to be kept. A handler that saw personal texts may repeat them: they are sealed."""
         if opened is stored or not failed.reason:
             return f"{failed.ours}{failed.reason}"[: letters.REASON_MAX]

@@ -60,7 +60,7 @@ class EffectKeys(NamedTuple):
         return cls(keys.cursor(group), keys.log, keys.lease(lease or group), *own)
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _StepHead(msgspec.Struct, frozen=True):
     """See step.lua."""
 
     epoch: int | None
@@ -82,7 +82,7 @@ class LaneScripts:
 
     def skip(self, counter: str, positions: list[str]) -> Asking[None]:
         """Finish entries that need no handler. Raises Fenced."""
-        head = _Head(self.epoch, counter)
+        head = _StepHead(self.epoch, counter)
         yield from self._call(positions[0], _SKIP.call(self.at, (msgspec.msgpack.encode(head), *positions)))
 
     def begin(self, item: Item, attempts_max: int, waiting: Letter) -> Asking[tuple[EffectAnswer, int]]:
@@ -103,7 +103,7 @@ class LaneScripts:
     def _of_item(
         self, script: Script, item: Item, *operands: Any, attempts_max: int = 0
     ) -> Asking[tuple[EffectAnswer, Any]]:
-        head = _Head(
+        head = _StepHead(
             self.epoch,
             position=item.position,
             line=item.line,

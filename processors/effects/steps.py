@@ -2,7 +2,7 @@
 What the steps of a lane ask for, and what they come to. Pure.
 
 The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a
-``Handle`` (sent what the handler returned, or ``Failed``). Every question may be put again after a lost
+``Handle`` (sent what the handler returned, or ``HandlerFailed``). Every question may be put again after a lost
 connection.
 """
 
@@ -26,7 +26,7 @@ class Handle(msgspec.Struct, frozen=True):
     attempt: Attempt
 
 
-class Failed(msgspec.Struct, frozen=True):
+class HandlerFailed(msgspec.Struct, frozen=True):
     """The handler did not return. reason: its words. ours: those before. is_final: no attempt can help."""
 
     reason: str

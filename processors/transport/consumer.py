@@ -24,7 +24,7 @@ from aurastream.processors.transport.lane import TopicLane
 from aurastream.processors.transport.names import stream_of
 from aurastream.processors.transport.partitions import Partitions
 from aurastream.processors.transport.queues import purge
-from aurastream.processors.transport.reader import Reader
+from aurastream.processors.transport.reader import TopicReader
 from aurastream.processors.transport.rebalance import Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds
@@ -40,7 +40,7 @@ YIELD_EVERY = 100  # messages handed out before other tasks get a turn
 log = Logger(__name__)
 
 
-class Record(NamedTuple):
+class Fetched(NamedTuple):
     """Entries that were read and are to be handed out as one message."""
 
     lane: TopicLane
@@ -48,7 +48,7 @@ class Record(NamedTuple):
     entries: list[RawEntry]
 
 
-class Consumer(Partitions):
+class RedisConsumer(Partitions):
     """Reads and hands out."""
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Consumer(Partitions):
         refuse_at_start(self.app)
         self._group = stream_of(self.app.conf.id)
         self.wires = await self._driver.open()
-        self.reader = Reader(self.wires)
+        self.reader = TopicReader(self.wires)
         self._rebalance = Rebalance(self)
         self._coordinator = Coordinator(
             self.wires, self._rebalance, self._claims, Settings().lease_ms, self.add_future
@@ -179,7 +179,7 @@ class Consumer(Partitions):
         self,
         active_partitions: set[TP] | None,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
-    ) -> dict[TP, list[Record]]:
+    ) -> dict[TP, list[Fetched]]:
         active = {
             tp: lane for tp, lane in self.lanes.items() if self._is_readable(tp, lane, active_partitions)
         }
@@ -191,16 +191,16 @@ class Consumer(Partitions):
                 is_batch = tp.topic in self._driver.batch_topics
                 at = lane.offset
                 records[tp] = (
-                    [Record(lane, at, entries)]
+                    [Fetched(lane, at, entries)]
                     if is_batch
-                    else [Record(lane, at + n, [entry]) for n, entry in enumerate(entries)]
+                    else [Fetched(lane, at + n, [entry]) for n, entry in enumerate(entries)]
                 )
         return records
 
     def _is_readable(self, tp: TP, lane: TopicLane, active: set[TP] | None) -> bool:
         return (active is None or tp in active) and not lane.is_leaving and not lane.is_full
 
-    async def _hand(self, tp: TP, record: Record) -> None:
+    async def _hand(self, tp: TP, record: Fetched) -> None:
         lane = record.lane
         if (
             record.offset != lane.offset
@@ -222,7 +222,7 @@ class Consumer(Partitions):
         if lane.is_leaving:  # it went while the message was on its way into a queue
             purge(self.app.topics, {tp})
 
-    def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
+    def _to_message(self, tp: TP, record: Fetched) -> ConsumerMessage:
         lane, offset, entries = record
         if tp.topic in self._driver.batch_topics:
             keys = lane.keys

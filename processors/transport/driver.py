@@ -13,17 +13,17 @@ from yarl import URL
 from aurastream.processors.host import ResumeAt
 from aurastream.processors.transport.catalog import Catalog
 from aurastream.processors.transport.conductor import Conductor
-from aurastream.processors.transport.consumer import Consumer
+from aurastream.processors.transport.consumer import RedisConsumer
 from aurastream.processors.transport.producer import Producer
 from aurastream.processors.transport.refusals import refuse_transactions, take_places
 from aurastream.streams import AsyncWires, Server, ServerUnfit
 
 
-class Transport(base.Transport):
+class RedisTransport(base.Transport):
     """Faust over Redis Streams. The consumer and the producer share one server."""
 
     Conductor: ClassVar[Any] = Conductor
-    Consumer: ClassVar[Any] = Consumer
+    Consumer: ClassVar[Any] = RedisConsumer
     Producer: ClassVar[Any] = Producer
 
     default_port = 6379
@@ -57,6 +57,9 @@ class Transport(base.Transport):
         if self._users == 0 and self._server is not None:
             self._server.close()
             self._server = None
+
+
+Transport = RedisTransport  # as the entry points of faust.transports name it
 
 
 def address(url: URL) -> str:

@@ -30,7 +30,7 @@ from aurastream.processors.transport.unrolled import entries_max
 from aurastream.streams import Position, RawEntry
 
 
-class Consumer(aiokafka.Consumer):
+class KafkaConsumer(aiokafka.Consumer):
     """The stock consumer, handing out batches."""
 
     takeovers = 0  # Kafka does not say
@@ -126,16 +126,19 @@ class Consumer(aiokafka.Consumer):
         return tp.topic in self._driver.batch_topics
 
 
-class Transport(aiokafka.Transport):
+class KafkaTransport(aiokafka.Transport):
     """The stock transport with the consumer above."""
 
     Conductor: ClassVar[Any] = Conductor
-    Consumer: ClassVar[Any] = Consumer
+    Consumer: ClassVar[Any] = KafkaConsumer
 
     def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(url, app, loop)
         self.batch_topics: set[str] = set()
         self.resume_at: ResumeAt | None = None  # set by an app with cursors of its own
+
+
+Transport = KafkaTransport  # as the entry points of faust.transports name it
 
 
 def _entry(record: Any) -> RawEntry:

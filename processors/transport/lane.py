@@ -111,11 +111,13 @@ class TopicLane:
     def acknowledging(self) -> Ask:
         """The command that records ``acknowledged``; its answer is an Acknowledged."""
         keys = (self.keys.acked(self.claim.group), self.keys.lease(self.claim.group), self.keys.log)
-        head = _Head(self.claim.group, self.epoch, self.acknowledged.position, self.acknowledged.following)
+        head = _AcknowledgeHead(
+            self.claim.group, self.epoch, self.acknowledged.position, self.acknowledged.following
+        )
         return Ask(keys[0], _ACKNOWLEDGE.call(keys, (msgspec.msgpack.encode(head),)))
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _AcknowledgeHead(msgspec.Struct, frozen=True):
     """See acknowledge.lua."""
 
     group: str

@@ -19,7 +19,7 @@ from faust.types import TP
 from aurastream.processors.transport.coordinator import Coordinator
 from aurastream.processors.transport.lane import Acknowledged, TopicLane
 from aurastream.processors.transport.queues import purge
-from aurastream.processors.transport.reader import Reader
+from aurastream.processors.transport.reader import TopicReader
 from aurastream.processors.transport.seeking import bounds, place_of
 from aurastream.streams import AsyncWires, Cursor, Logger, ServerAway
 
@@ -30,7 +30,7 @@ class Partitions(base.Consumer):
     """The part of a consumer that counts. lanes: what is owned. alone: the leader topic's, without a log."""
 
     wires: AsyncWires
-    reader: Reader
+    reader: TopicReader
     _coordinator: Coordinator
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class Sent(IntEnum):
     REPEATED = 1
 
 
-class Head(msgspec.Struct, frozen=True):
+class SendHead(msgspec.Struct, frozen=True):
     """See send.lua."""
 
     producer: str
@@ -116,7 +116,7 @@ class Outbox:
 
     async def _send(self, chunk: list[Waiting]) -> list[int]:
         self._sequence += 1
-        args: list[Any] = [msgspec.msgpack.encode(Head(self._producer, self._sequence))]
+        args: list[Any] = [msgspec.msgpack.encode(SendHead(self._producer, self._sequence))]
         for message in chunk:
             args += (len(message.fields), *message.fields)
         command = _SEND.call((self._keys.log, self._keys.producers, self._keys.meta), args)

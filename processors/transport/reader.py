@@ -20,7 +20,7 @@ from aurastream.streams import Ask, AsyncWire, AsyncWires, Backoff, RawEntry, wa
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # between looks at a cluster: one command cannot wait for all there
 
 
-class Reader:
+class TopicReader:
     """Reads for one consumer, from one task; ``interrupt`` may come from any."""
 
     def __init__(self, wires: AsyncWires) -> None:

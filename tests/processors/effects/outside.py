@@ -92,31 +92,37 @@ def failing(*event_ids: str, times: int = 10**6) -> Behave:
 
 
 def consumer_of(
-    server: Server, processors: Iterable[Processor], streams: Any, options: LaneOptions | None = None
+    server: Server,
+    processors: Iterable[Processor],
+    streams: Callable[[], list[Stream]],
+    options: LaneOptions | None = None,
+    settings: Settings = SETTINGS,
 ) -> EffectConsumer:
     """What `aurastream run --until-idle` runs. To be made in an event loop."""
 
     @cache
     def opened_by(name: str) -> Stream:
-        return open_stream(server, name, codec=CODEC, settings=SETTINGS, create=True)
+        return open_stream(server, name, codec=CODEC, settings=settings, create=True)
 
-    leases = Leases(lease_ms=SETTINGS.lease_ms or LEASE_MS)
-    return EffectConsumer(
-        AsyncWires(server, ASKS_MAX), processors, EffectStreams(streams, opened_by), leases, options
-    )
+    leases = Leases(lease_ms=settings.lease_ms or LEASE_MS)
+    sources = EffectStreams(streams, opened_by)
+    return EffectConsumer(AsyncWires(server, ASKS_MAX), processors, sources, leases, options)
 
 
 def work(
-    server: Server, *processors: Processor, on_step: Any = lambda step, item: None, streams: Any = None
+    server: Server,
+    *processors: Processor,
+    on_step: Any = lambda step, item: None,
+    streams: Callable[[], list[Stream]] | None = None,
+    **settings: Any,
 ) -> None:
     """Run processors until nothing is left."""
 
     async def run() -> None:
-        options = LaneOptions(on_step=on_step)
+        chosen, options = SETTINGS.model_copy(update=settings), LaneOptions(on_step=on_step)
+        listed = streams or (lambda: [opened(server)])
         async with asyncio.timeout(PATIENCE_S):
-            await consumer_of(server, processors, streams or (lambda: [opened(server)]), options).run(
-                until_idle=True
-            )
+            await consumer_of(server, processors, listed, options, chosen).run(until_idle=True)
 
     asyncio.run(run())
 

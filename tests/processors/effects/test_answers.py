@@ -23,7 +23,7 @@ from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane, LaneStreams
 from aurastream.processors.effects.letters import Letter
 from aurastream.processors.effects.script import EffectAnswer
-from aurastream.processors.effects.steps import Again, Ended, Failed, Gap, Handle
+from aurastream.processors.effects.steps import Again, Ended, Gap, Handle, HandlerFailed
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Keys, Server, Stream, open_stream
 from tests.facts import dump, observation
@@ -222,8 +222,8 @@ def test_an_attempt_ends_done_again_or_parked(
 ) -> None:
     """These are all the ways an item can go, and each leaves the counts in balance."""
     assert drive(stream, lane.attempt(items[0])) == Ended("done")
-    assert isinstance(drive(stream, lane.attempt(items[1]), Failed("no")), Again)
-    assert drive(stream, lane.attempt(items[1]), Failed("never", is_final=True)) == Ended("parked")
+    assert isinstance(drive(stream, lane.attempt(items[1]), HandlerFailed("no")), Again)
+    assert drive(stream, lane.attempt(items[1]), HandlerFailed("never", is_final=True)) == Ended("parked")
     assert drive(stream, lane.attempt(items[2])) == Ended("waiting")
     assert drive(stream, lane.attempt(items[0])) == Ended("stale")
     assert lane.window.room == 4096
@@ -239,7 +239,7 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
     while True:
         wanted = steps.send(answer)
         if isinstance(wanted, Handle):
-            answer = Failed("no", is_final=True)
+            answer = HandlerFailed("no", is_final=True)
             continue
         if wanted[0].key == lane.streams.operations.keys[lane.streams.operations.partition_of("clip-1")].log:
             break  # here it is killed
@@ -263,7 +263,7 @@ def test_an_audit_event_left_in_the_outbox_is_appended_by_whoever_comes_next(
 @pytest.fixture
 def dead_line(stream: Stream, lane: EffectLane, items: list[Item]) -> list[str]:
     """Two dead letters of one line."""
-    drive(stream, lane.attempt(items[0]), Failed("no", is_final=True))
+    drive(stream, lane.attempt(items[0]), HandlerFailed("no", is_final=True))
     drive(stream, lane.attempt(items[1]))
     return [items[0].position, items[1].position]
 

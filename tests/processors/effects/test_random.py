@@ -29,7 +29,7 @@ from aurastream.processors.effects import (
 )
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane, LaneOptions, LaneStreams
-from aurastream.processors.effects.steps import Ended, Failed, Gap, Handle
+from aurastream.processors.effects.steps import Ended, Gap, Handle, HandlerFailed
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Ask, Server, Stream, open_stream
 from tests.facts import observation
@@ -136,7 +136,7 @@ class World:
         )
         self.calls[name] = self.calls.get(name, 0) + 1
         if name in self.poison or (not self.is_calm and self.dice.random() < 0.3):
-            return Failed("no", is_final=self.dice.random() < 0.1)
+            return HandlerFailed("no", is_final=self.dice.random() < 0.1)
         self.through.add(name)
         return [wanted.attempt.derive(CODEC.types["test.clip_noted"])]
 

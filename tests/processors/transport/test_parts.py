@@ -15,7 +15,7 @@ from aurastream.processors.transport.entries import content_of, fields_of
 from aurastream.processors.transport.errors import TopicNameRefused
 from aurastream.processors.transport.lane import Acknowledged, TopicLane
 from aurastream.processors.transport.names import stream_of, topic_of
-from aurastream.processors.transport.producer import _SEND, Head, Sent
+from aurastream.processors.transport.producer import _SEND, SendHead, Sent
 from aurastream.streams import Codec, DamagedEntry, Script, Server
 from aurastream.streams.keys import NAME, Keys
 from aurastream.streams.leases import Claim
@@ -148,7 +148,7 @@ def test_an_acknowledgement_fails_before_any_write_where_a_key_has_another_type(
 
 
 def send(client: redis.Redis, sequence: int, *values: str, producer: str = "p") -> list[int]:
-    args: list[Any] = [msgspec.msgpack.encode(Head(producer, sequence, producers_max=10))]
+    args: list[Any] = [msgspec.msgpack.encode(SendHead(producer, sequence, producers_max=10))]
     for value in values:
         args += [2, "value", value]
     answer: list[int] = call(client, _SEND, [KEYS.log, KEYS.producers, KEYS.meta], args)
