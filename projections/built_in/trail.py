@@ -101,7 +101,7 @@ def known_of_stories(stream: Stream, stories: Iterable[str]) -> dict[int, Known]
 def _known(stream: Stream, table: str, names: list[str], partitions: list[int]) -> dict[int, Known]:
     trail = Trail()
     view = View(stream, trail)
-    found: dict[int, list[str]] = {partition: [] for partition in partitions}
+    positions: dict[int, list[str]] = {partition: [] for partition in partitions}
     until: dict[int, str] = {}
     for start in range(0, len(names), ROWS_MAX):
         part = names[start : start + ROWS_MAX]
@@ -114,10 +114,10 @@ def _known(stream: Stream, table: str, names: list[str], partitions: list[int]) 
             full = [f"{name}|{number}" for name, head in rows for number in range(head.stored)]
             for first in range(0, len(full), ROWS_MAX):
                 chunks = view.rows(table, full[first : first + ROWS_MAX], [partition]).rows[partition]
-                found[partition] += [
+                positions[partition] += [
                     position for raw in chunks if raw is not None for position in msgspec.json.decode(raw)
                 ]
-            found[partition] += [position for _, head in rows for position in head.tail]
+            positions[partition] += [position for _, head in rows for position in head.tail]
     cursors = (
         view.cursors()
         if len(partitions) > 1
@@ -128,7 +128,7 @@ def _known(stream: Stream, table: str, names: list[str], partitions: list[int]) 
         partition: cursors[partition].fingerprint in {"", trail.fingerprint} for partition in partitions
     }
     return {
-        partition: Known(sorted(set(found[partition]), key=Position.parse), until.get(partition, ""))
+        partition: Known(sorted(set(positions[partition]), key=Position.parse), until.get(partition, ""))
         if is_ours[partition]
         else Known([], "")
         for partition in partitions

@@ -1,10 +1,12 @@
 """
 The machine behind every view: fold, commit, read, check, generations.
 
-    intake.py, evidence.py  raw entries -> events, and which of them count     fold.py    states and tables, pure
-    apply.py, commit.py     a lane: the way into a view, exactly once          consumer.py  drives lanes by group
-    reads.py, snapshot.py   answers of one instant                             memory.py  a view without a server
-    check.py                the equation, row by row                           generations.py, retirement.py
+    intake.py, evidence.py  raw entries -> events, and which of them count
+    fold.py                 states and tables after a batch, pure; memory.py: a view without a server
+    apply.py, commit.py     a lane: the way into a view, exactly once; consumer.py drives lanes by group
+    reads.py, snapshot.py   answers of one instant
+    check.py                the equation, row by row
+    generations.py, retirement.py   which generations a view has, and the end of one
 
 Promise: view == fold(log[.. cursor]), each event ID once, through any crash. Imports streams and tables.
 """

@@ -202,16 +202,16 @@ def _fold_log(history: History, partition: int, folded: MemoryView, cursor: Curs
 
 def flat(folded: MemoryView) -> dict[str, dict[str, str]]:
     """The folded tables under the names of their keys."""
-    found: dict[str, dict[str, str]] = {}
+    tables: dict[str, dict[str, str]] = {}
     for name, table in folded.tables.items():
-        table_name, colon, part = name.partition(":")
+        declared, colon, part = name.partition(":")
         if table:
-            found[
-                Keys("x", 0).view("x", 1, table_name, part if colon else None).rpartition(":view:x:1:")[2]
-            ] = {key: _text(value) for key, value in table.items()}
+            key = Keys("x", 0).view("x", 1, declared, part if colon else None)
+            rows = {row: _text(value) for row, value in table.items()}
+            tables[key.rpartition(":view:x:1:")[2]] = rows
     if folded.dead:
-        found["dead"] = dict(folded.dead)
-    return found
+        tables["dead"] = dict(folded.dead)
+    return tables
 
 
 def compare(stored: dict[str, dict[str, str]], folded: dict[str, dict[str, str]]) -> Iterator[Difference]:

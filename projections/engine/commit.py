@@ -1,11 +1,11 @@
 """
 One commit: what commit.lua is called with, and what it answers.
 
-    Commit (from where, to where, on what evidence, which rows) -> command: head, evidence, operands ->
-    CommitAnswer
+    Commit (from where, to where, on what evidence, which rows) -> command: head, evidence, operands
+        -> CommitAnswer
 
-The head is one msgpack map with names (``CommitHead``); what is binary, or many, follows it as arguments of its
-own. The script's header is the contract. Pure.
+The head is one msgpack map with names (``CommitHead``); what is binary, or many, follows it as arguments
+of its own. The script's header is the contract. Pure.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from aurastream.streams import (
     wake_up,
 )
 
-BATCH_MAX, ATTEMPTS_MAX = 2_000, 8  # unless told otherwise
+BATCH_MAX, ATTEMPTS_MAX = 2_000, 8  # unless the caller says otherwise
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
@@ -102,11 +102,11 @@ class GroupLane(Lane):
 
 
 class _Turn(NamedTuple):
-    """A lane that is driven. asked: how many answers are under way; 0 where it waits for news."""
+    """A lane that is driven. awaited: how many answers are under way; 0 where it waits for news."""
 
     lane: GroupLane
     steps: Steps
-    asked: int = 0
+    awaited: int = 0
 
 
 class Consuming(TypedDict, total=False):
@@ -184,7 +184,7 @@ class Consumer:
 
     def _go_on(self, turn: _Turn) -> None:
         wire, commits = self._wire(turn.lane), self._commits
-        self._resume(turn, [wire.receive() for _ in range(turn.asked)])
+        self._resume(turn, [wire.receive() for _ in range(turn.awaited)])
         if self._idle and self._commits > commits:  # look at the quiet lanes in turn with the busy ones
             self._resume(self._idle.popleft(), None)
 

@@ -227,9 +227,9 @@ def announcing(record: Record, event: Outgoing) -> Record:
 
 def announced(record: Record, event_ids: Iterable[str]) -> Record:
     """The events of these IDs are in the log."""
-    told = set(event_ids)
+    appended = set(event_ids)
     return msgspec.structs.replace(
-        record, outbox=tuple(event for event in record.outbox if event.event_id not in told)
+        record, outbox=tuple(event for event in record.outbox if event.event_id not in appended)
     )
 
 

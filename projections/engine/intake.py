@@ -60,8 +60,8 @@ def json_bytes(raw: list[RawEntry]) -> int:
 class Batch:
     """One read of a partition, decoded. ``events`` is what the fold sees, in order.
 
-    Of archived entries (span.duplicates is not None) the index knows nothing any more, so there is no evidence
-    and nothing to judge: which of them another entry is canonical for the archive says.
+    Of archived entries (span.duplicates is not None) the index knows nothing any more, so there is no
+    evidence and nothing to judge: the archive says which of them are duplicates.
     """
 
     def __init__(self, span: Span, codec: Codec, where: str, any_type: bool) -> None:

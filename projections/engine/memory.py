@@ -35,7 +35,7 @@ class MemoryView:
         self._fold.reset(cursor.watermark)
 
     def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
-        """Raw entries as a batch, whose odd events the caller resolves before ``fold``.
+        """Raw entries as a batch, which the caller judges before ``fold``.
 
         duplicates: of archived entries, the positions that are; None where the index knows.
         """

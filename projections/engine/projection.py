@@ -111,9 +111,9 @@ class Projection(Generic[S]):
         """16 hexadecimal digits of name, version, events and settings: two processes with equal ones fold
         alike.
         """
-        told = "" if self.settings is None else self.settings.model_dump_json()
+        settings = "" if self.settings is None else self.settings.model_dump_json()
         tags = [] if self.events is None else sorted(str(kind.__struct_config__.tag) for kind in self.events)
-        return hashlib.sha256(f"{self.name}\n{self.version}\n{tags}\n{told}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.name}\n{self.version}\n{tags}\n{settings}".encode()).hexdigest()[:16]
 
     def check(self) -> None:
         """Raise ProjectionError when the definition cannot work, naming what to mend."""

@@ -201,7 +201,7 @@ class _Best:
 
     def __init__(self, spec: Ranking, view: Reader, top: int, part: str | None) -> None:
         self._spec, self._view, self._top, self._part = spec, view, top, part
-        self._asked: dict[int, int] = {}  # partition -> for how many it was asked last
+        self._sizes: dict[int, int] = {}  # partition -> how many were wanted last
         self._lists: dict[int, list[Ranked]] = {}
         self._watermark = 0
         self._positions: Positions = {}
@@ -219,7 +219,7 @@ class _Best:
         return Answer(best, self._positions)
 
     def _ask(self, more: dict[int, int]) -> None:
-        self._asked |= more
+        self._sizes |= more
         reads = {partition: [Top(self._spec.name, self._part, size)] for partition, size in more.items()}
         answers = self._view.ask(reads, goes_on=bool(self._lists))
         for partition, (cursor, ((flat, states),)) in answers.items():
@@ -248,7 +248,7 @@ class _Best:
         since, so that what was enough is not any more.
         """
         again, top = {}, self._top
-        for partition, size in self._asked.items():
+        for partition, size in self._sizes.items():
             items = self._lists[partition]
             is_full = 0 < size == len(items)
             if is_full and (len(best) < top or _order(items[-1]) < _order(best[-1])):

@@ -27,6 +27,7 @@ from aurastream.streams import (
     Wires,
     adrive,
     drive,
+    relay,
 )
 from aurastream.streams.errors import ServerAway
 from tests.cluster import Cluster
@@ -97,6 +98,17 @@ def test_both_drivers_give_every_answer_to_the_step_that_asked(server: Server) -
             await wires.close()
 
     assert drive(two_rounds(), Wires(server).ask) == [b"1", b"2", b"3"] == asyncio.run(in_a_loop())
+
+
+def test_steps_within_steps_are_answered_by_what_those_ask(server: Server) -> None:
+    """A fold says what it needs and knows no command; the lane around it turns each need into questions."""
+
+    def doubled(asks: list[Ask]) -> Asking[list[bytes]]:
+        first = yield asks
+        second = yield asks
+        return [one + two for one, two in zip(first, second, strict=True)]
+
+    assert drive(relay(two_rounds(), doubled), Wires(server).ask) == [b"11", b"22", b"33"]
 
 
 def test_steps_whose_question_fails_are_ended(server: Server) -> None:
