@@ -788,14 +788,14 @@ def test_a_file_made_of_stray_quotes_is_read_in_linear_time(
     from aurastream.processors.importing.formats import reading
 
     counts = []
-    taken = reading._Lines.taken
+    taken = reading._CsvLines.taken
 
     def counted(lines: Any) -> Iterator[str]:
         for item in taken(lines):
             counts.append(1)
             yield item
 
-    monkeypatch.setattr(reading._Lines, "taken", counted)
+    monkeypatch.setattr(reading._CsvLines, "taken", counted)
     monkeypatch.setattr(reading, "LINE_MAX", 2**14)
     lines = math.ceil(3 * 2**14 / len(line))
 
