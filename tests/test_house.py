@@ -30,6 +30,9 @@ SIDE_DOORS_MAX = 0.10
 # Methods in the place of Faust's own, which calls them with these parameters.
 FAUST_CALLS = {"processors/transport/producer.py": {"send", "send_and_wait"}}
 
+# A program of others, that computes the same answers another way: its shape is not ours to choose.
+NOT_OURS = {"processors/commands/slice/expected.py"}
+
 # A name of a system stream that means something else: a key of an AsyncAPI document, and what a view is called.
 NO_STREAM = {"streams/schema/asyncapi.py": "operations", "projections/built_in/imports.py": "imports"}
 
@@ -309,7 +312,6 @@ def test_rooms_are_entered_by_their_faces(house: House) -> None:
     assert len(side) <= SIDE_DOORS_MAX * len(crossing), Counter(found.target for found in side).most_common()
 
 
-@not_yet("built_in, engine, history and importing have no docstring yet, commands no __all__")
 def test_every_package_says_what_it_promises_and_shows(house: House) -> None:
     """The docstring of __init__ is where a reader begins, and __all__ is what may be relied on."""
     lacking = [
@@ -334,20 +336,19 @@ def test_most_files_are_short(house: House) -> None:
     assert statistics.median(len(source.lines) for source in house if source.text) <= FILE_LINES_MEDIAN_MAX
 
 
-@not_yet("21 functions")
 def test_no_function_needs_scrolling(house: House) -> None:
     """A function that needs scrolling is two: the parent decides, the leaves compute."""
     long = {
         f"{source.at(function)} {function.name}": length(function)
         for source in house
         for function in source.functions
-        if length(function) > FUNCTION_LINES_MAX
+        if length(function) > FUNCTION_LINES_MAX and str(source.path) not in NOT_OURS
     }
 
     assert long == {}
 
 
-@not_yet("22 lines")
+@not_yet("18 lines")
 def test_most_functions_are_short(house: House) -> None:
     """Nine of ten: the rest are loops whose parts make no sense alone."""
     lengths = sorted(length(function) for source in house for function in source.functions)
@@ -379,7 +380,7 @@ def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> No
     assert many == {}
 
 
-@not_yet("docstrings and comments of before")
+@not_yet("a hundred lines of docstrings, mostly")
 def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
     """Two files side by side on one screen; a line that does not fit wants a name for a part of it. Tests and benchmarks too."""
     others = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
@@ -408,7 +409,7 @@ def test_few_values_have_no_type(house: House) -> None:
     assert uses.total() < ANY_MAX, uses.most_common(20)
 
 
-@not_yet("Answer, Row, Summary, Known and others have several homes")
+@not_yet("LogTrimmed and Operation have two homes")
 def test_a_class_has_a_name_of_its_own(house: House) -> None:
     """Two classes of one name are taken for each other in a log, an error and a search."""
     homes: dict[str, list[str]] = defaultdict(list)

@@ -4,4 +4,6 @@ README.md here.
 
 from pathlib import Path
 
+__all__ = ["SLICE"]
+
 SLICE = Path(__file__).parent  # chzzk_vod_views.csv.gz, chzzk_vods.csv.gz, expected.json

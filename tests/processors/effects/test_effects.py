@@ -184,9 +184,7 @@ def test_a_discarded_event_gets_no_effect_and_its_followers_run(server: Server, 
     discard(
         stream,
         audit_stream(server),
-        "noting",
-        0,
-        next(list_letters(stream, "noting")).position,
+        LetterPlace("noting", 0, next(list_letters(stream, "noting")).position),
         "sent by hand",
     )
     noting = Noting()
