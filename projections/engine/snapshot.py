@@ -20,7 +20,7 @@ class Named(NamedTuple):
     key: str
 
 
-class _Operation(msgspec.Struct, omit_defaults=True):
+class _SnapshotRead(msgspec.Struct, omit_defaults=True):
     """As snapshot.lua reads it."""
 
     verb: str
@@ -47,16 +47,16 @@ def snapshot(
     for read in reads:
         match read:
             case Named(key):
-                operations.append(_Operation("all", place(key)))
+                operations.append(_SnapshotRead("all", place(key)))
             case Whole(table):
-                operations.append(_Operation("all", place(key_of(table, None))))
+                operations.append(_SnapshotRead("all", place(key_of(table, None))))
             case Rows(table, names):
                 first = 2 + len(fields)
                 fields += names
                 operations.append(
-                    _Operation("get", place(key_of(table, None)), first, first + len(names) - 1)
+                    _SnapshotRead("get", place(key_of(table, None)), first, first + len(names) - 1)
                 )
             case _:
                 ranked, held = place(key_of(read.table, read.part)), place(key_of(states, None))
-                operations.append(_Operation("top", ranked, count=read.most, states=held))
+                operations.append(_SnapshotRead("top", ranked, count=read.most, states=held))
     return _SNAPSHOT.call(list(keys), (_encode(operations), *fields))
