@@ -49,7 +49,7 @@ def drive(steps: Generator[Q, Reply, T], answer: Callable[[Q], Reply]) -> T:
 
 
 async def adrive(steps: Generator[Q, Reply, T], answer: Callable[[Q], Awaitable[Reply]]) -> T:
-    """The same in an event loop."""
+    """The same in an event loop. Written again, as what awaits cannot be entered by what does not."""
     answers = None
     with closing(steps):
         while True:
