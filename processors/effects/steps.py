@@ -2,8 +2,8 @@
 What the steps of a lane ask for, and what they come to. Pure.
 
 The steps are generators: they yield commands for the server (sent the answers, its errors among them) or a
-``Handle`` (sent what the handler returned, or ``HandlerFailed``). Every question may be put again after a lost
-connection.
+``Handle`` (sent what the handler returned, or ``HandlerFailed``). Every question may be put again after
+a lost connection.
 """
 
 from __future__ import annotations
