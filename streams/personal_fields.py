@@ -22,14 +22,17 @@ class Personal(Protocol):
     @property
     def event_id(self) -> str:
         """As of every event."""
+        ...
 
     @property
     def personal(self) -> tuple[str, ...]:
         """The names of its personal fields; () in a class that has none, which need not have a creator."""
+        ...
 
     @property
     def creator(self) -> str:
         """Whose they are."""
+        ...
 
 
 def check_personal(event: Personal) -> None:

@@ -59,15 +59,19 @@ class Reader(Protocol):
     @property
     def partitions(self) -> range:
         """All of the stream's."""
+        ...
 
     def ask(self, reads: Reads, *, goes_on: bool = False) -> dict[int, tuple[Cursor, list[Reply]]]:
         """Each partition's cursor and answers of one instant. goes_on: of the last round's generation."""
+        ...
 
     def decoder(self, kind: Any) -> Callable[[bytes], Any]:
         """Decodes stored JSON of a type, sealed fields opened."""
+        ...
 
     def decode_state(self, raw: bytes) -> State:
         """A stored state."""
+        ...
 
 
 def whole(view: Reader, name: str) -> dict[int, tuple[Cursor, dict[str, bytes]]]:
