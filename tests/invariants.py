@@ -101,7 +101,9 @@ class Held:
 
 
 def held_by(client: Any, stream: str, partition: int) -> Held:
-    """One partition as the server has it now. client: redis-py's, without decoding; of a server or a cluster."""
+    """One partition as the server has it now. client: redis-py's, without decoding; of a server or a
+    cluster.
+    """
     tag = f"aura:{{{stream}.{partition}}}:"
     held = Held(stream, partition)
     for key, kind, ttl_ms, content, more in client.eval(SNAPSHOT, 1, tag + "log", tag + "*"):

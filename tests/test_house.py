@@ -1,7 +1,9 @@
 """
-The plan of the rooms as rules: who may import whom, where a library is known, how large a thing may grow, what is named once.
+The plan of the rooms as rules: who may import whom, where a library is known, how large a thing may grow,
+what is named once.
 
-Each rule has its reason in its docstring. A rule about a room that is not there yet holds by itself. What a rule forbids is
+Each rule has its reason in its docstring. A rule about a room that is not there yet holds by itself. What a
+rule forbids is
 found in the syntax trees of the product; its tests and benchmarks are not held to it, unless it says so.
 """
 
@@ -33,7 +35,8 @@ FAUST_CALLS = {"processors/transport/producer.py": {"send", "send_and_wait"}}
 # A program of others, that computes the same answers another way: its shape is not ours to choose.
 NOT_OURS = {"processors/commands/slice/expected.py"}
 
-# A name of a system stream that means something else: a key of an AsyncAPI document, and what a view is called.
+# A name of a system stream that means something else: a key of an AsyncAPI document, and what a view is
+# called.
 NO_STREAM = {"streams/schema/asyncapi.py": "operations", "projections/built_in/imports.py": "imports"}
 
 
@@ -82,7 +85,9 @@ class Source:
 
     @cached_property
     def imported(self) -> list[tuple[str, str | None, int]]:
-        """Whatever is imported anywhere in it, also in functions and for type checkers alone: module, name, line."""
+        """Whatever is imported anywhere in it, also in functions and for type checkers alone: module, name,
+        line.
+        """
         names: list[tuple[str, str | None, int]] = []
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -104,7 +109,9 @@ class House:
 
     @cached_property
     def imports(self) -> list[Import]:
-        """Every import of ours by ours; its target is the module that holds the name, or the package that shows it."""
+        """Every import of ours by ours; its target is the module that holds the name, or the package that
+        shows it.
+        """
         return [
             Import(source.name, self._target(module, name), line)
             for source in self
@@ -215,12 +222,15 @@ def test_the_views_import_only_the_log(house: House) -> None:
 
 
 ORDERS = [
-    # A client of a platform must serve a poller and a person at the shell alike; a worker is on top, as a stranger's is.
+    # A client of a platform must serve a poller and a person at the shell alike; a worker is on top, as a
+    # stranger's is.
     (("connect", "plugins", "show", "logs"), ("platforms",), ("toolkit",), ("effects",), ("workers",)),
-    # An effect is handled the same in a test, at the shell and in a host; only the host knows Faust's life, and only
+    # An effect is handled the same in a test, at the shell and in a host; only the host knows Faust's life,
+    # and only
     # the transport Faust's wires.
     (("effects",), ("host",), ("transport",)),
-    # What can be asked of the past, or read from a file, is asked by verbs and by pages alike: it knows neither.
+    # What can be asked of the past, or read from a file, is asked by verbs and by pages alike: it knows
+    # neither.
     (("history", "importing", "sql"), ("web", "commands")),
 ]
 
@@ -234,7 +244,8 @@ ORDERS = [
     ],
 )
 def test_rooms_import_only_rooms_below_them(house: House, order: tuple[tuple[str, ...], ...]) -> None:
-    """What is below can be read, tested and used alone; a change above cannot break it. The reasons of each order stand
+    """What is below can be read, tested and used alone; a change above cannot break it. The reasons of each
+    order stand
     with it.
     """
     found: list[str] = []
@@ -248,7 +259,9 @@ def test_rooms_import_only_rooms_below_them(house: House, order: tuple[tuple[str
 
 
 def test_nobody_imports_a_worker(house: House) -> None:
-    """Workers come by entry points alone, ours as strangers' do: one can be left out, replaced or added without a change."""
+    """Workers come by entry points alone, ours as strangers' do: one can be left out, replaced or added
+    without a change.
+    """
     workers = "aurastream.processors.workers"
     found = [hit for hit in house.imports if is_in(hit.target, workers) and not is_in(hit.module, workers)]
 
@@ -262,13 +275,15 @@ def test_nobody_imports_a_worker(house: House) -> None:
         ("click", {"processors.commands"}),
         # Faust hosts the workers and could be changed for another host: the fewer know it the better.
         ("faust", {"processors.host", "processors.transport"}),
-        # Pages are answered by one process of ours and one gateway, with one set of headers, bounds and errors.
+        # Pages are answered by one process of ours and one gateway, with one set of headers, bounds and
+        # errors.
         ("aiohttp.web", {"processors.web", "processors.host.pages"}),
     ],
     ids=["click", "faust", "aiohttp.web"],
 )
 def test_a_library_is_known_only_in_its_rooms(house: House, library: str, homes: set[str]) -> None:
-    """A library that is known everywhere can be neither replaced nor stubbed by its own tests. The reason of each stands
+    """A library that is known everywhere can be neither replaced nor stubbed by its own tests. The reason
+    of each stands
     with it.
     """
     strangers = {
@@ -279,7 +294,8 @@ def test_a_library_is_known_only_in_its_rooms(house: House, library: str, homes:
 
 
 def test_no_packages_import_each_other_in_a_circle(house: House) -> None:
-    """Rooms in a circle are one room: neither can be understood, moved or loaded without the other. A package and the
+    """Rooms in a circle are one room: neither can be understood, moved or loaded without the other. A
+    package and the
     packages inside it are different rooms; imports for type checkers alone count, as readers follow them too.
     """
     edges: dict[str, set[str]] = defaultdict(set)
@@ -301,7 +317,8 @@ def test_no_files_import_each_other_in_a_circle(house: House) -> None:
 
 
 def test_rooms_are_entered_by_their_faces(house: House) -> None:
-    """A package's __init__ is what it promises; a module behind it may change on any day. One import in ten may go through
+    """A package's __init__ is what it promises; a module behind it may change on any day. One import in ten
+    may go through
     a side door, where the face would load what a verb does not use.
     """
     crossing = [
@@ -365,7 +382,8 @@ def is_called_by_click(function: Function) -> bool:
 
 
 def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> None:
-    """Six things that belong together are a struct, with a name and a sentence. Exempt are verbs, whose options click names,
+    """Six things that belong together are a struct, with a name and a sentence. Exempt are verbs, whose
+    options click names,
     and the methods that Faust calls.
     """
     many = {
@@ -382,7 +400,9 @@ def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> No
 
 @not_yet("a hundred lines of docstrings, mostly")
 def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
-    """Two files side by side on one screen; a line that does not fit wants a name for a part of it. Tests and benchmarks too."""
+    """Two files side by side on one screen; a line that does not fit wants a name for a part of it. Tests
+    and benchmarks too.
+    """
     others = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
     files = {str(source.path): source.lines for source in house}
     files |= {str(path.relative_to(ROOT)): path.read_text().splitlines() for path in others}
@@ -398,7 +418,9 @@ def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
 
 
 def test_few_values_have_no_type(house: House) -> None:
-    """What is Any is checked by nobody. What is left comes from redis replies and from users' states, and says so."""
+    """What is Any is checked by nobody. What is left comes from redis replies and from users' states, and
+    says so.
+    """
     uses = Counter(
         {
             str(source.path): sum(isinstance(node, ast.Name) and node.id == "Any" for node in source.nodes)
@@ -427,7 +449,9 @@ def test_no_module_is_named_for_being_useful(house: House) -> None:
 
 
 def test_system_streams_are_named_once(house: House) -> None:
-    """Six lists of them stood in the product, and one that forgot an entry broke a verb. streams/system.py names them."""
+    """Six lists of them stood in the product, and one that forgot an entry broke a verb. streams/system.py
+    names them.
+    """
     literals = [
         f"{source.at(node)} {node.value!r}"
         for source in house

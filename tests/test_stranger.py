@@ -1,4 +1,6 @@
-"""A stranger's package is held to the types it holds itself to: our signatures must let it say what it does, to both checkers."""
+"""A stranger's package is held to the types it holds itself to: our signatures must let it say what it
+does, to both checkers.
+"""
 
 from __future__ import annotations
 

@@ -131,7 +131,9 @@ def test_percentiles_are_values_that_were_measured():
 
 
 def test_an_event_is_visible_with_the_first_commit_at_or_past_it():
-    """Commits of other partitions, and earlier ones, show nothing of it; one never committed has no latency."""
+    """Commits of other partitions, and earlier ones, show nothing of it; one never committed has no
+    latency.
+    """
     sent = [(0, (5, 1), 1.0, 1.5), (1, (5, 0), 1.0, 1.0), (1, (9, 0), 1.0, 1.0)]
     commits = [(0, (5, 0), 1.6), (1, (5, 0), 2.0), (0, (6, 0), 3.0)]
 

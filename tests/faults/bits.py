@@ -257,7 +257,9 @@ def _in_every_kind_of_key(run: Run) -> None:
 
 
 def _in_the_slot_of_the_archive(run: Run) -> None:
-    """How far the log is archived is what `audit verify` compares with the segments and with the audit trail."""
+    """How far the log is archived is what `audit verify` compares with the segments and with the audit
+    trail.
+    """
     url = run.server().url
     client = run.client(url)
     settings = Settings(partitions=1, archive=str(run.directory / "archive"))

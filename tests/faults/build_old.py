@@ -1,4 +1,6 @@
-"""Row 33: the build of before the upgrade. Its observation is of version 1, and its fold knows nothing else."""
+"""Row 33: the build of before the upgrade. Its observation is of version 1, and its fold knows nothing
+else.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """
-Processes of a row: servers on ports of their own, and workers (worker.py), forked by a nursery as an import takes longer than a life.
+Processes of a row: servers on ports of their own, and workers (worker.py), forked by a nursery as an import
+takes longer than a life.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """
-Producers of a row: threads that append and write down what became of it (JSON lines: event_id, level, outcome).
+Producers of a row: threads that append and write down what became of it (JSON lines: event_id, level,
+outcome).
 """
 
 from __future__ import annotations

@@ -367,7 +367,8 @@ COMMANDS: dict[bytes, Callable[[Memory, list[bytes]], Any]] = {
 
 
 class Lua:
-    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson, cmsgpack. One runtime for all servers of
+    """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson, cmsgpack. One runtime for all
+    servers of
     the process.
     """
 

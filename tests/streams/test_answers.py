@@ -16,7 +16,9 @@ from aurastream.streams.retention.chunk import TrimAnswer
 
 @pytest.mark.parametrize("answers", [ArchiveAnswer, MoveAnswer, EraseAnswer, TrimAnswer])
 def test_a_scripts_table_of_answers_is_its_callers_enum(answers: type[IntEnum]) -> None:
-    """A number that means one thing on the server and another in the process is a refusal taken for success."""
+    """A number that means one thing on the server and another in the process is a refusal taken for
+    success.
+    """
     (table,) = [
         match[1]
         for script in Script.every.values()

@@ -208,7 +208,9 @@ def test_a_loop_waits_for_a_server_that_is_away_and_learns_anew_once_for_all(oth
 
 
 def test_a_server_that_forgot_its_scripts_is_given_them_again(server: Server) -> None:
-    """Its connections load them once, so one that hears NOSCRIPT would hear it for ever: a host would stand still."""
+    """Its connections load them once, so one that hears NOSCRIPT would hear it for ever: a host would stand
+    still.
+    """
 
     claim = Claim("app", "clips", 0)
 
@@ -308,7 +310,9 @@ def move(cluster: Cluster, key: str) -> None:
 
 @pytest.mark.slow
 def test_what_moved_is_asked_where_it_is_by_then(cluster: Cluster) -> None:
-    """Commands grouped by node once asked a moved key at its old node for ever: no lease was renewed there any more."""
+    """Commands grouped by node once asked a moved key at its old node for ever: no lease was renewed there
+    any more.
+    """
     server = Server(cluster.url)
     keys = [f"{{{number}}}:moved" for number in range(12)]
     assert len({server.node_of(key) for key in keys}) > 1, "they lie on several nodes"
@@ -351,7 +355,9 @@ def test_leases_are_kept_while_slots_move_one_by_one(cluster: Cluster) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_is_away_is_a_lost_server_and_no_other_error(valkey: str) -> None:
-    """redis-py says so with an exception that is none of its errors: it went through every handler and ended the host."""
+    """redis-py says so with an exception that is none of its errors: it went through every handler and
+    ended the host.
+    """
     cluster = Cluster(valkey)
     try:
         server = Server(cluster.url)

@@ -1,4 +1,6 @@
-"""Every answer of the scripts of a lane and of a person's decisions, and that nothing is written with a refusal."""
+"""Every answer of the scripts of a lane and of a person's decisions, and that nothing is written with a
+refusal.
+"""
 
 from __future__ import annotations
 

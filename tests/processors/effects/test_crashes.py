@@ -143,7 +143,9 @@ async def lines_of(
 
 
 def test_a_lane_is_fenced_by_the_epoch_of_its_transports_lease(server: Server, stream: Stream) -> None:
-    """Two owners: the old one was stopped past its lease, in the middle of a handler, and may finish nothing."""
+    """Two owners: the old one was stopped past its lease, in the middle of a handler, and may finish
+    nothing.
+    """
 
     async def scenario() -> None:
         gate, entered = asyncio.Event(), asyncio.Event()

@@ -217,7 +217,9 @@ def test_a_subject_that_waits_for_its_next_attempt_blocks_no_other(server: Serve
 def test_subjects_run_at_the_same_time_up_to_parallel_and_each_in_order(
     server: Server, stream: Stream
 ) -> None:
-    """Handlers wait for others, so a partition would crawl one by one; order matters within a subject alone."""
+    """Handlers wait for others, so a partition would crawl one by one; order matters within a subject
+    alone.
+    """
 
     class Busy(Noting):
         parallel = 4

@@ -147,7 +147,8 @@ def test_a_seek_delivers_again_from_there(broker: Broker, tmp_path: Path) -> Non
             tp = TP(member.topic.get_topic_name(), member.seen[0][2])
             if (
                 broker.kind == "kafka"
-                # Faust notes an offset as read after handing it over, and that note would undo a seek in between
+                # Faust notes an offset as read after handing it over, and that note would undo a seek in
+                # between
             ):
                 await eventually(
                     lambda: member.app.consumer._read_offset[tp] == 19, "Faust to note the last one as read"

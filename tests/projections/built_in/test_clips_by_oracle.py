@@ -264,7 +264,9 @@ def clip_numbers(tables: Tables) -> dict[str, dict[str, Any]]:
 
 
 def assert_clip_view(tables: Tables, events: list[ClipViewsObserved]) -> None:
-    """States, rankings with their expiry, totals by category, day and hour, recaps, and the list of the late."""
+    """States, rankings with their expiry, totals by category, day and hour, recaps, and the list of the
+    late.
+    """
     expected = oracle(events)
 
     clips = expected["clips"]
@@ -308,7 +310,9 @@ def test_the_clip_view_says_what_plain_python_says(events: list[ClipViewsObserve
 @pytest.mark.parametrize("number", range(1, 5))
 @pytest.mark.slow
 def test_a_long_log_of_many_clips_says_what_plain_python_says_in_any_batches(number: int) -> None:
-    """More clips than a recap names, more late ones than a row of the list has, two days, ranks that expire."""
+    """More clips than a recap names, more late ones than a row of the list has, two days, ranks that
+    expire.
+    """
     seed = seed_of(number)
     events = long_log(seed, 700, 30)
     dice = random.Random(seed)

@@ -222,7 +222,9 @@ def test_a_batch_whose_end_is_another_event_here_is_a_gap(server: Server, stream
 
 
 def test_a_log_that_was_deleted_and_grows_anew_is_not_applied(server: Server, stream: Stream) -> None:
-    """Its first entries would follow the cursor in time; the view would be the fold of no log that ever was."""
+    """Its first entries would follow the cursor in time; the view would be the fold of no log that ever
+    was.
+    """
     stream.append([observation(minute=n) for n in range(5)])
     consume(server, stream, Counting())
     server.client.delete(stream.keys[0].log, stream.keys[0].ids, stream.keys[0].meta)
@@ -658,7 +660,9 @@ def test_the_built_in_views_agree_with_the_log_beside_each_other(server: Server,
 
 
 def test_the_script_names_its_answers_as_python_does() -> None:
-    """A number that means one thing here and another there would heal what must stop a person, or stop what heals."""
+    """A number that means one thing here and another there would heal what must stop a person, or stop what
+    heals.
+    """
     text = commit._COMMIT.text
     table = text[text.index("local ANSWER = {") : text.index("}", text.index("local ANSWER = {"))]
 

@@ -323,7 +323,9 @@ def test_a_reader_follows_the_live_generation_and_a_pinned_one_stays(server: Ser
 def test_a_read_whose_generation_is_retired_between_its_rounds_begins_anew(
     server: Server, stream: Stream
 ) -> None:
-    """A ranking may take several rounds; they are of one generation, and none of them is of one that is gone."""
+    """A ranking may take several rounds; they are of one generation, and none of them is of one that is
+    gone.
+    """
     stream.append([observation(n + 1, clip=f"clip-{n}") for n in range(40)])
     consume(server, stream, Counting())
 

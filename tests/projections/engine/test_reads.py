@@ -276,7 +276,9 @@ keys = st.text("abc:.-é", min_size=1, max_size=3) | st.text(max_size=2)
 
 @st.composite
 def boards(draw: st.DrawFn) -> tuple[list[tuple[int, str, Scored]], dict[int, int]]:
-    """Keys with scores, parts and ends, mostly in few of the partitions, so that a fair share is not enough."""
+    """Keys with scores, parts and ends, mostly in few of the partitions, so that a fair share is not
+    enough.
+    """
     count = draw(st.sampled_from([1, 2, 4, 12]))
     crowded = draw(st.integers(0, count - 1))
     partitions = st.one_of(st.just(crowded), st.integers(0, count - 1))

@@ -1,4 +1,6 @@
-"""Deciding on an entity: little is read however long its history is, and its state is what its view's row is."""
+"""Deciding on an entity: little is read however long its history is, and its state is what its view's row
+is.
+"""
 
 from __future__ import annotations
 

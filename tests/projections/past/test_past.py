@@ -472,7 +472,9 @@ def test_a_late_event_makes_the_checkpoint_after_it_one_of_its_own_prefix_alone(
 def test_an_entry_of_a_broken_clock_does_not_make_checkpoints_useless(
     server: Server, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It claims the year 2216. No view believes it, so no time before that is too early for what is after it."""
+    """It claims the year 2216. No view believes it, so no time before that is too early for what is after
+    it.
+    """
     monkeypatch.setattr(checkpoints, "EVERY", 100)
     stream.append([observation(1)])
     raw_append(server, stream, observation(1, event_id="broken", minute=10**8))
@@ -600,7 +602,9 @@ def test_checkpoints_of_other_settings_and_other_code_are_not_looked_at(
 def test_checkpoints_lie_farther_apart_the_larger_they_are(
     archived: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trail grows with the log: one every so many entries would make their size the square of the log's."""
+    """The trail grows with the log: one every so many entries would make their size the square of the
+    log's.
+    """
     folded(archived, at_second(5_999))
     folded(archived, at_second(5_999), Trail())
     archive: Any = archived.archive

@@ -276,7 +276,9 @@ def test_as_of_a_time_the_steps_end_there(server: Server, stream: Stream) -> Non
 def test_personal_fields_are_opened_for_who_reads_and_gone_once_they_are_erased(
     server: Server, stream: Stream
 ) -> None:
-    """Log, view and checkpoint hold tokens; only the answer has the words, and after the erasure it has none."""
+    """Log, view and checkpoint hold tokens; only the answer has the words, and after the erasure it has
+    none.
+    """
     stream.append(
         [
             observation(100, title="a private title", creator="ada"),

@@ -155,7 +155,9 @@ def test_a_view_that_moves_on_before_the_writing_is_folded_on(
 
 
 def repaired(stream: Stream, spoil: Callable[[str, str], object]) -> Any:
-    """What the writing answers where keys were changed since the look. spoil: called with cursor and states."""
+    """What the writing answers where keys were changed since the look. spoil: called with cursor and
+    states.
+    """
     stream.append([observation(1)])
     consume(stream.server, stream, Counting())
     rows = SubjectRows(stream, Counting(), "clip-1")

@@ -1,4 +1,6 @@
-"""Sliding windows: what a key gained in the last minutes of event time, whatever the batches, and as one table among others."""
+"""Sliding windows: what a key gained in the last minutes of event time, whatever the batches, and as one
+table among others.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_a_late_event_adds_to_its_own_bucket_while_that_is_in_the_span_and_is_co
 
 
 def test_a_row_that_nothing_happens_to_stays_as_it_is() -> None:
-    """The watermark is the row's own: another key's events move no window but theirs, and no clock moves any."""
+    """The watermark is the row's own: another key's events move no window but theirs, and no clock moves
+    any.
+    """
     alone = recent(observation(1))
     beside = recent(observation(1), observation(1, minute=500, clip="other"))
 
@@ -110,7 +114,9 @@ def test_parts_add_up_over_their_keys() -> None:
     st.integers(1, 40),
 )
 def test_batches_do_not_matter(drawn: list[tuple[int, int, int]], batch: int) -> None:
-    """The invariant of every table: the same bytes whatever the batches, or a rebuild would differ from the live view."""
+    """The invariant of every table: the same bytes whatever the batches, or a rebuild would differ from the
+    live view.
+    """
     events = [
         observation(views, minute=minute, clip=f"clip-{clip}", category=f"c{clip % 2}", event_id=f"e{n}")
         for n, (minute, clip, views) in enumerate(drawn)
@@ -127,7 +133,9 @@ def crowd(count: int = 300) -> list[ClipViewsObserved]:
 
 
 def test_a_server_holds_it_and_every_way_to_look_at_a_view_knows_it(server: Server) -> None:
-    """One file and a name in ``tables``: the fold, check, reads, the past, why and repairs ask the kind itself."""
+    """One file and a name in ``tables``: the fold, check, reads, the past, why and repairs ask the kind
+    itself.
+    """
     stream = open_stream(server, "clips-two", create=True, settings=Settings(partitions=2))
     events = crowd()
     stream.append(events)

@@ -162,7 +162,9 @@ def test_an_id_that_is_in_the_log_twice_is_marked_where_views_count_it_once(
 def test_live_views_and_the_archive_agree_which_entry_counts(
     kept: Kept, server: Server, consumes_first: bool
 ) -> None:
-    """A raw entry that nobody is canonical for is adopted by whoever comes first; the other one sees the row."""
+    """A raw entry that nobody is canonical for is adopted by whoever comes first; the other one sees the
+    row.
+    """
     dice = random.Random(5)
     for number in range(200):
         any_entry(kept, dice, number)
