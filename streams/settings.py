@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     )
     batch_max: int = Field(default=2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(
-        default=3_000, ge=200, le=600_000, description="after which a dead worker's partitions are taken over"
+        default=3_000, ge=200, le=600_000, description="after which a dead host's partitions are taken over"
     )
     archive: str = Field(
         default="",
