@@ -28,6 +28,7 @@ PARAMETERS_MAX = 5
 LINE_MAX = 110
 ANY_MAX = 250
 SIDE_DOORS_MAX = 0.10
+PRAGMA = re.compile(r"  # (noqa|type:|pyright:).*")  # is for a tool, and must stand on the line it is about
 
 # Methods in the place of Faust's own, which calls them with these parameters.
 FAUST_CALLS = {"processors/transport/producer.py": {"send", "send_and_wait"}}
@@ -398,7 +399,7 @@ def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> No
     assert many == {}
 
 
-@not_yet("a hundred lines of docstrings, mostly")
+@not_yet("28 lines of tests")
 def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
     """Two files side by side on one screen; a line that does not fit wants a name for a part of it. Tests
     and benchmarks too.
@@ -411,7 +412,7 @@ def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
         f"{path}:{number}"
         for path, lines in files.items()
         for number, line in enumerate(lines, start=1)
-        if len(line) > LINE_MAX or skip in line
+        if len(PRAGMA.sub("", line)) > LINE_MAX or skip in line
     ]
 
     assert found == []
@@ -431,7 +432,7 @@ def test_few_values_have_no_type(house: House) -> None:
     assert uses.total() < ANY_MAX, uses.most_common(20)
 
 
-@not_yet("LogTrimmed and Operation have two homes")
+@not_yet("LogTrimmed is an event and an error")
 def test_a_class_has_a_name_of_its_own(house: House) -> None:
     """Two classes of one name are taken for each other in a log, an error and a search."""
     homes: dict[str, list[str]] = defaultdict(list)
