@@ -18,14 +18,28 @@ Decision (2026-11): xxhash for partition and digest (0.1 us; hashlib's fastest 0
 checksum, as every language has it.
 """
 
-from aurastream.streams.admission import AHEAD_MAX
-from aurastream.streams.appending import BATCH_MAX, Appended, Outcome
+from aurastream.streams.appending import AHEAD_MAX, BATCH_MAX, Appended, Outcome
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.cloudevents import PLACE, from_cloudevent, is_cloudevent, to_cloudevent
 from aurastream.streams.codec import Codec, Upcaster
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, relay, sound
+from aurastream.streams.drive import (
+    LOST,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    Ask,
+    Asking,
+    Backoff,
+    Command,
+    Reply,
+    adrive,
+    drive,
+    is_passing,
+    relay,
+    retried,
+    sound,
+)
 from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
 from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.entries import (
@@ -88,7 +102,16 @@ from aurastream.streams.events import (
     ViewRolledBack,
     ViewSwapped,
 )
-from aurastream.streams.facts import HERE, StreamFacts
+from aurastream.streams.facts import (
+    HERE,
+    IMPORTS,
+    OPERATIONS,
+    REPLAY_PREFIX,
+    StreamFacts,
+    is_audit,
+    is_system,
+    operator,
+)
 from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import Cursor, Lag, cursor_of, ensure, lag_of, read_new, seek, wake_up
 from aurastream.streams.history import History, Span
@@ -113,20 +136,16 @@ from aurastream.streams.keys import (
     checked_name,
     generation_group,
 )
-from aurastream.streams.late import late
+from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
-from aurastream.streams.logs import Logger, configure_with
-from aurastream.streams.passing import LOST, PAUSE_FIRST_S, PAUSE_MAX_S, Backoff, is_passing, retried
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
-from aurastream.streams.script import Script
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
 from aurastream.streams.stream import READ_MAX, Entry, Stream
-from aurastream.streams.system import IMPORTS, OPERATIONS, REPLAY_PREFIX, is_audit, is_system, operator
-from aurastream.streams.wire import Wire
+from aurastream.streams.wire import Script, Wire
 from aurastream.streams.wires import Wires
 
 __all__ = [

@@ -11,19 +11,67 @@ all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import NoReturn
 from zlib import crc32
 
 import msgspec
 
+from aurastream.streams.codec import Codec
 from aurastream.streams.drive import Ask, Command, Reply
-from aurastream.streams.errors import BacklogFull, InvariantBroken, NotReplicated, VersionConflict
+from aurastream.streams.entries import check_identifiers
+from aurastream.streams.errors import (
+    BacklogFull,
+    InvalidEvent,
+    InvariantBroken,
+    NotReplicated,
+    VersionConflict,
+)
 from aurastream.streams.events import Event
 from aurastream.streams.index import field_of
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.pressure import Budget, Gate
-from aurastream.streams.script import Script
+from aurastream.streams.wire import Script
+
+AHEAD_MAX = timedelta(hours=24)  # event time further ahead of the clock is a broken clock, not an early fact
+
+
+def admitted(codec: Codec, batch: list[Event]) -> list[bytes]:
+    """Every event's JSON. Raises InvalidEvent, naming the first that must not enter."""
+    encoded = codec.encode_each(batch) or _encoded_singly(codec, batch)
+    check_identifiers(batch)
+    _check_times(batch)
+    return encoded
+
+
+def _encoded_singly(codec: Codec, batch: list[Event]) -> list[bytes]:
+    encoded: list[bytes] = []
+    for index, event in enumerate(batch):
+        try:
+            encoded.append(codec.encode(event))
+        except InvalidEvent as error:
+            raise InvalidEvent(error.event_id, error.reason, index) from error.__cause__
+    return encoded
+
+
+def _check_times(batch: list[Event]) -> None:
+    """Raise InvalidEvent for the first event from the future, or whose time is none (a struct checks no
+    types).
+    """
+    latest = datetime.now(UTC) + AHEAD_MAX
+    times = [event.occurred_at for event in batch]
+    try:
+        if max(times) <= latest:
+            return
+    except TypeError as error:
+        index = next(index for index, at in enumerate(times) if not isinstance(at, datetime))
+        raise InvalidEvent(
+            batch[index].event_id, f"occurred_at {times[index]!r} is no datetime", index
+        ) from error
+    index = next(index for index, at in enumerate(times) if at > latest)
+    raise InvalidEvent(batch[index].event_id, f"occurred_at {times[index]} is more than 24 h ahead", index)
+
 
 BATCH_MAX = 500  # events a script call: bounds how long the server is busy with one of them
 

@@ -20,10 +20,9 @@ from redis.exceptions import ClusterError, RedisError
 
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Reply, sound
+from aurastream.streams.drive import LOST, Ask, Backoff, Reply, passing_among, sound
 from aurastream.streams.errors import ServerAway, StreamError, UnknownOutcome
-from aurastream.streams.logs import Logger
-from aurastream.streams.passing import LOST, Backoff, passing_among
+from aurastream.streams.late import Logger
 
 log = Logger(__name__)
 

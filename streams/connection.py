@@ -7,7 +7,7 @@ Every Redis client the project makes.
     server.async_wire(key) the same for an event loop (async_wire.py)
 
 Always true: nothing is resent silently. redis-py repeats a command up to ten times by default, XADD included;
-here every client has Retry(NoBackoff(), 0), and what is repeated is named idempotent (passing.py, drive.py).
+here every client has Retry(NoBackoff(), 0), and what is repeated is named idempotent (drive.py).
 
 Decision (2026-11): the hot paths use redis-py's own connection objects without its client on top. The client
 cannot send now and receive later, which is what lets a consumer fold while the server commits; its reply
@@ -30,12 +30,10 @@ from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
 from redis.retry import Retry
 
 from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.drive import Reply
+from aurastream.streams.drive import LOST, Reply
 from aurastream.streams.errors import ServerUnfit
-from aurastream.streams.passing import LOST
-from aurastream.streams.script import Script
 from aurastream.streams.settings import Ack
-from aurastream.streams.wire import Wire
+from aurastream.streams.wire import Script, Wire
 
 ANSWER_TIMEOUT_S = 20.0  # longer than any BLOCK and than a commit of the largest batch
 CONNECT_TIMEOUT_S = 5.0

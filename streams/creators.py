@@ -24,9 +24,9 @@ import msgspec
 from aurastream.streams.drive import Ask, Asking, Command, T, drive, sound
 from aurastream.streams.errors import KeysLocked, NotReplicated, StreamError
 from aurastream.streams.keys import CREATOR_KEYS, CREATORS
-from aurastream.streams.script import Script
 from aurastream.streams.sealing import KEY_BYTES, Cipher
 from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.wire import Script
 from aurastream.streams.wires import Wires
 
 if TYPE_CHECKING:

@@ -1,4 +1,10 @@
-"""Names that a package imports when somebody asks for them, as what is behind them is slow to load."""
+"""
+What is imported when somebody wants it, as what is behind it is slow to load: names of a package, and
+structlog.
+
+structlog takes rich and pygments with it (for tracebacks in colour), a sixth of what a verb needs to start;
+and a verb that answers has nothing to log.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +25,26 @@ def late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return value
 
     return named
+
+
+_configure: list[Callable[[], None]] = []
+
+
+def configure_with(configure: Callable[[], None]) -> None:
+    """What sets structlog up, called once, before the first event of this process is logged."""
+    _configure[:] = [configure]
+
+
+class Logger:
+    """structlog's logger of a name: info, warning, error, .., each with an event and its facts."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, level: str) -> Callable[..., Any]:
+        import structlog
+
+        while _configure:
+            _configure.pop()()
+        method: Callable[..., Any] = getattr(structlog.get_logger(self._name), level)
+        return method

@@ -33,7 +33,7 @@ from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking, Reply, sound
 from aurastream.streams.errors import StreamError
 from aurastream.streams.keys import Keys, members_key
-from aurastream.streams.script import Script
+from aurastream.streams.wire import Script
 
 LEASE_MS = 3_000
 LEASE_MS_MIN = 200

@@ -27,13 +27,12 @@ from collections.abc import Iterable
 import msgspec
 
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Command
+from aurastream.streams.drive import Backoff, Command
 from aurastream.streams.errors import BacklogFull
 from aurastream.streams.groups import cursor_of, flat
 from aurastream.streams.keys import Keys
-from aurastream.streams.passing import Backoff
-from aurastream.streams.script import Script
 from aurastream.streams.settings import Pressure, Settings
+from aurastream.streams.wire import Script
 
 OVERHEAD_BYTES = 128  # append/budget.lua holds the same number
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.005, 0.25  # between two looks of a producer that waits

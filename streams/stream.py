@@ -8,7 +8,7 @@ partition go in order; a call's request of up to 500 events per partition is in 
 An event refused by the checks stops the call before anything is sent. A producer a budget ahead of the
 slowest group waits or is told.
 
-What is checked is in admission.py, what is sent in appending.py, who waits in pressure.py; consuming by group
+What is checked and sent is in appending.py, who waits in pressure.py; consuming by group
 is in groups.py, the streams' registry and the start-up checks are in registry.py.
 """
 
@@ -19,21 +19,19 @@ from datetime import datetime
 
 import msgspec
 
-from aurastream.streams.admission import admitted
-from aurastream.streams.appending import Append, Appended, Appending, Plan, Replicas
+from aurastream.streams.appending import Append, Appended, Appending, Plan, Replicas, admitted
 from aurastream.streams.codec import Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking, Command, Reply, sound
 from aurastream.streams.entries import RawEntry, entry_json
 from aurastream.streams.errors import StreamError
 from aurastream.streams.events import Event
-from aurastream.streams.facts import HERE, StreamFacts
+from aurastream.streams.facts import HERE, StreamFacts, is_system
 from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.positions import Position
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
-from aurastream.streams.system import is_system
 from aurastream.streams.wire import Wire
 from aurastream.streams.wires import Wires
 

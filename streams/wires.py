@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Reply, sound
-from aurastream.streams.passing import passing_among, retried
+from aurastream.streams.drive import Ask, Reply, passing_among, retried, sound
 from aurastream.streams.wire import Wire
 
 ATTEMPTS_MAX = 8  # times a question is put, unless told otherwise

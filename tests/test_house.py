@@ -450,13 +450,13 @@ def test_no_module_is_named_for_being_useful(house: House) -> None:
 
 
 def test_system_streams_are_named_once(house: House) -> None:
-    """Six lists of them stood in the product, and one that forgot an entry broke a verb. streams/system.py
+    """Six lists of them stood in the product, and one that forgot an entry broke a verb. streams/facts.py
     names them.
     """
     literals = [
         f"{source.at(node)} {node.value!r}"
         for source in house
-        if source.name != "aurastream.streams.system"
+        if source.name != "aurastream.streams.facts"
         for node in source.nodes
         if isinstance(node, ast.Constant)
         and node.value in ("operations", "imports", "replays")
