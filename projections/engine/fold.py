@@ -30,7 +30,6 @@ from aurastream.projections.tables import (
     Loading,
     ProjectionError,
     TableKind,
-    Touched,
     Value,
     getter,
     tuple_getter,
@@ -74,13 +73,13 @@ class Fold(Generic[S]):
     def batch(self, events: list[Placed]) -> Loading[list[Change]]:
         """Fold (position, event) pairs into changes. Raises FoldFailed where the projection raises."""
         keyed = self._keyed(events)
-        yield from self._states.load([key for key, _, _ in keyed])
+        yield from self._states.load({key for key, _, _ in keyed})
         before, moves = self._apply(keyed)
         if keyed:
             latest = max([event.occurred_at for _, _, event in keyed])
             self.watermark = max(self.watermark, microseconds(latest))
         states = self._states.rows
-        touched = [Touched(key, old, states[key]) for key, old in before.items()]
+        touched = [(key, old, states[key]) for key, old in before.items()]
         batch = Batched(touched, moves, self.watermark, self._states)
         try:
             changes = yield from self._changes(batch)

@@ -163,7 +163,7 @@ class _Expiring(TableFold):
         rest = due.difference([key for key, _, _ in batch.touched]) if due else due
         states = batch.states.rows
         return self._moved(
-            [*[Touched(key, states[key], states[key]) for key in rest], *batch.touched], batch.watermark, due
+            [*[(key, states[key], states[key]) for key in rest], *batch.touched], batch.watermark, due
         )
 
     def _moved(self, touched: list[Touched], watermark: int, due: set[str]) -> list[Change]:

@@ -97,14 +97,8 @@ class Cached:
             self.rows = {key: self.rows[key] for key in kept}
 
 
-class Touched(NamedTuple):
-    """A key, its state before a batch (None: there was none) and after it."""
-
-    key: str
-    old: State
-    new: State
-
-
+# A key, its state before a batch (None: there was none) and after it; a plain tuple, as there is one a key.
+Touched: TypeAlias = tuple[str, State, State]
 Move: TypeAlias = tuple[State, State]  # a state or None, and a later one of the same key
 
 
