@@ -432,7 +432,6 @@ def test_few_values_have_no_type(house: House) -> None:
     assert uses.total() < ANY_MAX, uses.most_common(20)
 
 
-@not_yet("LogTrimmed is an event and an error")
 def test_a_class_has_a_name_of_its_own(house: House) -> None:
     """Two classes of one name are taken for each other in a log, an error and a search."""
     homes: dict[str, list[str]] = defaultdict(list)

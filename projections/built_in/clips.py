@@ -39,7 +39,10 @@ from aurastream.projections.engine import Projection
 from aurastream.projections.tables import Listing, Ranking, Rollup, Totals
 from aurastream.streams import ClipViewsObserved
 
-Nine: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]  # fields of a Clip, in their order
+# Fields of a Clip, in their order.
+Counts: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
+OfDay: TypeAlias = tuple[int, int, int, int, int, int]
+OfHour: TypeAlias = tuple[int, int, int]
 
 _NO_AGE = timedelta(0)
 _EARLIEST, _LATEST = (
@@ -206,6 +209,7 @@ class Clips(Projection[Clip]):
         born = event.created_at or state.age_from
         velocity, viral = self._judged(event.views, at, born, per_hour / 60)
         day, hour = _day_and_hour(at)
+        of_day, of_hour = _windowed(state, (day, hour), delta, elapsed_us, 0 if viral is None else 1)
         return Clip(
             event.views,
             state.first_at,
@@ -223,7 +227,8 @@ class Clips(Projection[Clip]):
             *_fastest(state, delta, elapsed_us, at, per_hour),
             velocity,
             viral,
-            *_windowed(state, (day, hour), delta, elapsed_us, 0 if viral is None else 1),
+            *of_day,
+            *of_hour,
         )
 
     def _judged(self, views: int, at: datetime, born: datetime, recent: float) -> tuple[float, float | None]:
@@ -248,7 +253,7 @@ def _not_newer(state: Clip, is_tie: bool) -> Clip:
     return msgspec.structs.replace(state, late=state.late + 1)
 
 
-def _counted(state: Clip, delta: int, gained: int, elapsed_us: int) -> Nine:
+def _counted(state: Clip, delta: int, gained: int, elapsed_us: int) -> Counts:
     """From ``observations`` to ``pairs_180`` after one more pair."""
     return (
         state.observations + 1,
@@ -274,7 +279,9 @@ def _fastest(
     return state.max_delta, state.max_elapsed_us, state.max_at, state.max_velocity
 
 
-def _windowed(state: Clip, window: tuple[str, str], delta: int, elapsed_us: int, viral: int) -> Nine:
+def _windowed(
+    state: Clip, window: tuple[str, str], delta: int, elapsed_us: int, viral: int
+) -> tuple[OfDay, OfHour]:
     """From ``day_rows`` to ``hour_viral``. window: day and hour of the observation; viral: 1 or 0."""
     gained, fell = (delta, 0) if delta >= 0 else (0, 1)
     of_day = (1, 1, gained, fell, viral, elapsed_us)
@@ -287,9 +294,9 @@ def _windowed(state: Clip, window: tuple[str, str], delta: int, elapsed_us: int,
             state.day_viral | viral,
             state.day_elapsed_us + elapsed_us,
         )
-    if window[1] == state.hour:
-        return (*of_day, state.hour_observations + 1, state.hour_gained + gained, state.hour_viral | viral)
-    return (*of_day, 1, gained, viral)
+    if window[1] != state.hour:
+        return of_day, (1, gained, viral)
+    return of_day, (state.hour_observations + 1, state.hour_gained + gained, state.hour_viral | viral)
 
 
 @lru_cache(64)

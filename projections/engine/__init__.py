@@ -31,9 +31,9 @@ from aurastream.projections.engine.consumer import Consumer
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
-    LogTrimmed,
     ProjectionRedefined,
     ProjectionUnknown,
+    TrimmedUnread,
     ViewBroken,
 )
 from aurastream.projections.engine.evidence import AdoptingIndex, ServerIndex
@@ -101,7 +101,6 @@ __all__ = [
     "ListRow",
     "Listing",
     "LogRewound",
-    "LogTrimmed",
     "MemoryView",
     "Named",
     "Operation",
@@ -124,6 +123,7 @@ __all__ = [
     "TableKind",
     "Tables",
     "Totals",
+    "TrimmedUnread",
     "View",
     "ViewBroken",
     "announce",

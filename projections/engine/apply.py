@@ -23,7 +23,7 @@ from typing import ClassVar
 import msgspec
 
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys
-from aurastream.projections.engine.errors import LogRewound, LogTrimmed, ProjectionRedefined, ViewBroken
+from aurastream.projections.engine.errors import LogRewound, ProjectionRedefined, TrimmedUnread, ViewBroken
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
 from aurastream.projections.engine.intake import Batch
@@ -135,7 +135,7 @@ class Lane:
         """Take the cursor from the server and forget what was folded.
 
         is_trim_passed: what was trimmed before it was read is had from the archive.
-        Raises ProjectionRedefined, LogTrimmed, Retired.
+        Raises ProjectionRedefined, TrimmedUnread, Retired.
         """
         reply, trimmed = sound(
             (yield self.asks(("HGETALL", self.view.cursor), ("HGET", self.keys.meta, "trimmed")))
@@ -150,7 +150,7 @@ class Lane:
                 self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint
             )
         if self.is_log_here and not is_trim_passed and self.cursor.read < int(trimmed or 0):
-            raise LogTrimmed(self.projection.name, self.keys.where, self.cursor.read, int(trimmed))
+            raise TrimmedUnread(self.projection.name, self.keys.where, self.cursor.read, int(trimmed))
 
     def align(self) -> Asking[None]:
         """Put the server's group where the cursor is, and acknowledge what the cursor has passed."""
@@ -222,7 +222,7 @@ class Lane:
         """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`,
         sent along with it.
 
-        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, LogTrimmed, and FoldFailed of
+        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, TrimmedUnread, and FoldFailed of
         the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor.
         """
         batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
@@ -287,7 +287,7 @@ class Lane:
             case CommitAnswer.REWOUND:
                 raise LogRewound(name, where, int(reply[1]), int(reply[2]))
             case CommitAnswer.BEHIND:
-                raise LogTrimmed(name, where, int(reply[1]), int(reply[2]))
+                raise TrimmedUnread(name, where, int(reply[1]), int(reply[2]))
             case CommitAnswer.RETIRED:
                 raise Retired(f"{self.view.group} of {where}")
             case CommitAnswer.FENCED:

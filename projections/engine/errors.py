@@ -52,7 +52,7 @@ class LogRewound(ProjectionError):
         self.projection, self.where, self.added, self.read = projection, where, added, read
 
 
-class LogTrimmed(ProjectionError):
+class TrimmedUnread(ProjectionError):
     """Entries that the view has not read were trimmed from the log; nothing was written."""
 
     def __init__(self, projection: str, where: str, read: int, trimmed: int) -> None:

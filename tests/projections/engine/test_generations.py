@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from aurastream.projections import Consumer, LogTrimmed, ProjectionError, View, check
+from aurastream.projections import Consumer, ProjectionError, TrimmedUnread, View, check
 from aurastream.projections.engine.apply import Lane, Retired
 from aurastream.projections.engine.commit import CommitAnswer
 from aurastream.projections.engine.errors import RecordDamaged
@@ -269,9 +269,9 @@ def test_a_view_behind_what_was_trimmed_is_refused_and_says_what_to_do(
     refusals: list[CommitAnswer] = []
     applier.on_refusal = refusals.append
 
-    with pytest.raises(LogTrimmed, match="aurastream rebuild counting"):
+    with pytest.raises(TrimmedUnread, match="aurastream rebuild counting"):
         ask_all(stream, applier.commit(raw[2:]))
-    with pytest.raises(LogTrimmed, match="has read 0 entries of clips-test/0, and 2 were trimmed"):
+    with pytest.raises(TrimmedUnread, match="has read 0 entries of clips-test/0, and 2 were trimmed"):
         consume(server, stream, Counting())
 
     assert refusals == [CommitAnswer.BEHIND]
