@@ -35,7 +35,8 @@ from xxhash import xxh3_64_digest
 GROUP = "counting"
 VIEW = f"view:{GROUP}:1:"
 TAILS = re.compile(
-    r"log|ids|meta|versions|entities|groups|archive|(cursor|lease|dead|snapshots):[a-z0-9_.@-]+|view:[a-z0-9_.-]+:\d+:.+",
+    r"log|ids|meta|versions|entities|groups|archive|(cursor|lease|dead|snapshots):[a-z0-9_.@-]+"
+    r"|view:[a-z0-9_.-]+:\d+:.+",
     re.DOTALL,
 )
 GLOBALS = re.compile(r"aura:streams|aura:members:[a-z0-9_.-]+")
@@ -58,7 +59,8 @@ for _, key in ipairs(keys) do
   if kind == 'hash' then content = redis.call('HGETALL', key)
   elseif kind == 'zset' then content = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   elseif kind == 'stream' then
-    content, more = redis.call('XRANGE', key, '-', '+'), {redis.call('XINFO', 'STREAM', key), redis.call('XINFO', 'GROUPS', key)}
+    content = redis.call('XRANGE', key, '-', '+')
+    more = {redis.call('XINFO', 'STREAM', key), redis.call('XINFO', 'GROUPS', key)}
   end
   found[#found + 1] = {key, kind, redis.call('PTTL', key), content, more}
 end

@@ -399,7 +399,6 @@ def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> No
     assert many == {}
 
 
-@not_yet("28 lines of tests")
 def test_lines_fit_and_none_is_kept_from_the_formatter(house: House) -> None:
     """Two files side by side on one screen; a line that does not fit wants a name for a part of it. Tests
     and benchmarks too.

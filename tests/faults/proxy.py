@@ -118,7 +118,7 @@ class Interceptor:
         shut(client, server)
 
     def deliver(self, first: int = 0) -> int:
-        """Send what was held back, oldest first, on connections of its own. Returns how many were executed."""
+        """Send what was held back, oldest first, on connections of its own. Returns how many ran."""
         with self._lock:
             late, self.held = self.held[first:], self.held[:first]
         for packed in late:

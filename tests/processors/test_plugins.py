@@ -179,7 +179,10 @@ def test_old_versions_of_a_foreign_event_are_upcast(home: Home, tmp_path: Path) 
     }
 
 
-OURS = "from aurastream.projections.built_in.clips import Clips\nfrom aurastream.projections import Projection\nimport msgspec\n"
+OURS = (
+    "from aurastream.projections.built_in.clips import Clips\n"
+    "from aurastream.projections import Projection\nimport msgspec\n"
+)
 BROKEN = {
     "no such module": (None, ["'plugin'", "No module named 'plugin'"]),
     "syntax": ("def broken(:", ["'plugin'", "SyntaxError"]),

@@ -21,7 +21,8 @@ local packed = struct.pack('>I6I4', 1234567890123, n)
 local high, low = struct.unpack('>I6I4', packed)
 redis.call('ZADD', KEYS[3], -n, 'member' .. n, 0.5, 'half')
 return {n, packed, high, low, found, redis.call('HGET', KEYS[2], 'none'), redis.call('TYPE', KEYS[1]).ok,
-        redis.pcall('HGET', KEYS[3], 'a').err ~= nil, redis.call('HMGET', KEYS[2], 'none', 'n'), redis.call('ZRANGE', KEYS[3], 0, -1), 2.9, {1, false, 3}, true, 'end'}
+        redis.pcall('HGET', KEYS[3], 'a').err ~= nil, redis.call('HMGET', KEYS[2], 'none', 'n'),
+        redis.call('ZRANGE', KEYS[3], 0, -1), 2.9, {1, false, 3}, true, 'end'}
 """
 
 

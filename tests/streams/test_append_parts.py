@@ -222,7 +222,7 @@ index_entities({ARGV[1]}, {tonumber(ARGV[3])}, {cjson.decode(ARGV[4])}, rows)
 
 
 def test_places_go_on_where_the_last_row_ends_and_rows_are_of_one_length(server: Server) -> None:
-    """Place n - 1 is the event that made version n: one place off, and every decision reads another's past."""
+    """Place n - 1 is the event that made version n: one place off, and decisions read another's past."""
     positions = [f"1764000000000-{number}" for number in range(CHUNK + 4)]
     places = [pack_position(position.encode()) for position in positions]
     new = list(range(3, CHUNK + 5))

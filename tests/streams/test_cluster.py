@@ -52,7 +52,8 @@ def test_the_command_line_works_on_a_cluster(cluster: Cluster, tmp_path: Path) -
     """Who outgrows one server changes an address and nothing else."""
     environ = {**os.environ, "AURASTREAM_REDIS_URL": cluster.url, "AURASTREAM_PARTITIONS": "6"}
     program = Path(sys.executable).with_name("aurastream")
-    line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1","occurred_at":"2026-04-15T12:00:00Z","views":7}\n'
+    line = '{"type":"clip.views_observed","event_id":"e1","subject":"clip-1",'
+    line += '"occurred_at":"2026-04-15T12:00:00Z","views":7}\n'
 
     def aurastream(*words: str, stdin: str = "") -> str:
         done = subprocess.run(

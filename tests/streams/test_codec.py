@@ -333,7 +333,8 @@ UPCASTERS = {
 def test_older_versions_are_upcast_step_by_step() -> None:
     """Entries of every release decode for ever, through each version between."""
     codec = Codec((Third,), UPCASTERS)
-    first = b'{"type":"test.renamed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","points":5}'
+    first = b'{"type":"test.renamed","event_id":"e","subject":"s",'
+    first += b'"occurred_at":"2026-04-15T12:00:00Z","points":5}'
 
     made = codec.decode(first)
     again = codec.decode(codec.encode(made))
@@ -350,7 +351,8 @@ def test_a_type_whose_history_has_a_hole_is_refused_at_start() -> None:
 
 def test_a_newer_version_stops_rather_than_being_misread() -> None:
     """An old build that guesses would count wrong, and for good."""
-    newer = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_at":"2026-04-15T12:00:00Z","views":1,"version":2,"x":1}'
+    newer = b'{"type":"clip.views_observed","event_id":"e","subject":"s",'
+    newer += b'"occurred_at":"2026-04-15T12:00:00Z","views":1,"version":2,"x":1}'
     with pytest.raises(UnknownEventVersion, match="Deploy"):
         Codec().decode(newer)
 

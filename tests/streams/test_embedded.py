@@ -427,7 +427,8 @@ def test_asking_a_server_that_is_gone_for_its_pid_is_a_sentence(home: Home) -> N
 
 def test_a_user_that_was_never_a_command_counts_too(home: Home) -> None:
     """Any Python process, from the library alone."""
-    program = "from aurastream.streams.embedded import EmbeddedServer as S\nwith S.acquire() as s: print(s.pid, flush=True); input()"
+    program = "from aurastream.streams.embedded import EmbeddedServer as S\n"
+    program += "with S.acquire() as s: print(s.pid, flush=True); input()"
     environ = {**os.environ, "AURASTREAM_HOME": str(home.path)}
     user = subprocess.Popen(
         [sys.executable, "-c", program], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

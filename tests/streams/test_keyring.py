@@ -201,7 +201,7 @@ def test_more_creators_and_texts_than_a_process_remembers(stream: Stream) -> Non
 
 
 def test_an_append_that_others_drive_asks_through_them(stream: Stream) -> None:
-    """Processors and the Faust worker have connections of their own, and must not block their loop on ours."""
+    """Processors and the host have connections of their own, and must not block their loop on ours."""
     steps, answers, keys = stream.appending([observation(creator="ada", title="driven")]), None, []
     while True:
         try:

@@ -154,7 +154,8 @@ def test_a_refused_append_says_so_at_the_command_line(
     """A producer held back must learn who holds it back."""
     consume(server, stream, Counting())
     rows = "".join(
-        f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"c","occurred_at":"2026-04-15T12:00:00Z","views":1}}\n'
+        f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"c",'
+        '"occurred_at":"2026-04-15T12:00:00Z","views":1}\n'
         for n in range(2)
     )
     stream.append([observation(event_id="warm")])
@@ -171,7 +172,8 @@ def test_a_processor_is_a_plugin_as_a_projection_is(tmp_path: Path, monkeypatch:
     """One entry point brings whatever a package offers; names are groups and so must differ."""
     assert [type(processor).__name__ for processor in find_plugins([APP]).processors.values()] == ["Noting"]
     monkeypatch.syspath_prepend(str(tmp_path))
-    head = "from aurastream.processors.effects import Processor\nfrom aurastream.streams import ClipViewsObserved\n\n"
+    head = "from aurastream.processors.effects import Processor\n"
+    head += "from aurastream.streams import ClipViewsObserved\n\n"
     body = "class Trailing(Processor):\n    name = '{}'\n    events = ({},)\n"
     (tmp_path / "effect_taken.py").write_text(head + body.format("trail", "ClipViewsObserved"))
     (tmp_path / "effect_empty.py").write_text(head + body.format("empty", "").replace("(,)", "()"))

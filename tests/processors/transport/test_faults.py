@@ -134,7 +134,7 @@ def test_a_slow_handler_stops_nothing_but_its_own_partition_when_a_member_joins(
 
 
 def test_a_partition_moves_without_a_pause_of_a_second(valkey_url: str, tmp_path: Path) -> None:
-    """A member joins and leaves while events are sent all the time; the longest wait of any event is short."""
+    """A member joins and leaves while events are sent all the time; no event waits for long."""
 
     async def scenario() -> float:
         waits: list[float] = []

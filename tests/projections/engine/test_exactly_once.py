@@ -131,7 +131,7 @@ SCENARIOS = (
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_guarded(server: Server, stream: Stream, scenario: Callable[[Server, Stream], None]) -> None:
-    """On the scripts as they are each scenario holds: only so does the mutation check below mean something."""
+    """On the scripts as they are each scenario holds: only so do the mutants below mean something."""
     scenario(server, stream)
 
 

@@ -1,4 +1,4 @@
-"""The record of a view's generations: its transitions, its compare-and-set, and its events that wait in it."""
+"""The record of a view's generations: its transitions, its compare-and-set, and the events waiting in it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ server = Server(sys.argv[1])
 stream = open_stream(server, "clips-reads")
 for first in itertools.count(step=1_000):
     seen = range(first, first + 1_000)
-    stream.append([observation(n % 97, minute=n % 9_999, clip=f"c{n % 23}", category=f"p{n % 5}", event_id=f"e{n}") for n in seen])
+    named = [(n, {"clip": f"c{n % 23}", "category": f"p{n % 5}", "event_id": f"e{n}"}) for n in seen]
+    stream.append([observation(n % 97, minute=n % 9_999, **names) for n, names in named])
     Consumer(server, [Counting()], lambda: [stream], batch_max=7).run(until_idle=True)
 """
 

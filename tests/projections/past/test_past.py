@@ -385,7 +385,7 @@ def long_log(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def archived(long_log: History, monkeypatch: pytest.MonkeyPatch) -> History:
-    """The same without any checkpoint; they will be made every 2,000 entries, at the ends of what was read."""
+    """The same without any checkpoint; they are made every 2,000 entries, at the ends of what was read."""
     monkeypatch.setattr(checkpoints, "EVERY", 2_000)
     archive: Any = long_log.archive
     for name in archive.list_blobs(0):

@@ -223,7 +223,7 @@ def points(view: MemoryView) -> dict[str, tuple[int, int]]:
 
 
 def test_a_state_older_than_its_time_to_live_is_absent_to_the_fold() -> None:
-    """In event time: at 90 minutes it begins anew, a microsecond earlier it goes on, and no clock is asked."""
+    """In event time: at 90 minutes it begins anew, a microsecond earlier it goes on; no clock is read."""
     in_time, too_late = MemoryView(Sessions()), MemoryView(Sessions())
     in_time.take([observation(21), observation(22, minute=90 - 1e-6 / 60)])
     too_late.take([observation(21), observation(22, minute=90)])

@@ -176,7 +176,7 @@ def test_a_part_of_several_partitions_slides_with_the_latest_of_them(server: Ser
 
 
 def test_a_row_that_was_changed_by_hand_is_found_and_put_right(server: Server, stream: Stream) -> None:
-    """A key's own rows are repaired from its own events; a part's are shared and left to the whole rebuild."""
+    """A key's own rows are repaired from its own events; a part's are shared and left to the rebuild."""
     stream.append(crowd(40))
     consume(server, stream, Recent())
     view = View(stream, Recent())

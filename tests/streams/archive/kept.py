@@ -166,10 +166,10 @@ def any_entry(kept: Kept, dice: random.Random, number: int) -> None:
                 b'{"type":"a\\"b","event_id":"x%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}'
                 % number,
                 b'{"type":"t","event_id":"","subject":"s","occurred_at":"2026-01-01T00:00:00Z"}',
-                b'{"type":"t","event_id":"y%d","subject":"s","occurred_at":"2026-01-01T00:00:00Z","source":"\\u0000\\n"}'
-                % number,
-                b'{"type":"t","event_id":"z%d","subject":"s","occurred_at":"0001-01-01T00:00:00Z","extra":{"a":[1,2,"\xc3\xa4"]}}'
-                % number,
+                b'{"type":"t","event_id":"y%d","subject":"s",'
+                b'"occurred_at":"2026-01-01T00:00:00Z","source":"\\u0000\\n"}' % number,
+                b'{"type":"t","event_id":"z%d","subject":"s",'
+                b'"occurred_at":"0001-01-01T00:00:00Z","extra":{"a":[1,2,"\xc3\xa4"]}}' % number,
             ]
         )
         raw_add(kept, "event", odd, "crc32", str(crc32(odd)))

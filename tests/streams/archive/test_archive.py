@@ -209,7 +209,8 @@ def test_duckdb_reads_the_segments_as_they_are(kept: Kept) -> None:
     kept.close_segments()
 
     rows = duckdb.sql(f"""
-        SELECT subject, count(*) AS looks, max((fields ->> '$.views')::BIGINT) AS views, max(occurred_at) AS last_look
+        SELECT subject, count(*) AS looks, max((fields ->> '$.views')::BIGINT) AS views,
+            max(occurred_at) AS last_look
         FROM '{kept.settings.archive}/clips-test/*/*.parquet'
         WHERE type = 'clip.views_observed' AND NOT is_duplicate
         GROUP BY subject ORDER BY subject
@@ -257,7 +258,8 @@ settings = Settings(archive=sys.argv[2])
 history = history_of(open_stream(Server(sys.argv[1]), "clips-test", settings=settings), settings)
 (position, _), *_ = [entry for span in history.spans(0) for entry in span.raw]
 assert history.archive.entries(0, [position.decode()])
-assert list(history.archive.scan(0, Where(subject="clip-3", since=datetime(2000, 1, 1, tzinfo=UTC), until=datetime(2100, 1, 1, tzinfo=UTC))))
+long = {"since": datetime(2000, 1, 1, tzinfo=UTC), "until": datetime(2100, 1, 1, tzinfo=UTC)}
+assert list(history.archive.scan(0, Where(subject="clip-3", **long)))
 print("pandas" in sys.modules)
 """
 

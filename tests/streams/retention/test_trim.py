@@ -65,7 +65,7 @@ def fill(stream: Stream, count: int = 1_200, first: int = 0) -> list[str]:
 
 
 def archive(stream: Stream, *positions: str) -> None:
-    """As if the log were archived up to these positions, one a partition; up to its end where none is said."""
+    """As if the log were archived up to these positions, one a partition; to its end where none is said."""
     for keys in stream.keys:
         last = stream.server.client.xrevrange(keys.log, count=1)
         at = positions[keys.partition] if positions else last[0][0].decode() if last else ""
@@ -528,7 +528,7 @@ def test_what_another_run_has_removed_meanwhile_is_not_counted_again(
 def test_what_a_run_removed_that_ended_meanwhile_is_told_as_its_own(
     server: Server, stream: Stream, operations: Stream
 ) -> None:
-    """Its note is still open when this run comes to removing: nothing is removed under the name of another."""
+    """Its note is still open when this run comes to removing: nothing goes under the name of another."""
     fill(stream)
     archive(stream)
     looks: list[str] = []

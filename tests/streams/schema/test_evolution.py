@@ -315,7 +315,7 @@ def test_a_baseline_that_was_edited_by_hand_is_refused_and_not_misread(part: Any
 
 
 def test_a_keyword_that_nobody_knows_is_not_passed_over() -> None:
-    """A baseline of a later build, or msgspec's next invention: compared for being the same, never ignored."""
+    """A baseline of a later build, or msgspec's next invention: compared for sameness, never ignored."""
     old, new = (
         baseline(typed(a=int)),
         typed(a=Annotated[int, msgspec.Meta(extra_json_schema={"contains": 1})]),
@@ -327,7 +327,11 @@ def test_a_keyword_that_nobody_knows_is_not_passed_over() -> None:
 @pytest.mark.slow
 def test_a_type_within_itself_is_compared_once() -> None:
     """Trees are events too; the comparison must end."""
-    code = "import sys; from tests.streams.schema.test_evolution import *; from tests.streams.schema.test_schemas import Grown; sys.exit(len(compare(baseline(Grown), [Grown], [('test.grown', 1)])))"
+    code = (
+        "import sys; from tests.streams.schema.test_evolution import *; "
+        "from tests.streams.schema.test_schemas import Grown; "
+        "sys.exit(len(compare(baseline(Grown), [Grown], [('test.grown', 1)])))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[3], timeout=30, check=False
