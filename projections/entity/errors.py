@@ -17,8 +17,7 @@ class EntityIncomplete(ProjectionError):
     def __init__(self, subject: str, where: str, position: str) -> None:
         super().__init__(
             f"{subject!r} cannot be folded: its event at {where}/{position} is neither in the log nor in an "
-            "archive. "
-            "It was deleted by hand: restore the log from a copy."
+            "archive. It was deleted by hand: restore the log from a copy."
         )
         self.subject, self.where, self.position = subject, where, position
 
@@ -29,7 +28,6 @@ class EntityContended(ProjectionError):
     def __init__(self, subject: str, attempts: int) -> None:
         super().__init__(
             f"{subject!r} changed {attempts} times between look and append: others decide on it all the "
-            "time. "
-            "Nothing was appended; decide again later, or let one process decide on it."
+            "time. Nothing was appended; decide again later, or let one process decide on it."
         )
         self.subject, self.attempts = subject, attempts

@@ -123,9 +123,8 @@ class BuildLane(Lane):
                 if refused > REFUSED_MAX:
                     raise InvariantBroken(
                         f"generation {self.generation} of {self.projection.name} cannot get past "
-                        f"{self.cursor.position or 'the start'} "
-                        f"of {self.keys.where}: {REFUSED_MAX} commits were refused ({refusal}). Run "
-                        "`aurastream check`."
+                        f"{self.cursor.position or 'the start'} of {self.keys.where}: {REFUSED_MAX} commits "
+                        f"were refused ({refusal}). Run `aurastream check`."
                     ) from refusal
             else:
                 return self.cursor

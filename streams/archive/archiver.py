@@ -160,8 +160,7 @@ class Archiver:
             raise ArchiveRefused(self._elsewhere(manifest.partition, answer[1].decode()))
         raise ArchiveRefused(
             f"{keys.where} no longer holds what was read from it: entries were deleted by hand, or the "
-            "server failed "
-            "over to an older copy. The segment was not committed; repeat the command."
+            "server failed over to an older copy. The segment was not committed; repeat the command."
         )
 
     def _check(self, partition: int, slot: Slot) -> None:
@@ -177,10 +176,9 @@ class Archiver:
         ):
             raise ArchiveRefused(
                 f"{self.stream.name}/{partition} is archived up to {slot.position}, which is neither in its "
-                "log nor "
-                "trimmed: the archive is ahead of the log, which was deleted or restored from an older copy. "
-                "Nothing "
-                "was archived. Restore a newer copy of the server; what the archive has is safe."
+                "log nor trimmed: the archive is ahead of the log, which was deleted or restored from an "
+                "older copy. Nothing was archived. Restore a newer copy of the server; what the archive "
+                "has is safe."
             )
 
     def _check_place(self, partition: int, slot: Slot) -> None:
@@ -191,9 +189,8 @@ class Archiver:
         here = self.archive.url
         return (
             f"the archive of {self.stream.name}/{partition} is at {url}, the settings name {here}. To move "
-            "it, copy all "
-            f"that is below {url} to {here} and run `aurastream archive move`; else set AURASTREAM_ARCHIVE "
-            "back."
+            f"it, copy all that is below {url} to {here} and run `aurastream archive move`; else set "
+            "AURASTREAM_ARCHIVE back."
         )
 
     def _end(self, partition: int, until: str) -> str:

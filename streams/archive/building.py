@@ -67,8 +67,7 @@ class Builder:
         if not is_written(file, raw, duplicates):
             raise InvariantBroken(
                 f"entries of {self._stream.name}/{self._partition} from {raw[0][0].decode()} on do not come "
-                "back from "
-                "their columns as they were. Nothing was archived; keep the log and report it."
+                "back from their columns as they were. Nothing was archived; keep the log and report it."
             )
         manifest = self._manifest(slot, entries, duplicates, file)
         manifest = msgspec.structs.replace(manifest, hash=hash_of(manifest))

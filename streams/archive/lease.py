@@ -35,8 +35,7 @@ class ArchiveLease:
             if time.monotonic() > end:
                 raise ArchiveRefused(
                     f"another process is archiving {self._stream.name}/{self._partition} at this moment. "
-                    "Wait for it, "
-                    "or repeat the command."
+                    "Wait for it, or repeat the command."
                 )
             time.sleep(min(0.2, max(0.01, left_ms / 1000)))
 

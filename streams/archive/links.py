@@ -64,8 +64,7 @@ class Links:
             yield self._finding(
                 event.number,
                 f"the audit trail has segment {event.number}, up to {event.last}; the slot names "
-                f"{self._slot.number}: "
-                "it was set back",
+                f"{self._slot.number}: it was set back",
                 (event.first, event.last),
             )
         for number, manifest in sorted(chain.items()):
@@ -136,8 +135,7 @@ class Links:
                 yield finding_in(
                     manifest,
                     f"segment {manifest.number} is in the archive, its entries are not in the log, and the "
-                    "server knows "
-                    "nothing of it: the server was set back to an older copy",
+                    "server knows nothing of it: the server was set back to an older copy",
                 )
 
     def _missing(self, number: int, chain: dict[int, Manifest]) -> Finding:
@@ -160,8 +158,7 @@ class Links:
                 high = (self._slot.position, self._slot.position)
         problem = (
             f"segment {number}, which {by} names, is missing or its manifest was changed: entries from "
-            f"{low[0]} to "
-            f"{high[0]}"
+            f"{low[0]} to {high[0]}"
         )
         return self._finding(number, problem, (low[1], high[1] or low[1]))
 

@@ -52,14 +52,10 @@ def _refuse_only_copy(archive: StreamArchive, partition: int, name: str) -> None
     if not ends or len(held) < len(set(ends)):
         raise ArchiveRefused(
             f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server "
-            "knows of, "
-            "and holds entries that are not in its log: the server was restored from an older copy, or "
-            "another one "
-            "archives to the same place. Nothing was archived or removed. Give each server an "
-            "AURASTREAM_ARCHIVE of "
-            "its own; or restore a newer copy of the server; or move the file to another place once it is "
-            "certain "
-            "that it is not needed."
+            "knows of, and holds entries that are not in its log: the server was restored from an older "
+            "copy, or another one archives to the same place. Nothing was archived or removed. Give each "
+            "server an AURASTREAM_ARCHIVE of its own; or restore a newer copy of the server; or move the "
+            "file to another place once it is certain that it is not needed."
         )
 
 

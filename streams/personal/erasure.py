@@ -85,9 +85,8 @@ def _erase(
         name, pseudonym = _find(operations.server, creator)
         if re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", why.casefold()):
             raise StreamError(
-                "the reason names the creator, and it stays in the audit trail for good. Nothing was erased; "
-                "give one "
-                "without the name."
+                "the reason names the creator, and it stays in the audit trail for good. Nothing was "
+                "erased; give one without the name."
             )
         event = CreatorErased(
             event_id=named_id("erase", pseudonym),

@@ -68,8 +68,7 @@ class Look(msgspec.Struct):
         canonical, second = double
         why = (
             f"the event at {canonical} was added again at {second}, not by an append: both can only go "
-            "together. "
-            "Archive and trim up to the second one."
+            "together. Archive and trim up to the second one."
         )
         return [Holder("second entry", str(second), str(last), why)]
 

@@ -180,8 +180,7 @@ class Trimmer:
                 self.stream.keys[partition].where,
                 self._archive.url,
                 f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest "
-                "manifest "
-                f"{reached[0]} with {reached[1]:,}",
+                f"manifest {reached[0]} with {reached[1]:,}",
             )
         for segment in chain:
             if segment.range[1] >= look.first and segment.range[0] <= last:

@@ -23,9 +23,8 @@ COMPONENTS = "#/components/"
 ANY_STREAM = "stream"
 DESCRIPTION = (
     "Events of an AuraStream log on Redis Streams. An entry has two fields: `event`, the payload, and "
-    "`crc32`, the decimal "
-    "CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID single; a plain XADD "
-    "is read, too."
+    "`crc32`, the decimal CRC-32 (zlib's) of its bytes. Append through AuraStream, which keeps an event ID "
+    "single; a plain XADD is read, too."
 )
 STORY = {"description": "The story an event belongs to.", "location": "$message.payload#/correlation_id"}
 _NOT_OURS = {"$id", "x-schema-version", "$defs"}

@@ -88,8 +88,7 @@ def compare(
         if tag not in today:
             problem = (
                 "it is no longer installed: its entries stay in the log and nobody reads them. Install the "
-                "package that "
-                "has it."
+                "package that has it."
             )
             changes.append(_change(tag, ("type_removed", "", problem), True))
             continue
@@ -124,15 +123,13 @@ def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterato
     if now < before:
         problem = (
             f"its version went back from {before} to {now}: entries of version {before} cannot be read. "
-            "Versions only "
-            "rise."
+            "Versions only rise."
         )
         yield _change(tag, ("version_lowered", "", problem), True)
     if now > before and has_upcasters:
         covered = (
             f"version {before} became {now}; there are upcasters for every step. `schema check --log` tries "
-            "them on real "
-            "entries."
+            "them on real entries."
         )
         yield _change(tag, ("version_raised", "", covered), False)
         yield from (
