@@ -106,11 +106,14 @@ def _event(raw: bytes, codec: Codec) -> Event:
         event = codec.decode(raw, "stdin")
     except DamagedEntry as error:
         raise InvalidEvent(_event_id(_content(raw)), error.reason) from error
-    if event is not None:
-        return event
-    content = _content(raw)
+    if event is None:
+        raise _unknown_type(_content(raw), codec)
+    return event
+
+
+def _unknown_type(content: dict[str, Any], codec: Codec) -> InvalidEvent:
     known = ", ".join(sorted(codec.types))
-    raise InvalidEvent(_event_id(content), f"type {content.get('type')!r} is not installed ({known})")
+    return InvalidEvent(_event_id(content), f"type {content.get('type')!r} is not installed ({known})")
 
 
 def _content(raw: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
@@ -25,6 +26,14 @@ SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last
     "head": "hash",
 }
 COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes", "head~"]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A partition whose archive the server was told the new place of."""
+
+    stream: str
+    partition: int
+    segments: int
 
 
 @click.group(invoke_without_command=True)
@@ -105,18 +114,15 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 
     with opened(context) as session:
         moved = [
-            (stream.name, partition, move(_opened(session, stream), partition))
+            Moved(stream.name, partition, move(_opened(session, stream), partition))
             for stream in _archivable(session, stream_names)
             for partition in range(stream.partitions)
         ]
-    segments = sum(count for _, _, count in moved)
+        place = session.settings.archive
     if as_json:
-        rows = [
-            {"stream": name, "partition": partition, "segments": count} for name, partition, count in moved
-        ]
-        print_json({"archive": session.settings.archive, "partitions": rows})
+        print_json({"archive": place, "partitions": moved})
     else:
-        line(f"the archive is at {session.settings.archive}: {segments} segments found there")
+        line(f"the archive is at {place}: {sum(one.segments for one in moved)} segments found there")
 
 
 def _archiver(session: Session, stream: Stream) -> Archiver:
@@ -134,15 +140,16 @@ def _close(
     for partition in range(stream.partitions):
         try:
             for manifest in archiver.run(partition, end, min_events):
-                kept = f"{manifest.file_bytes / manifest.entries:.1f} bytes each"
-                remark(
-                    f"{stream.name}/{partition}: segment {manifest.number}, {manifest.entries:,} entries, "
-                    f"{kept}"
-                )
+                remark(f"{stream.name}/{partition}: {_in_words(manifest)}")
                 yield manifest
         except (ArchiveRefused, ArchiveDamaged) as error:
             refused.append((stream.name, partition, str(error)))
             remark(f"{stream.name}/{partition}: {harmless(str(error))}", "red")
+
+
+def _in_words(manifest: Manifest) -> str:
+    each = f"{manifest.file_bytes / manifest.entries:.1f} bytes each"
+    return f"segment {manifest.number}, {manifest.entries:,} entries, {each}"
 
 
 def _archivable(session: Session, names: tuple[str, ...]) -> list[Stream]:

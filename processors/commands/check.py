@@ -9,7 +9,7 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import opened
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import json_option, projection_option, stream_option_all
 from aurastream.processors.history import check_all
 from aurastream.projections import Checked
@@ -32,17 +32,26 @@ def check(
     versions). Exit code 1 when they differ.
     """
     with opened(context) as session:
-        projections = session.installed.chosen(names)
-        streams = session.streams(stream_names)
-        done = sorted(check_all(streams, projections, session.apps), key=place_of)
-        keys_wrong = [sentence for stream in streams for sentence in unsound(session.history(stream))]
+        done, keys_wrong = _checked(session, names, stream_names)
     equal = all(result.is_equal for result in done) and not keys_wrong
     if as_json:
-        checked = [{**msgspec.to_builtins(result), "is_equal": result.is_equal} for result in done]
-        print_json({"equal": equal, "checked": checked, "streams": keys_wrong})
+        print_json({"equal": equal, "checked": [_plain(result) for result in done], "streams": keys_wrong})
     else:
         show_checked(done, keys_wrong)
     return 0 if equal else 1
+
+
+def _checked(
+    session: Session, names: tuple[str, ...], stream_names: tuple[str, ...]
+) -> tuple[list[Checked], list[str]]:
+    """What each view's comparison gave, in order; and the complaints about the streams' keys."""
+    projections, streams = session.installed.chosen(names), session.streams(stream_names)
+    done = sorted(check_all(streams, projections, session.apps), key=place_of)
+    return done, [sentence for stream in streams for sentence in unsound(session.history(stream))]
+
+
+def _plain(result: Checked) -> dict[str, object]:
+    return {**msgspec.to_builtins(result), "is_equal": result.is_equal}
 
 
 def place_of(result: Checked) -> tuple[str, str, int]:
@@ -65,8 +74,12 @@ def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> Non
     for sentence in wrong:
         line(sentence, "red")
     events, compared = sum(row[0] for row in rows.values()), sum(row[4] for row in rows.values())
-    if wrong:
-        many = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}"
+    _show_verdict(len(wrong), events, compared)
+
+
+def _show_verdict(findings: int, events: int, compared: int) -> None:
+    if findings:
+        many = f"{findings} finding{'s' if findings > 1 else ''}"
         line(f"check: view != fold(log): {many} in {events:,} events and {compared:,} rows", "bold red")
     else:
         counts_told = f"{events:,} events folded again, {compared:,} rows equal"

@@ -45,18 +45,20 @@ def checkpoint(context: click.Context, name: str, stream_names: tuple[str, ...],
     costs time alone.
     """
     with opened(context) as session:
-        projection = session.installed.projection(name)
-        rows = [
-            row
-            for stream in session.streams(stream_names)
-            if projection.folds(stream.name) and stream.is_log_here
-            for row in _made(session, stream, projection)
-        ]
+        rows = list(_all_made(session, session.installed.projection(name), stream_names))
     if as_json:
         print_json({"projection": name, "partitions": rows})
     else:
         columns = ["stream~", "partition", "checkpoints", "new", "last"]
         table(f"Checkpoints of {name}", columns, [msgspec.structs.astuple(row) for row in rows])
+
+
+def _all_made(
+    session: Session, projection: Projection[Any], stream_names: tuple[str, ...]
+) -> Iterator[CheckpointRow]:
+    for stream in session.streams(stream_names):
+        if projection.folds(stream.name) and stream.is_log_here:
+            yield from _made(session, stream, projection)
 
 
 def _made(session: Session, stream: Stream, projection: Projection[Any]) -> Iterator[CheckpointRow]:

@@ -78,21 +78,15 @@ class Session(msgspec.Struct, frozen=True):
         if name is not None:
             return self.open(name)
         every = self.folded_by(projection)
-        holding = [
-            s for s in every if any(cursor.applied for cursor in View(s, projection).cursors().values())
-        ]
-        if len(holding) == 1:
-            return holding[0]
+        holding = [stream for stream in every if _holds(stream, projection)]
         if not holding:
-            known = ", ".join(stream.name for stream in every) or "none yet"
-            raise ProjectionError(
-                f"no stream's view {projection.name!r} holds anything (streams: {known}). "
-                "Append or import, then `aurastream run --until-idle`."
+            raise _nothing_held(projection.name, every)
+        if len(holding) > 1:
+            names = ", ".join(stream.name for stream in holding)
+            raise click.UsageError(
+                f"several streams have a view {projection.name!r}: {names}; choose with --stream"
             )
-        raise click.UsageError(
-            f"several streams have a view {projection.name!r}: {', '.join(s.name for s in holding)}; choose "
-            "with --stream"
-        )
+        return holding[0]
 
     def folded_stream(self, projection: Projection[Any], name: str | None) -> Stream:
         """As ``holding``; of a view that never was, the only stream it folds."""
@@ -103,6 +97,18 @@ class Session(msgspec.Struct, frozen=True):
             if name is not None or len(every) != 1:
                 raise
             return every[0]
+
+
+def _holds(stream: Stream, projection: Projection[Any]) -> bool:
+    return any(cursor.applied for cursor in View(stream, projection).cursors().values())
+
+
+def _nothing_held(view: str, streams: list[Stream]) -> ProjectionError:
+    known = ", ".join(stream.name for stream in streams) or "none yet"
+    return ProjectionError(
+        f"no stream's view {view!r} holds anything (streams: {known}). "
+        "Append or import, then `aurastream run --until-idle`."
+    )
 
 
 @contextmanager

@@ -63,14 +63,7 @@ def show(context: click.Context, group: str, place: str, as_json: bool) -> None:
     """One dead letter of GROUP with its event."""
     with opened(context) as session:
         stream, partition, position = _parsed(session, place)
-        letter = next(
-            (
-                item
-                for item in list_letters(stream, group)
-                if (item.partition, item.position) == (partition, position)
-            ),
-            None,
-        )
+        letter = _letter(stream, LetterPlace(group, partition, position))
         if letter is None:
             raise DeadLetterUnknown(group, place)
         event = _event(stream, partition, position)
@@ -120,6 +113,12 @@ def discard_(context: click.Context, group: str, place: str, why: str, as_json: 
         f"{place} is discarded",
         as_json,
     )
+
+
+def _letter(stream: Stream, place: LetterPlace) -> DeadLetter | None:
+    there = (place.partition, place.position)
+    letters = list_letters(stream, place.group)
+    return next((letter for letter in letters if (letter.partition, letter.position) == there), None)
 
 
 def _letters(session: Session, stream: Stream, group: str | None) -> Iterator[DeadLetter]:

@@ -22,11 +22,12 @@ from aurastream.processors.history import check_all
 from aurastream.processors.host import tune_collector
 from aurastream.processors.importing import Imported, ImportOptions, import_file
 from aurastream.processors.importing.formats import find_formats, read_metadata
-from aurastream.projections import Checked, Consumer, Progress, View
+from aurastream.projections import Checked, Consumer, Ranked, View
 from aurastream.projections.built_in import Clip, Clips, merged
 from aurastream.streams import IMPORTS, Stream
 
 FULL = Path("..") / "shared" / "data"
+OBSERVATIONS = "chzzk_vod_views.csv.gz"
 TOP = 10  # rows of a leaderboard
 
 
@@ -55,23 +56,27 @@ def demo(context: click.Context, slice_only: bool, as_json: bool) -> int:
     They are of a live-streaming platform. Run again, it appends nothing. Its stream is one among the others
     of the server that all commands use, so whatever can be asked of them can be asked of it.
     """
-    full = FULL / "chzzk_vod_views.csv.gz"
-    use_slice = slice_only or not full.exists()
-    file = SLICE / full.name if use_slice else full
+    use_slice = slice_only or not (FULL / OBSERVATIONS).exists()
     tune_collector()
     with opened(context) as session:
-        stream = session.open("chzzk-slice" if use_slice else "chzzk", create=True)
-        if not as_json:
-            what = "a slice of the" if use_slice else "the"
-            where = f"{stream.name}, {stream.partitions} partitions, on {session.server.facts.name}"
-            line(f"{what} Chzzk observations -> {where}")
-        done = _work(session, stream, file, quiet=as_json)
-        if as_json:
-            print_json(done)
-        else:
-            _show(session, stream, done)
-            _say_next(stream)
+        done = _done(session, use_slice=use_slice, as_json=as_json)
     return 0 if all(result.is_equal for result in done.checked) else 1
+
+
+def _done(session: Session, *, use_slice: bool, as_json: bool) -> Demo:
+    """Worked off and shown."""
+    stream = session.open("chzzk-slice" if use_slice else "chzzk", create=True)
+    if not as_json:
+        what = "a slice of the" if use_slice else "the"
+        where = f"{stream.name}, {stream.partitions} partitions, on {session.server.facts.name}"
+        line(f"{what} Chzzk observations -> {where}")
+    done = _work(session, stream, (SLICE if use_slice else FULL) / OBSERVATIONS, quiet=as_json)
+    if as_json:
+        print_json(done)
+    else:
+        _show(session, stream, done)
+        _say_next(stream)
+    return done
 
 
 def _work(session: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
@@ -82,16 +87,22 @@ def _work(session: Session, stream: Stream, file: Path, *, quiet: bool) -> Demo:
     append_seconds = time.perf_counter() - started
     if not quiet:
         tell_import(imported, append_seconds)
-    projections = list(session.installed.projections.values())
     started = time.perf_counter()
-    applied = _consumed(session, (stream.name, IMPORTS), imported.rows * len(projections))
+    expected = imported.rows * len(session.installed.projections)
+    applied = _consumed(session, (stream.name, IMPORTS), expected)
     apply_seconds = time.perf_counter() - started
+    return Demo(imported, append_seconds, applied, apply_seconds, _checked(session, [stream, imports]))
+
+
+def _checked(session: Session, streams: list[Stream]) -> list[Checked]:
+    """Every view of the streams compared with a new fold, in the order in which they are shown."""
+    projections = list(session.installed.projections.values())
     checked: list[Checked] = []
-    with progress_bar("check  ", len(projections) * (stream.partitions + imports.partitions)) as bar:
-        for result in check_all([stream, imports], projections, session.apps):
+    with progress_bar("check  ", len(projections) * sum(stream.partitions for stream in streams)) as bar:
+        for result in check_all(streams, projections, session.apps):
             checked.append(result)
             bar.to(len(checked))
-    return Demo(imported, append_seconds, applied, apply_seconds, sorted(checked, key=place_of))
+    return sorted(checked, key=place_of)
 
 
 def _imported(file: Path, stream: Stream, imports: Stream) -> Imported:
@@ -104,16 +115,11 @@ def _imported(file: Path, stream: Stream, imports: Stream) -> Imported:
 def _consumed(session: Session, names: tuple[str, ...], expected: int) -> int:
     """How many events were applied."""
     with progress_bar("consume", expected) as bar:
-
-        def count(progress: Progress) -> None:
-            bar.by(progress.events)
-
-        projections = list(session.installed.projections.values())
         consumer = Consumer(
             session.server,
-            projections,
+            list(session.installed.projections.values()),
             cached_streams(session, names),
-            on_commit=count,
+            on_commit=lambda progress: bar.by(progress.events),
             recover=session.connection.recover,
         )
         consumer.run(until_idle=True)
@@ -135,19 +141,16 @@ def _show_rankings(view: View[Clip]) -> None:
     hours = view.projection.settings.viral_age_hours
     viral = f"Viral: younger than {hours:g} h (these looks are daily)"
     show_ranking(view.projection, "viral", view.ranking("viral", TOP).rows, viral)
-    rows = [
-        [
-            place,
-            row.key,
-            row.state.title,
-            row.state.max_delta,
-            row.score,
-            f"{row.state.max_at:%Y-%m-%d %H:%M}",
-        ]
-        for place, row in enumerate(view.ranking("max_velocity", TOP).rows, start=1)
-    ]
+    fastest = view.ranking("max_velocity", TOP).rows
+    rows = [[place, *_rise(row)] for place, row in enumerate(fastest, start=1)]
     columns = ["#", "clip", "title~", "gained", "views/hour", "until"]
     table("Fastest ever: views/hour between two looks", columns, rows)
+
+
+def _rise(row: Ranked[Clip]) -> list[object]:
+    """The clip's fastest rise between two looks."""
+    clip = row.state
+    return [row.key, clip.title, clip.max_delta, row.score, f"{clip.max_at:%Y-%m-%d %H:%M}"]
 
 
 def _show_categories(view: View[Clip]) -> None:

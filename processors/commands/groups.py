@@ -12,7 +12,7 @@ from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
-from aurastream.streams import GroupForgotten, backlogs, forget, named_id
+from aurastream.streams import GroupForgotten, Server, Stream, backlogs, forget, named_id
 
 
 @click.group()
@@ -67,19 +67,25 @@ def forget_(context: click.Context, name: str, stream_name: str, why: str, as_js
     """
     with opened(context) as session:
         stream = session.open(stream_name)
-        standing = [item for keys in stream.keys for item in backlogs(session.server, keys)]
-        behind = sum(item.events for item in standing if item.group == name)
-        partitions = forget(session.server, stream.keys, name)
-        if not partitions:
-            raise ProjectionError(
-                f"no group {name!r} holds producers of {stream_name!r} back. `aurastream groups list` shows "
-                "those that do."
-            )
+        behind, partitions = _forgotten(session.server, stream, name)
         session.operations().append([_fact(stream_name, name, behind, why)])
     if as_json:
         print_json({"group": name, "stream": stream_name, "partitions": partitions, "behind_events": behind})
     else:
         line(f"producers of {stream_name} no longer wait for {name} ({behind:,} events behind)")
+
+
+def _forgotten(server: Server, stream: Stream, group: str) -> tuple[int, int]:
+    """How many events behind, of how many partitions. Raises ProjectionError when it had not joined."""
+    standing = [item for keys in stream.keys for item in backlogs(server, keys)]
+    behind = sum(item.events for item in standing if item.group == group)
+    partitions = forget(server, stream.keys, group)
+    if not partitions:
+        raise ProjectionError(
+            f"no group {group!r} holds producers of {stream.name!r} back. `aurastream groups list` shows "
+            "those that do."
+        )
+    return behind, partitions
 
 
 def _fact(stream: str, group: str, behind: int, why: str) -> GroupForgotten:

@@ -10,10 +10,10 @@ import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, progress_bar
-from aurastream.processors.commands.common import opened
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import into, json_option
 from aurastream.processors.importing import BATCH, Imported, ImportOptions, import_file, sha256_of
-from aurastream.processors.importing.formats import OURS, Format, find_formats, read_metadata
+from aurastream.processors.importing.formats import OURS, Format, Metadata, find_formats, read_metadata
 from aurastream.streams import IMPORTS
 
 
@@ -77,17 +77,25 @@ def import_(context: click.Context, options: ImportVerbOptions) -> None:
     """
     sha256_of(options.file)  # before a stream is made for it: what cannot be read leaves nothing behind
     metadata = read_metadata(options.metadata) if options.metadata else None
-    with opened(context) as session, progress_bar("importing") as bar:
-        stream = session.open(options.stream_name or options.form.name, create=True)
-        imports = session.open(IMPORTS, create=True)
-        how = ImportOptions(metadata, options.batch, options.rejects, lambda account: bar.to(account.rows))
-        started = time.perf_counter()
-        result = import_file(options.file, options.form, stream, imports, how)
-        seconds = time.perf_counter() - started
+    with opened(context) as session:
+        result, seconds = _imported(session, options, metadata)
     if options.as_json:
         print_json({**msgspec.structs.asdict(result), "seconds": round(seconds, 3)})
     else:
         tell_import(result, seconds)
+
+
+def _imported(
+    session: Session, options: ImportVerbOptions, metadata: dict[str, Metadata] | None
+) -> tuple[Imported, float]:
+    """What was done, and how long the appending took in seconds."""
+    stream = session.open(options.stream_name or options.form.name, create=True)
+    imports = session.open(IMPORTS, create=True)
+    with progress_bar("importing") as bar:
+        how = ImportOptions(metadata, options.batch, options.rejects, lambda account: bar.to(account.rows))
+        started = time.perf_counter()
+        result = import_file(options.file, options.form, stream, imports, how)
+    return result, time.perf_counter() - started
 
 
 def tell_import(result: Imported, seconds: float) -> None:

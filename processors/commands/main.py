@@ -88,11 +88,16 @@ def main() -> None:
         error.show()
         sys.exit(BAD_INPUT)
     except Exception as error:
-        from aurastream.processors.commands.refusals import code_of, say
-
-        refused = code_of(error)
-        if refused is None:
-            raise
-        say(error)
-        sys.exit(refused)
+        sys.exit(_refused(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refused(error: Exception) -> int:
+    """The exit code of what was refused, once the sentence is said; a bug is raised on."""
+    from aurastream.processors.commands.refusals import code_of, say
+
+    code = code_of(error)
+    if code is None:
+        raise error
+    say(error)
+    return code
