@@ -139,7 +139,7 @@ from aurastream.streams.keys import (
 from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
-from aurastream.streams.pressure import backlogs, forget, join
+from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
@@ -190,6 +190,7 @@ __all__ = [
     "Asking",
     "AsyncWire",
     "AsyncWires",
+    "Backlog",
     "BacklogFull",
     "Backoff",
     "Claim",

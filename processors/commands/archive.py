@@ -110,19 +110,21 @@ def move_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
 
     Copy all its files there first. Every file is read and compared with its hash before the server is told.
     """
-    from aurastream.streams.archive import move
-
     with opened(context) as session:
-        moved = [
-            Moved(stream.name, partition, move(_opened(session, stream), partition))
-            for stream in _archivable(session, stream_names)
-            for partition in range(stream.partitions)
-        ]
+        moved = list(_moved(session, stream_names))
         place = session.settings.archive
     if as_json:
         print_json({"archive": place, "partitions": moved})
     else:
         line(f"the archive is at {place}: {sum(one.segments for one in moved)} segments found there")
+
+
+def _moved(session: Session, stream_names: tuple[str, ...]) -> Iterator[Moved]:
+    from aurastream.streams.archive import move
+
+    for stream in _archivable(session, stream_names):
+        for partition in range(stream.partitions):
+            yield Moved(stream.name, partition, move(_opened(session, stream), partition))
 
 
 def _archiver(session: Session, stream: Stream) -> Archiver:

@@ -82,10 +82,7 @@ class Session(msgspec.Struct, frozen=True):
         if not holding:
             raise _nothing_held(projection.name, every)
         if len(holding) > 1:
-            names = ", ".join(stream.name for stream in holding)
-            raise click.UsageError(
-                f"several streams have a view {projection.name!r}: {names}; choose with --stream"
-            )
+            raise _several_held(projection.name, holding)
         return holding[0]
 
     def folded_stream(self, projection: Projection[Any], name: str | None) -> Stream:
@@ -109,6 +106,11 @@ def _nothing_held(view: str, streams: list[Stream]) -> ProjectionError:
         f"no stream's view {view!r} holds anything (streams: {known}). "
         "Append or import, then `aurastream run --until-idle`."
     )
+
+
+def _several_held(view: str, streams: list[Stream]) -> click.UsageError:
+    names = ", ".join(stream.name for stream in streams)
+    return click.UsageError(f"several streams have a view {view!r}: {names}; choose with --stream")
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def _show_rankings(view: View[Clip]) -> None:
     table("Fastest ever: views/hour between two looks", columns, rows)
 
 
-def _rise(row: Ranked[Clip]) -> list[object]:
+def _rise(row: Ranked) -> list[object]:
     """The clip's fastest rise between two looks."""
     clip = row.state
     return [row.key, clip.title, clip.max_delta, row.score, f"{clip.max_at:%Y-%m-%d %H:%M}"]

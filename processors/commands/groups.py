@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import line, table
@@ -12,7 +13,18 @@ from aurastream.processors.commands.common import opened
 from aurastream.processors.commands.options import json_option, stream_option_all, why_option
 from aurastream.processors.effects import operator
 from aurastream.projections import ProjectionError
-from aurastream.streams import GroupForgotten, Server, Stream, backlogs, forget, named_id
+from aurastream.streams import Backlog, GroupForgotten, Server, Stream, backlogs, forget, named_id
+
+
+class JoinedGroup(msgspec.Struct, frozen=True):
+    """A group that holds a partition's producers back. events and bytes: how far it is behind."""
+
+    stream: str
+    partition: int
+    group: str
+    events: int
+    bytes: int
+    joined_at: str
 
 
 @click.group()
@@ -30,28 +42,22 @@ def groups() -> None:
 def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) -> None:
     """Every group that joined, per partition, the slowest first."""
     with opened(context) as session:
-        rows = [
-            {
-                "stream": stream.name,
-                "partition": keys.partition,
-                "group": item.group,
-                "events": item.events,
-                "bytes": item.bytes,
-                "joined_at": datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat(),
-            }
+        joined = [
+            _joined(stream.name, keys.partition, item)
             for stream in session.streams(stream_names)
             for keys in stream.keys
             for item in backlogs(session.server, keys)
         ]
     if as_json:
-        print_json({"groups": rows})
-        return
-    columns = ["stream", "partition", "group", "events", "bytes", "joined_at"]
-    table(
-        "Groups",
-        ["stream~", "partition", "group~", "events behind", "bytes behind", "joined at"],
-        [[row[c] for c in columns] for row in rows],
-    )
+        print_json({"groups": joined})
+    else:
+        columns = ["stream~", "partition", "group~", "events behind", "bytes behind", "joined at"]
+        table("Groups", columns, [msgspec.structs.astuple(row) for row in joined])
+
+
+def _joined(stream: str, partition: int, item: Backlog) -> JoinedGroup:
+    joined_at = datetime.fromtimestamp(item.joined_ms / 1000, UTC).isoformat()
+    return JoinedGroup(stream, partition, item.group, item.events, item.bytes, joined_at)
 
 
 @groups.command("forget")

@@ -23,7 +23,7 @@ from aurastream.processors.commands.options import (
 )
 from aurastream.projections import Difference, Projection, ProjectionError
 from aurastream.projections.engine import Fenced, Retired
-from aurastream.projections.rebuild import Decision, Rebuild, abandon, rebuild_subject
+from aurastream.projections.rebuild import Compared, Decision, Rebuild, abandon, rebuild_subject
 from aurastream.streams import Stream, operator
 
 HOUR = timedelta(hours=1)
@@ -110,20 +110,22 @@ def rebuild(context: click.Context, options: RebuildOptions) -> int:
     if options.subject is not None and options.is_abandoned:
         raise click.UsageError("--subject and --abandon exclude one another")
     with opened(context) as session:
-        projection = session.installed.projection(options.projection)
-        target = Target(session, session.folded_stream(projection, options.stream_name), projection)
-        if not target.stream.is_log_here:
-            raise click.UsageError(
-                f"the log of {target.stream.name!r} is in Kafka: there is nothing here to rebuild from"
-            )
+        target = _target(session, options)
         if options.is_abandoned:
             return _abandon(target, options)
         if options.subject is not None:
             return _rebuild_subject(target, options, options.subject)
-        try:
-            return _rebuild(target, options)
-        except (Fenced, Retired) as error:
-            raise TakenOver(error) from error
+        return _rebuild(target, options)
+
+
+def _target(session: Session, options: RebuildOptions) -> Target:
+    projection = session.installed.projection(options.projection)
+    stream = session.folded_stream(projection, options.stream_name)
+    if not stream.is_log_here:
+        raise click.UsageError(
+            f"the log of {stream.name!r} is in Kafka: there is nothing here to rebuild from"
+        )
+    return Target(session, stream, projection)
 
 
 def _abandon(target: Target, options: RebuildOptions) -> int:
@@ -164,22 +166,10 @@ def _rebuild_subject(target: Target, options: RebuildOptions, subject: str) -> i
 
 
 def _rebuild(target: Target, options: RebuildOptions) -> int:
-    from aurastream.processors.history import Team
-    from aurastream.processors.host import tune_collector
-
-    tune_collector()
-    name, history = target.projection.name, target.session.history(target.stream)
-    with (
-        stopping_by_signal() as stop,
-        progress_bar(name) as bar,
-        Team(history, target.projection, target.session.apps) as team,
-    ):
-        decision, lease_ms = Decision(operator(), options.why), target.session.settings.lease_ms
-        work = Rebuild(history, target.projection, decision, lease_ms=lease_ms)
-        work.crew, work.stopping = team, lambda: stop.was_asked
-        work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {name}")
-        with work:
-            rebuilt = _built(work, options)
+    try:
+        rebuilt = _rebuilt(target, options)
+    except (Fenced, Retired) as error:
+        raise TakenOver(error) from error
     if options.as_json:
         print_json(rebuilt)
     else:
@@ -187,25 +177,51 @@ def _rebuild(target: Target, options: RebuildOptions) -> int:
     return 0 if rebuilt.swapped else 1
 
 
+def _rebuilt(target: Target, options: RebuildOptions) -> Rebuilt:
+    from aurastream.processors.history import Team
+    from aurastream.processors.host import tune_collector
+
+    tune_collector()
+    session, projection = target.session, target.projection
+    name, history = projection.name, session.history(target.stream)
+    team = Team(history, projection, session.apps)
+    with stopping_by_signal() as stop, progress_bar(name) as bar, team:
+        decision, lease_ms = Decision(operator(), options.why), session.settings.lease_ms
+        work = Rebuild(history, projection, decision, lease_ms=lease_ms)
+        work.crew, work.stopping = team, lambda: stop.was_asked
+        work.on_progress = lambda at: bar.to(at.read, max(at.total, at.read), f"{at.step} {name}")
+        with work:
+            return _built(work, options)
+
+
 def _built(work: Rebuild, options: RebuildOptions) -> Rebuilt:
     """Built, compared and, where it may be, live."""
     name, began = work.projection.name, time.perf_counter()
     work.begin()
     began_at = _read(work)
-    compared = work.compare(accept=options.accept) if work.build() else None
-    if compared is None:
-        raise Paused(name)
+    compared = _compared(work, accept=options.accept)
     differing = sum(one.differing for one in compared)
     rebuilt = Rebuilt(name, work.stream.name, work.generation, work.has_resumed, differing, list(compared))
     if not differing or options.accept:
-        if work.swap(options.keep // MILLISECOND) is None:
-            raise Paused(name)
+        _swap(work, options.keep)
         rebuilt.swapped, rebuilt.swap_ms = True, work.swap_ms
-        work.follow()
     seconds = time.perf_counter() - began
     rebuilt.events, rebuilt.seconds = _read(work), round(seconds, 3)
     rebuilt.events_per_s = round((rebuilt.events - began_at) / seconds)
     return rebuilt
+
+
+def _compared(work: Rebuild, *, accept: bool) -> list[Compared]:
+    compared = work.compare(accept=accept) if work.build() else None
+    if compared is None:
+        raise Paused(work.projection.name)
+    return compared
+
+
+def _swap(work: Rebuild, keep: timedelta) -> None:
+    if work.swap(keep // MILLISECOND) is None:
+        raise Paused(work.projection.name)
+    work.follow()
 
 
 def _read(work: Rebuild) -> int:
@@ -250,19 +266,14 @@ class Differing(msgspec.Struct, frozen=True):
 
 def show_differences(title: str, parts: list[Differing]) -> None:
     """The rows that differ: what the live view has, and what was folded anew."""
-    rows = [
-        [
-            part.where,
-            item.table,
-            harmless(item.key),
-            harmless(item.view, 120) or "nothing",
-            harmless(item.log, 120) or "nothing",
-        ]
-        for part in parts
-        for item in part.differences
-    ]
+    rows = [[part.where, *_sides(item)] for part in parts for item in part.differences]
     if rows:
         table(f"{title}: rows that differ", ["partition", "table~", "key~", "live~", "anew~"], rows)
         left = sum(part.differing for part in parts) - len(rows)
         if left:
             line(f"and {left:,} more", "dim")
+
+
+def _sides(item: Difference) -> list[str]:
+    view, log = (harmless(text, 120) or "nothing" for text in (item.view, item.log))
+    return [item.table, harmless(item.key), view, log]

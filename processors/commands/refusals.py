@@ -45,6 +45,8 @@ BAD_INPUTS = (
     OSError,
 )
 OURS = (StreamError, ProjectionError, ProcessorError)
+LOST = "the connection to the server was lost ({}). What was acknowledged is kept; repeat the command."
+REFUSED = "the server refused: {}. Nothing of that request was written; see its log and `aurastream status`."
 
 
 def code_of(error: Exception) -> int | None:
@@ -73,15 +75,9 @@ def _sentence(error: Exception) -> str:
     elif isinstance(error, ValidationError):
         message = _of_settings(error)
     elif isinstance(error, (RedisConnectionError, RedisTimeoutError, ConnectionError, TimeoutError)):
-        message = (
-            f"the connection to the server was lost ({message}). What was acknowledged is kept; repeat the "
-            "command."
-        )
+        message = LOST.format(message)
     elif isinstance(error, RedisError):
-        message = (
-            f"the server refused: {message}. Nothing of that request was written; see its log and "
-            "`aurastream status`."
-        )
+        message = REFUSED.format(message)
     elif isinstance(error, OSError):
         place, why = error.filename or "the output", error.strerror or message
         message = f"{place} cannot be used ({why}). Name another place, or mend that one."

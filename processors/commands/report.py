@@ -8,7 +8,7 @@ import click
 
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
-from aurastream.processors.commands.common import opened
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import json_option, stream_option
 from aurastream.processors.commands.when import as_of, at_options, positions_told, title_of, told_of
 from aurastream.processors.history import Report, report_of
@@ -16,6 +16,9 @@ from aurastream.projections import ProjectionError
 from aurastream.projections.built_in import Clips, Imports
 from aurastream.projections.past import AsOf
 from aurastream.streams import IMPORTS, list_streams
+
+RISE = ("id", "delta", "seconds", "velocity_per_hour", "to")
+SUMS = ("subjects", "latest_views_sum")
 
 
 @click.command()
@@ -29,9 +32,7 @@ def report(
     """Sums, top lists, categories and days of a stream's clips; with --at as of a past time."""
     when = as_of(at, by)
     with opened(context) as session:
-        clips = session.installed.projection("clips")
-        if not isinstance(clips, Clips):
-            raise ProjectionError("the projection 'clips' was replaced by another; the report is of ours.")
+        clips = _clips(session)
         stream = session.holding(clips, stream_name)
         imports = session.open(IMPORTS) if IMPORTS in list_streams(session.server) else None
         of_imports = None if imports is None else session.reader(imports, Imports(), when)
@@ -42,6 +43,13 @@ def report(
         _show(made, when)
 
 
+def _clips(session: Session) -> Clips:
+    clips = session.installed.projection("clips")
+    if not isinstance(clips, Clips):
+        raise ProjectionError("the projection 'clips' was replaced by another; the report is of ours.")
+    return clips
+
+
 def _show(made: Report, when: AsOf | None) -> None:
     content = made.content
     plain = {name: value for name, value in content.items() if not isinstance(value, list | dict)}
@@ -49,17 +57,8 @@ def _show(made: Report, when: AsOf | None) -> None:
     for name, value in plain.items():
         line(f"{name:<31} {f'{value:,}' if isinstance(value, int) else harmless(str(value or '-'))}")
     for name in ("top20_max_velocity", "top20_last_velocity"):
-        rows = [
-            [row["id"], row["delta"], row["seconds"], row["velocity_per_hour"], row["to"]]
-            for row in content[name]
-        ]
+        rows = [[row[field] for field in RISE] for row in content[name]]
         table(name, ["id", "delta", "seconds", "views/hour", "until"], rows)
-    table(
-        "Categories",
-        ["category~", "clips", "latest views"],
-        [
-            [row["category"] or "(none)", row["subjects"], row["latest_views_sum"]]
-            for row in content["categories"]
-        ],
-    )
+    rows = [[row["category"] or "(none)", *(row[field] for field in SUMS)] for row in content["categories"]]
+    table("Categories", ["category~", "clips", "latest views"], rows)
     line(positions_told(made.positions), "dim")

@@ -129,16 +129,21 @@ def _catch_up(session: Session, options: RunOptions) -> Summary:
     started = time.perf_counter()
     log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
     with stopping_by_signal() as stop:
-        _consume(session, options, read, stop)
-        if not stop.was_asked:
-            _retire_due(session, projections, options.stream_names)
-        if not options.names and session.installed.processors and not stop.was_asked:
-            _run_effects(session, options.stream_names, stop)
-            _consume(session, options, read, stop)  # what the processors appended
+        _run_all(session, options, read, stop)
     seconds = round(time.perf_counter() - started, 3)
     summary = Summary(dict(sorted(read.items())), seconds, stop.was_asked)
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))
     return summary
+
+
+def _run_all(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
+    """Projections, then the processors where all is run, then projections of what these appended."""
+    _consume(session, options, read, stop)
+    if not stop.was_asked:
+        _retire_due(session, session.installed.chosen(options.names), options.stream_names)
+    if not options.names and session.installed.processors and not stop.was_asked:
+        _run_effects(session, options.stream_names, stop)
+        _consume(session, options, read, stop)
 
 
 def _consume(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:

@@ -15,6 +15,7 @@ from aurastream.processors.commands.options import json_option, stream_option_al
 from aurastream.streams import list_streams
 from aurastream.streams.archive import history_of
 from aurastream.streams.schema import (
+    Misread,
     SchemaChange,
     Survey,
     as_bytes,
@@ -67,20 +68,21 @@ def export(context: click.Context, form: str, with_streams: bool, output: Path |
     """
     if with_streams and form != ASYNCAPI:
         raise click.UsageError("--streams is of --format asyncapi; a JSON Schema names no streams")
-    if with_streams:
-        with opened(context) as read:
-            document = _asyncapi(read.installed, list_streams(read.server))
-    else:
-        installed = find_plugins(context.obj or ())
-        document = json_schema(installed.events) if form == JSON_SCHEMA else _asyncapi(installed, None)
+    document = _document(context, form, with_streams=with_streams)
     if output is None:
         print_json(document)
         return
     output.write_bytes(as_bytes(document))
-    remark(
-        f"{output}: {form} of "
-        f"{len(document.get('$defs', document.get('components', {}).get('messages', ())))} event types"
-    )
+    types = document.get("$defs", document.get("components", {}).get("messages", ()))
+    remark(f"{output}: {form} of {len(types)} event types")
+
+
+def _document(context: click.Context, form: str, *, with_streams: bool) -> dict[str, Any]:
+    if with_streams:
+        with opened(context) as session:
+            return _asyncapi(session.installed, list_streams(session.server))
+    installed = find_plugins(context.obj or ())
+    return json_schema(installed.events) if form == JSON_SCHEMA else _asyncapi(installed, None)
 
 
 def _asyncapi(installed: Installed, streams: Any) -> dict[str, Any]:
@@ -146,42 +148,35 @@ def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
 def _show(changes: list[SchemaChange], read: Survey | None, baseline: Path | None) -> None:
     breaking = [change for change in changes if change.is_breaking]
     for change in changes:
-        line(
-            f"{'breaks' if change.is_breaking else 'fine'}: {harmless(change.sentence)}",
-            "red" if change.is_breaking else "dim",
-        )
+        verdict, style = ("breaks", "red") if change.is_breaking else ("fine", "dim")
+        line(f"{verdict}: {harmless(change.sentence)}", style)
     if read is not None:
         _show_survey(read)
     if breaking:
         line(BREAKS)
-        line(
-            f"schema: {len(breaking)} breaking change{'s' if len(breaking) > 1 else ''} since {baseline}",
-            "bold red",
-        )
+        many = f"{len(breaking)} breaking change{'s' if len(breaking) > 1 else ''}"
+        line(f"schema: {many} since {baseline}", "bold red")
     elif baseline is not None:
         line(f"schema: what {baseline} describes still decodes", "bold green")
 
 
 def _show_survey(read: Survey) -> None:
     for tag, versions in sorted(read.decoded.items()):
-        line(
-            f"{harmless(tag)}: "
-            + ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items())),
-            "dim",
-        )
+        counts = ", ".join(f"{count:,} of version {number}" for number, count in sorted(versions.items()))
+        line(f"{harmless(tag)}: {counts}", "dim")
     for tag, count in sorted(read.unknown.items()):
         line(f"{harmless(tag)}: {count:,} of a type that is not installed", "yellow")
-    for what, count, named in (
-        ("damaged", read.damaged, read.damaged_named),
-        ("refused", read.refused, read.refused_named),
-    ):
-        for item in named:
-            line(f"{what}: {item.place}: {harmless(item.reason)}", "red")
-        if count > len(named):
-            line(f"{what}: {count - len(named):,} more", "red")
+    _show_unread("damaged", read.damaged, read.damaged_named)
+    _show_unread("refused", read.refused, read.refused_named)
     decoded = sum(sum(versions.values()) for versions in read.decoded.values())
     rest = f"{read.refused:,} refused, {read.damaged:,} damaged"
-    line(
-        f"log: {decoded:,} of {read.entries:,} entries decode; {rest}",
-        "bold red" if read.refused else "bold green",
-    )
+    style = "bold red" if read.refused else "bold green"
+    line(f"log: {decoded:,} of {read.entries:,} entries decode; {rest}", style)
+
+
+def _show_unread(what: str, count: int, named: list[Misread]) -> None:
+    """The first of the entries that do not decode, each with its reason, and how many more there are."""
+    for item in named:
+        line(f"{what}: {item.place}: {harmless(item.reason)}", "red")
+    if count > len(named):
+        line(f"{what}: {count - len(named):,} more", "red")

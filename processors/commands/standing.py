@@ -166,7 +166,8 @@ def _effects(session: Session, stream: Stream) -> list[str]:
 
 def _partition(settings: Settings, stream: Stream, partition: int) -> PartitionStanding:
     keys = stream.keys[partition]
-    events, repeated, last, log_bytes, ids_bytes = stream.ask(
+    pressure = _pressure(settings, stream, partition)
+    events, repeated, last, *sizes = stream.ask(
         partition,
         ("XLEN", keys.log),
         ("HGET", keys.meta, "duplicates"),
@@ -174,15 +175,9 @@ def _partition(settings: Settings, stream: Stream, partition: int) -> PartitionS
         ("MEMORY", "USAGE", keys.log),
         ("MEMORY", "USAGE", keys.ids),
     )
-    return PartitionStanding(
-        partition,
-        events,
-        last[0][0].decode() if last else None,
-        int(repeated or 0),
-        log_bytes or 0,
-        ids_bytes or 0,
-        _pressure(settings, stream, partition),
-    )
+    position = last[0][0].decode() if last else None
+    log_bytes, ids_bytes = (size or 0 for size in sizes)
+    return PartitionStanding(partition, events, position, int(repeated or 0), log_bytes, ids_bytes, pressure)
 
 
 def _pressure(settings: Settings, stream: Stream, partition: int) -> PressureStanding | None:
@@ -249,13 +244,11 @@ def _generations(stream: Stream, projection: Projection[Any]) -> list[Generation
 def _generation(
     stream: Stream, projection: Projection[Any], item: Generation, total: int
 ) -> GenerationStanding:
-    view = View(stream, projection, generation=item.number)
-    is_retired = item.state is State.RETIRED
     return GenerationStanding(
         item.number,
         item.state.value,
         item.fingerprint in ("", projection.fingerprint),
-        0 if is_retired else sum(cursor.read for cursor in view.cursors().values()),
+        _read(View(stream, projection, generation=item.number), item.state),
         total,
         item.by,
         _instant(item.started_ms),
@@ -264,6 +257,11 @@ def _generation(
         item.differing if item.compared_with else None,
         item.builder if item.state is State.BUILDING else None,
     )
+
+
+def _read(view: View[Any], state: State) -> int:
+    """How many entries the generation has read; 0 of one whose cursors are gone."""
+    return 0 if state is State.RETIRED else sum(cursor.read for cursor in view.cursors().values())
 
 
 def _instant(at_ms: int) -> str | None:

@@ -75,20 +75,19 @@ def _generation_rows(now: Standing) -> Iterator[list[object]]:
 
 def _show_findings(now: Standing) -> None:
     """What a person must act on."""
-    broken = [
-        f"{name}/{part.partition} ({group})"
-        for name, group, parts in _groups(now)
-        for part in parts
-        if part.missing or part.rewound
-    ]
-    if broken:
-        places = ", ".join(broken)
-        line(f"the log lost entries without the trimmer: {places}; run `aurastream check`", "bold red")
+    if broken := ", ".join(_broken(now)):
+        line(f"the log lost entries without the trimmer: {broken}; run `aurastream check`", "bold red")
     for name, stream in now.streams.items():
         for row in stream.partitions:
-            held = row.pressure
+            held, where = row.pressure, f"{name}/{row.partition}"
             if held and held.is_full:
-                where = f"{name}/{row.partition}"
-                line(
-                    f"producers of {where} wait for {held.slowest}, {held.events:,} events behind", "bold red"
-                )
+                behind = f"{held.events:,} events behind"
+                line(f"producers of {where} wait for {held.slowest}, {behind}", "bold red")
+
+
+def _broken(now: Standing) -> Iterator[str]:
+    """The partitions, each with the group that missed entries there."""
+    for name, group, parts in _groups(now):
+        for part in parts:
+            if part.missing or part.rewound:
+                yield f"{name}/{part.partition} ({group})"

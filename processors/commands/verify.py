@@ -34,9 +34,8 @@ def verify(context: click.Context, stream_names: tuple[str, ...], as_json: bool)
         done = list(_verified(session, stream_names))
     findings = [item for result in done for item in result.findings]
     if as_json:
-        facts = [msgspec.structs.asdict(result) for result in done]
-        rows = [{name: value for name, value in row.items() if name != "findings"} for row in facts]
-        print_json({"sound": not findings, "checked": rows, "findings": findings})
+        checked = [_counts(result) for result in done]
+        print_json({"sound": not findings, "checked": checked, "findings": findings})
     else:
         _show(done)
     return 1 if findings else 0
@@ -57,6 +56,10 @@ def _verified(session: Session, stream_names: tuple[str, ...]) -> Iterator[Verif
             counts = f"{done.segments} segments, {len(done.findings)} findings"
             remark(f"{stream.name}/{partition}: {counts}")
             yield done
+
+
+def _counts(result: Verified) -> dict[str, object]:
+    return {name: value for name, value in msgspec.structs.asdict(result).items() if name != "findings"}
 
 
 def _show(done: list[Verified]) -> None:

@@ -87,26 +87,36 @@ def view(context: click.Context, options: ViewOptions) -> None:
         projection = session.installed.projection(options.name)
         stream = session.holding(projection, options.stream_name)
         viewing = Viewing(session.reader(stream, projection, when), when, options.as_json)
-        if options.key is not None:
-            _show_state(viewing, options.key)
-        elif options.table_name is not None or not projection.rankings:
-            _show_table(viewing, options.table_name or projection.table, options.top)
-        else:
-            _show_ranking(viewing, options)
+        _show(viewing, options)
 
 
-def _show_ranking(viewing: Viewing, options: ViewOptions) -> None:
+def _show(viewing: Viewing, options: ViewOptions) -> None:
     projection = viewing.projection
+    if options.key is not None:
+        _show_state(viewing, options.key)
+    elif options.table_name is not None or not projection.rankings:
+        _show_table(viewing, options.table_name or projection.table, options.top)
+    else:
+        _show_ranking(viewing, _ranking_name(projection, options), options)
+
+
+def _ranking_name(projection: Projection[Any], options: ViewOptions) -> str:
+    """The ranking meant. Raises UsageError where there is none of that name, or it has no parts."""
     known = {spec.name: spec for spec in projection.rankings}
     default = projection.headline if projection.headline in known else projection.rankings[0].name
-    name, part = options.ranking or default, options.part
+    name = options.ranking or default
     if name not in known:
         raise click.UsageError(f"{projection.name!r} has no ranking {name!r} (rankings: {', '.join(known)})")
-    if part is not None and known[name].by is None:
+    if options.part is not None and known[name].by is None:
         split = ", ".join(spec.name for spec in projection.rankings if spec.by is not None) or "none"
         raise click.UsageError(
             f"the ranking {name!r} of {projection.name!r} has no parts (those that have: {split})"
         )
+    return name
+
+
+def _show_ranking(viewing: Viewing, name: str, options: ViewOptions) -> None:
+    projection, part = viewing.projection, options.part
     answer = viewing.view.ranking(name, options.top, part)
     if viewing.as_json:
         viewing.answer({"ranking": name, "part": part, "rows": answer.rows, "positions": answer.positions})

@@ -19,6 +19,9 @@ from aurastream.projections.past import why as explain
 from aurastream.streams import Stream
 
 DISAGREES = "the view and the log disagree"
+TRAIL_BEHIND = (
+    "{:,} entries were read one by one: `trail` has not come so far. Is it consumed (`aurastream status`)?"
+)
 
 
 class WhyOptions(msgspec.Struct, frozen=True):
@@ -46,9 +49,9 @@ class Explained(msgspec.Struct, frozen=True):
     shown: list[Step]
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether no event and no row is there."""
-        return not self.answer.steps and self.answer.stored is None
+    def is_trail_behind(self) -> bool:
+        """Whether entries had to be read one by one although the view `trail` indexes them."""
+        return bool(self.answer.scanned) and has_index(self.projection, self.table or self.projection.table)
 
 
 @click.command(cls=Keyed)
@@ -73,22 +76,17 @@ def why(context: click.Context, options: WhyOptions) -> int:
     where the two disagree.
     """
     explained = _explained(context, options)
-    if explained.is_nothing:
-        raise ProjectionError(_nothing(explained))
     if options.as_json:
         print_json(_document(explained))
     else:
         _show(explained)
-    answer, projection = explained.answer, explained.projection
-    if answer.scanned and has_index(projection, options.table_name or projection.table):
-        remark(
-            f"{answer.scanned:,} entries were read one by one: `trail` has not come so far. Is it consumed "
-            "(`aurastream status`)?"
-        )
-    return 1 if answer.agrees is False else 0
+    if explained.is_trail_behind:
+        remark(TRAIL_BEHIND.format(explained.answer.scanned))
+    return 1 if explained.answer.agrees is False else 0
 
 
 def _explained(context: click.Context, options: WhyOptions) -> Explained:
+    """The answer. Raises ProjectionError where no event and no row is there."""
     when = as_of(options.at, options.by)
     with opened(context) as session, progress_bar("entries read") as bar:
         projection = session.installed.projection(options.view)
@@ -97,7 +95,10 @@ def _explained(context: click.Context, options: WhyOptions) -> Explained:
         inquiry.on_read = bar.by
         answer = explain(inquiry)
     shown = answer.steps[-options.last :] if options.last else answer.steps
-    return Explained(stream, projection, options.key, options.table_name or "", when, answer, shown)
+    explained = Explained(stream, projection, options.key, options.table_name or "", when, answer, shown)
+    if not answer.steps and answer.stored is None:
+        raise ProjectionError(_nothing(explained))
+    return explained
 
 
 def _nothing(explained: Explained) -> str:
@@ -146,6 +147,10 @@ def _show(explained: Explained) -> None:
     for name, held in value.items() if isinstance(value, dict) else [("", value)]:
         line(f"  {harmless(str(name)):<20} {harmless(_plain(held))}")
     line(positions_told(answer.positions), "dim")
+    _show_verdict(answer)
+
+
+def _show_verdict(answer: Why) -> None:
     if answer.agrees:
         line("the view says the same", "green")
     elif answer.agrees is False:

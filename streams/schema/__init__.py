@@ -11,10 +11,11 @@ Nothing here is needed to append or to fold; no server is asked but by the surve
 from aurastream.streams.schema.asyncapi import asyncapi
 from aurastream.streams.schema.evolution import BaselineUnfit, SchemaChange, compare, read_baseline
 from aurastream.streams.schema.json_schema import as_bytes, json_schema
-from aurastream.streams.schema.survey import Survey, survey
+from aurastream.streams.schema.survey import Misread, Survey, survey
 
 __all__ = [
     "BaselineUnfit",
+    "Misread",
     "SchemaChange",
     "Survey",
     "as_bytes",
