@@ -24,6 +24,16 @@ class Isolation:
     @asynccontextmanager
     async def entered(self, alone: bool) -> AsyncIterator[None]:
         """The length of one attempt."""
+        await self._enter(alone)
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._is_alone = False
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _enter(self, alone: bool) -> None:
         async with self._changed:
             self._wanting += alone
             try:
@@ -34,13 +44,6 @@ class Isolation:
                 self._wanting -= alone
                 self._changed.notify_all()
             self._running, self._is_alone = self._running + 1, alone
-        try:
-            yield
-        finally:
-            self._running -= 1
-            self._is_alone = False
-            async with self._changed:
-                self._changed.notify_all()
 
 
 class Handler:

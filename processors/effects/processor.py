@@ -32,6 +32,15 @@ from aurastream.processors import Installed, ProcessorError, Worker
 from aurastream.streams import Codec, Event, Stream, Upcaster, checked_name, named_id
 
 TIMEOUT_MAX_S, BACKOFF_MAX_S, ATTEMPTS_MOST = 3_600.0, 3_600.0, 100
+BOUNDS = {
+    "attempts_max": (1, ATTEMPTS_MOST),
+    "parallel": (1, 1_000),
+    "first_s": (0, BACKOFF_MAX_S),
+    "factor": (1, 100),
+    "max_s": (0, BACKOFF_MAX_S),
+    "jitter": (0, 1),
+    "timeout_s": (0.001, TIMEOUT_MAX_S),
+}  # of a processor's attributes: the least and the most
 PENDING = "pending"  # the event_id of a derived event until it gets its own
 
 
@@ -136,16 +145,8 @@ class Processor(Worker):
             raise ProcessorError(
                 f"the processor {self.name!r} handles no events. Name their types in `events`."
             )
-        bounds = (
-            ("attempts_max", self.attempts_max, 1, ATTEMPTS_MOST),
-            ("parallel", self.parallel, 1, 1_000),
-            ("first_s", self.first_s, 0, BACKOFF_MAX_S),
-            ("factor", self.factor, 1, 100),
-            ("max_s", self.max_s, 0, BACKOFF_MAX_S),
-            ("jitter", self.jitter, 0, 1),
-            ("timeout_s", self.timeout_s, 0.001, TIMEOUT_MAX_S),
-        )
-        for name, value, least, most in bounds:
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
             if not least <= value <= most:
                 raise ProcessorError(
                     f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}."

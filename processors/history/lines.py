@@ -88,6 +88,12 @@ class LineSink:
         return stored.raw if envelope.version == type(event).schema_version else codec.encode(event)
 
 
+def _foreign_line(path: Path, number: int) -> CannotReplay:
+    return CannotReplay(
+        f"line {number} of {path} is no line of a replay in this form. Name another file, or mend that one."
+    )
+
+
 def resume_file(path: Path, form: Form) -> dict[StreamPartition, str]:
     """Cut an incomplete last line off, and say how far each partition is in the file.
 
@@ -101,10 +107,7 @@ def resume_file(path: Path, form: Form) -> dict[StreamPartition, str]:
             if place is None and _is_beginning(raw, form):
                 break
             if place is None:
-                raise CannotReplay(
-                    f"line {number} of {path} is no line of a replay in this form. Name another file, or "
-                    "mend that one."
-                )
+                raise _foreign_line(path, number)
             after[place.stream, place.partition] = place.position
             whole += len(raw)
         file.truncate(whole)

@@ -198,15 +198,16 @@ def _days(tables: list[Rows]) -> list[Rows]:
     return [dict(sorted(sums[day].items())) for day in sorted(sums)]
 
 
+def _files(stream: str, imports: View[Import]) -> dict[str, Import]:
+    """The imports into the stream, by the file's name."""
+    states: dict[str, Import] = imports.states().rows
+    prefix = f"{stream}:"
+    return {name.removeprefix(prefix): state for name, state in states.items() if state.stream == stream}
+
+
 def _of_import(stream: Stream, imports: View[Import] | None, observed: int) -> Rows:
     """What the imports view says of the files in this stream: name, digest, rejected rows."""
-    files: dict[str, Import] = {}
-    if imports is not None:
-        states: dict[str, Import] = imports.states().rows
-        prefix = f"{stream.name}:"
-        files = {
-            name.removeprefix(prefix): state for name, state in states.items() if state.stream == stream.name
-        }
+    files = {} if imports is None else _files(stream.name, imports)
     names = sorted(files)
     rejected = sum(state.rejected for state in files.values())
     forms = {state.format for state in files.values()}

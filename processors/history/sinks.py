@@ -85,9 +85,7 @@ class Journal:
         self._client.hset(REPLAYS, self._field, msgspec.json.encode(self.row))
 
     def close(self, operations: Stream, into: str, selection: str, why: str) -> None:
-        """The replay is whole: say so in the audit trail, then forget the row. Repeated after a kill, it
-        appends nothing new.
-        """
+        """Say in the audit trail that the replay is whole, then forget the row. Repeated, it adds nothing."""
         began = self.row.began.isoformat()
         operations.append(
             LogReplayed(

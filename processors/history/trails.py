@@ -152,13 +152,9 @@ class Trails:
         return rows
 
     def around(self, rows: Iterable[TrailRow]) -> tuple[list[TrailRow], bool]:
-        """These and all that led to them and followed from them, in order; and whether AROUND_MAX left some
-        out.
-        """
+        """These, what led to them and what followed, in order; and whether AROUND_MAX left some out."""
         held: dict[str, TrailRow] = {}
-        seen = _Seen()
-        new = list(rows)
-        is_cut = False
+        seen, new, is_cut = _Seen(), list(rows), False
         while new and not is_cut:
             is_cut = len(new) > AROUND_MAX - len(held)
             for row in new[: AROUND_MAX - len(held)]:

@@ -158,11 +158,6 @@ class Measures:
 
 def _judged(hosted: HostedLane, lag: Lag, now: float) -> LaneHealth:
     lane = hosted.lane
-    trouble = hosted.trouble
-    if not trouble and lag.rewound:
-        trouble = "the log ends before the cursor: it was restored or re-created; see aurastream check"
-    if not trouble and min(lag.seconds, now - hosted.moved_at) > STALL_S:
-        trouble = f"{lag.events} events wait and the cursor has not moved for {now - hosted.moved_at:.0f} s"
     return LaneHealth(
         lane.projection.name,
         lane.stream.name,
@@ -170,6 +165,15 @@ def _judged(hosted: HostedLane, lag: Lag, now: float) -> LaneHealth:
         lane.cursor.position,
         lag.events,
         lag.seconds,
-        trouble,
+        hosted.trouble or _trouble_of(lag, now - hosted.moved_at),
         lane.generation,
     )
+
+
+def _trouble_of(lag: Lag, still_s: float) -> str:
+    """What the cursor itself says is wrong; "" when nothing. still_s: how long it has not moved."""
+    if lag.rewound:
+        return "the log ends before the cursor: it was restored or re-created; see aurastream check"
+    if min(lag.seconds, still_s) > STALL_S:
+        return f"{lag.events} events wait and the cursor has not moved for {still_s:.0f} s"
+    return ""

@@ -55,18 +55,21 @@ def run_host(app: App) -> Summary:
     early: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
-    log.info(
-        "consumer_started", projections=[projection.name for projection in app.chosen], web_port=app.web_port
-    )
+    names = [projection.name for projection in app.chosen]
+    log.info("consumer_started", projections=names, web_port=app.web_port)
     process: Any = app.Worker(loglevel="WARNING", quiet=True)
     process.early_signals = early
+    _execute(process)
+    seconds = round(time.perf_counter() - started, 3)
+    summary = Summary(app.read_counts(), seconds, bool(process._signal_stop_time))
+    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
+    return summary
+
+
+def _execute(process: Any) -> None:
+    """Until a signal. process: Faust's worker. Raises what made it stop otherwise."""
     try:
         process.execute_from_commandline()
     except SystemExit as finished:
         if finished.code:
             raise process.crash_reason or finished.__context__ or HostStopped(finished.code) from None
-    summary = Summary(
-        app.read_counts(), round(time.perf_counter() - started, 3), bool(process._signal_stop_time)
-    )
-    log.info("consumer_stopped", **msgspec.structs.asdict(summary))
-    return summary

@@ -143,6 +143,17 @@ class _FileImport:
 
     def append(self, chunk: list[FileRow | Reject]) -> None:
         """Append one batch."""
+        events, refused = self._events_of(chunk)
+        placed = self._stream.append(events)
+        self._imports.append(refused)
+        duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
+        self._result.rows += len(chunk)
+        self._result.duplicates += duplicates
+        self._result.appended += len(placed) - duplicates
+        self._result.rejected += len(refused)
+
+    def _events_of(self, chunk: list[FileRow | Reject]) -> tuple[list[Event], list[Event]]:
+        """The observations, and the rejections: those are in the rejects file now."""
         events: list[Event] = []
         refused: list[Event] = []
         latest = datetime.now(UTC) + AHEAD_MAX
@@ -154,13 +165,7 @@ class _FileImport:
             else:
                 self.rejects.write(row)
                 refused.append(rejection(row, self._subject, self._stream.name))
-        placed = self._stream.append(events)
-        self._imports.append(refused)
-        duplicates = sum(item.outcome is Outcome.DUPLICATE for item in placed)
-        self._result.rows += len(chunk)
-        self._result.duplicates += duplicates
-        self._result.appended += len(placed) - duplicates
-        self._result.rejected += len(refused)
+        return events, refused
 
     def finish(self, form: Format) -> None:
         """The file was read to its end: say so."""
@@ -287,14 +292,7 @@ class _Rejects:
 
     def write(self, reject: Reject) -> None:
         if self._file is None:
-            try:
-                self._file = self._part.open("wb")
-            except OSError as error:
-                raise FormatError(
-                    f"the rejects file {self._path} cannot be written ({error.strerror}). Name another with "
-                    "--rejects and repeat: "
-                    "what is there already counts once."
-                ) from error
+            self._file = self._opened()
         shown = {
             "row": reject.number,
             "columns": reject.columns,
@@ -302,6 +300,15 @@ class _Rejects:
             "text": reject.text,
         }
         self._file.write(msgspec.json.encode(shown) + b"\n")
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self._part.open("wb")
+        except OSError as error:
+            raise FormatError(
+                f"the rejects file {self._path} cannot be written ({error.strerror}). Name another with "
+                "--rejects and repeat: what is there already counts once."
+            ) from error
 
     def close(self) -> str | None:
         if self._file is None:

@@ -99,9 +99,7 @@ class RedisConsumer(Partitions):
             self.app.monitor.track_tp_end_offset(tp, end)
 
     async def wait_empty(self) -> None:
-        """Handlers under way finish, for a bounded time, and what is done is acknowledged; a stopping worker
-        then leaves the group.
-        """
+        """Wait, bounded, for handlers under way and acknowledge; a stopping worker then leaves the group."""
         is_stopping = self.app.should_stop or self.should_stop
         if is_stopping:
             self._coordinator.stop_claiming()
@@ -185,32 +183,23 @@ class RedisConsumer(Partitions):
         }
         counts = [self._batch_max if tp.topic in self._driver.batch_topics else EVENTS_READ for tp in active]
         fresh = await self.reader.read(list(active.values()), counts, timeout)
-        records = {}
-        for tp, lane in active.items():
-            if (entries := fresh.get(lane)) is not None:
-                is_batch = tp.topic in self._driver.batch_topics
-                at = lane.offset
-                records[tp] = (
-                    [Fetched(lane, at, entries)]
-                    if is_batch
-                    else [Fetched(lane, at + n, [entry]) for n, entry in enumerate(entries)]
-                )
-        return records
+        return {tp: self._records(tp, lane, fresh[lane]) for tp, lane in active.items() if lane in fresh}
+
+    def _records(self, tp: TP, lane: TopicLane, entries: list[RawEntry]) -> list[Fetched]:
+        """One for all of them where the topic's messages are batches, else one each."""
+        if tp.topic in self._driver.batch_topics:
+            return [Fetched(lane, lane.offset, entries)]
+        return [Fetched(lane, offset, [entry]) for offset, entry in enumerate(entries, start=lane.offset)]
 
     def _is_readable(self, tp: TP, lane: TopicLane, active: set[TP] | None) -> bool:
         return (active is None or tp in active) and not lane.is_leaving and not lane.is_full
 
     async def _hand(self, tp: TP, record: Fetched) -> None:
         lane = record.lane
-        if (
-            record.offset != lane.offset
-            or lane.is_leaving
-            or self.lanes.get(tp) is not lane
-            or not self.flow_active
-        ):
+        is_next = record.offset == lane.offset and self.lanes.get(tp) is lane
+        if not is_next or lane.is_leaving or not self.flow_active:
             return
-        is_tracked = self.app.topics.acks_enabled_for(tp.topic)
-        lane.hand(record.entries, is_tracked=is_tracked)
+        lane.hand(record.entries, is_tracked=self.app.topics.acks_enabled_for(tp.topic))
         try:
             message = self._to_message(tp, record)
         except DamagedEntry as error:

@@ -55,11 +55,8 @@ class Partitions(base.Consumer):
         except ServerAway as error:
             log.warning("not_acknowledged", reason=str(error))
             return False
-        fenced = {
-            lane.claim
-            for lane, answer in zip(lanes, answers, strict=True)
-            if Acknowledged(answer) is Acknowledged.FENCED
-        }
+        outcomes = zip(lanes, map(Acknowledged, answers), strict=True)
+        fenced = {lane.claim for lane, outcome in outcomes if outcome is Acknowledged.FENCED}
         if fenced:
             self._coordinator.lost(fenced)
         return not fenced

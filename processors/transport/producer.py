@@ -93,9 +93,7 @@ class Outbox:
             self._room.set()
             try:
                 answer = await self._send(chunk)
-            except (
-                Exception
-            ) as error:  # refused (memory, a key of another type), or the server is away for good
+            except Exception as error:  # refused (memory, another type's key), or the server is away for good
                 failure = ProducerSendError(f"sending to {self._keys.where} failed: {error}")
                 failure.__cause__ = error
                 for message in chunk:
@@ -240,9 +238,7 @@ class Producer(base.Producer):
         return outbox
 
     def _partition(self, keys: tuple[Keys, ...], key: bytes | None, partition: int | None) -> int:
-        """As partition_of: events of a subject and messages of a key go to the same one. Without a key, in
-        turn.
-        """
+        """As partition_of: a subject's events, a key's messages go to the same one; without a key in turn."""
         if partition is not None:
             if not 0 <= partition < len(keys):
                 raise ProducerSendError(

@@ -7,6 +7,7 @@ Faust's own way (flow_control.clear) empties the queues of all partitions, those
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from faust.types import TP, Message
@@ -17,17 +18,13 @@ def purge(topics: Any, tps: set[TP]) -> dict[Message, int]:
 
     topics: app.topics, the conductor.
     """
-    taken: dict[Message, int] = {}
+    taken: Counter[Message] = Counter()
     for channel in topics:
         queue: Any = channel.queue
         events = queue._queue
-        kept = []
-        for event in events:
-            if event.message.tp in tps:
-                taken[event.message] = taken.get(event.message, 0) + 1
-            else:
-                kept.append(event)
+        kept = [event for event in events if event.message.tp not in tps]
         if len(kept) < len(events):
+            taken.update(event.message for event in events if event.message.tp in tps)
             events.clear()
             events.extend(kept)
             queue._wakeup_next(queue._putters)  # who waits for room is only woken by a get

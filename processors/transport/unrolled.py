@@ -16,8 +16,7 @@ log = Logger(__name__)
 async def events(stream: StreamT[RawBatch], codec: Codec | None = None) -> AsyncIterator[Event]:
     """The stream's events in order; those of types the codec does not know are left out.
 
-    codec: default: of all installed plugins. A damaged entry is logged and left out: it stays in the log for
-    a person to see.
+    codec: default: of all installed plugins. A damaged entry is logged and left out; it stays in the log.
     """
     decode = (codec or find_plugins().codec()).decode
     async for batch in batches(stream):

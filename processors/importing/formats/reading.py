@@ -79,14 +79,18 @@ def read_metadata(path: Path) -> dict[str, Metadata]:
                 "the row."
             )
         video_no, title, date, _, member_id, *_ = cells
-        try:
-            created = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC) if date else None
-        except ValueError as error:
-            raise FormatError(
-                f"{path.name}: date {date[:40]!r} in data row {number} is no day as YYYY-MM-DD. Mend it."
-            ) from error
-        metadata[video_no] = Metadata(title, member_id, created)
+        metadata[video_no] = Metadata(title, member_id, _day(date, path.name, number) if date else None)
     return metadata
+
+
+def _day(date: str, file: str, number: int) -> datetime:
+    """Its midnight, UTC. number: of the data row, for the sentence. Raises FormatError."""
+    try:
+        return datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise FormatError(
+            f"{file}: date {date[:40]!r} in data row {number} is no day as YYYY-MM-DD. Mend it."
+        ) from error
 
 
 def _ordered(problems: dict[str, str], form: Format) -> tuple[str, ...]:

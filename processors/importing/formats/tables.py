@@ -72,6 +72,11 @@ def _chzzk(number: int, cells: list[str], metadata: dict[str, Metadata]) -> File
         return FileRow(
             number, video_no, at, int(view_count), category, known.title, known.channel, known.created_at
         )
+    return _chzzk_problems(cells, at)
+
+
+def _chzzk_problems(cells: list[str], at: datetime | None) -> Problems:
+    observed_at, video_no, view_count, _ = cells
     problems = {}
     if at is None:
         problems["observed_at"] = f"{show(observed_at)} is no instant with an offset"
