@@ -184,17 +184,12 @@ def _into_stream(work: Work) -> ReplaySummary:
     """To another stream, and on into the projection where that was asked."""
     session, target = work.session, work.into
     projection = session.installed.projection(target.name) if target.kind == "projection" else None
-    names = ",".join(sorted(history.stream.name for history in work.histories))
-    selection = f"stream={names} {work.selection.in_words()}"
+    selection = _in_words(work)
     name = target.name if projection is None else _scratch_name(projection, selection)
     stream = _target(work, name, projection)
     journal = Journal(session.server, name, selection, is_afresh=work.options.restart)
     sink = ToStream(stream, journal)
-    try:
-        is_whole = work.run(sink, journal.after)
-    except Exception as error:
-        error.add_note("What was replayed so far is kept; repeat the command to go on.")
-        raise
+    is_whole = _run(work, sink, journal)
     if is_whole:
         into = target.name if projection is None else f"projection {projection.name}"
         journal.close(session.operations(), into, selection, work.options.why)
@@ -203,6 +198,21 @@ def _into_stream(work: Work) -> ReplaySummary:
     if projection is not None and not work.options.as_json and summary.is_whole:
         _show_view(stream, projection)
     return summary
+
+
+def _in_words(work: Work) -> str:
+    """What is replayed: the streams and the selection."""
+    names = ",".join(sorted(history.stream.name for history in work.histories))
+    return f"stream={names} {work.selection.in_words()}"
+
+
+def _run(work: Work, sink: ToStream, journal: Journal) -> bool:
+    """From where the journal stands. False when it was stopped before the end."""
+    try:
+        return work.run(sink, journal.after)
+    except Exception as error:
+        error.add_note("What was replayed so far is kept; repeat the command to go on.")
+        raise
 
 
 def _fold(work: Work, stream: Stream, projection: Projection[Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -18,7 +19,11 @@ from aurastream.processors.commands.options import (
     stream_option,
     why_option,
 )
-from aurastream.streams import operator
+from aurastream.projections import Projection
+from aurastream.streams import History, operator
+
+if TYPE_CHECKING:
+    from aurastream.projections.rebuild import RolledBack
 
 
 class RollbackOptions(msgspec.Struct, frozen=True):
@@ -50,22 +55,21 @@ def rollback(context: click.Context, options: RollbackOptions) -> None:
     It was kept up to date, so readers miss nothing; where it lags it is caught up first. A second rollback
     goes forward again.
     """
-    from aurastream.projections.rebuild import Decision
-    from aurastream.projections.rebuild import rollback as roll_back
-
     with opened(context) as session:
         projection = session.installed.projection(options.projection)
         stream = session.folded_stream(projection, options.stream_name)
-        done = roll_back(
-            session.history(stream),
-            projection,
-            Decision(operator(), options.why),
-            keep_ms=options.keep // MILLISECOND,
-            accept_lag=options.accept_lag,
-        )
+        done = _rolled_back(session.history(stream), projection, options)
     if options.as_json:
         print_json({"projection": projection.name, "stream": stream.name, **msgspec.to_builtins(done)})
         return
     lag = f", {done.lag_events:,} events behind it" if done.lag_events else ""
     place = f"in the place of {done.previous}{lag}"
     line(f"generation {done.generation} of {projection.name} is live again, {place}", "bold green")
+
+
+def _rolled_back(history: History, projection: Projection[Any], options: RollbackOptions) -> RolledBack:
+    from aurastream.projections.rebuild import Decision
+    from aurastream.projections.rebuild import rollback as roll_back
+
+    decision, keep_ms = Decision(operator(), options.why), options.keep // MILLISECOND
+    return roll_back(history, projection, decision, keep_ms=keep_ms, accept_lag=options.accept_lag)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from aurastream.processors.effects import resumption
@@ -130,17 +131,17 @@ class Lines:
             steps.close()
             return
 
-        def ended(task: asyncio.Task[None]) -> None:
-            if self._tasks.get(name) is task:
-                del self._tasks[name]
-            if not task.cancelled() and task.exception() is not None:
-                self._trouble = self._trouble or task.exception()
-            self._moved.set()
-
         task = self._tasks[name] = asyncio.create_task(
             steps, name=f"effects {self.lane.group} {self.lane.keys.where} {line}"
         )
-        task.add_done_callback(ended)
+        task.add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        if not task.cancelled() and task.exception() is not None:
+            self._trouble = self._trouble or task.exception()
+        self._moved.set()
 
     async def _run_line(self, line: str) -> None:
         """Live items, in order."""

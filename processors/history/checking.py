@@ -37,14 +37,13 @@ def check_all(
     sizes = {name: _entries(stream) for name, stream in here.items()}
     longest_first = sorted(here.values(), key=lambda stream: -sizes[stream.name])
     parts = [part for stream in longest_first for part in _parts(stream, projections)]
-    if not is_worth(sum(sizes.values())):
-        for part in parts:
-            stream, projection = here[part.stream], named[part.projection]
-            yield check_partition(stream, projection, part.partition, part.generation, history_of(stream))
+    if is_worth(sum(sizes.values())):
+        with Fanout(_check, longest_first[0].server.url, apps) as fanout:
+            yield from (checked for _, checked in fanout.each(parts))
         return
-    with Fanout(_check, longest_first[0].server.url, apps) as fanout:
-        for _, checked in fanout.each(parts):
-            yield checked
+    for part in parts:
+        stream, projection = here[part.stream], named[part.projection]
+        yield check_partition(stream, projection, part.partition, part.generation, history_of(stream))
 
 
 def _parts(stream: Stream, projections: list[Projection[Any]]) -> Iterator[Part]:

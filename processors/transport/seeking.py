@@ -23,11 +23,9 @@ async def bounds(wires: AsyncWires, lanes: list[TopicLane]) -> list[tuple[int, i
 
 
 async def place_of(wires: AsyncWires, lane: TopicLane, offset: int) -> tuple[str, int]:
-    """The position after which the entry of this offset comes, and its offset; the end of the log where it
-    has no such entry.
+    """The position after which the entry of this offset comes, and its offset; the log's end where none is.
 
-    Counted from the acknowledged position, or from the start where the offset lies before that. cost
-    O(entries between)
+    Counted from the acknowledged position, or from the start for an offset before it: O(entries between).
     """
     position, at = lane.acknowledged.position, lane.acknowledged.following
     if offset < at:
