@@ -66,12 +66,10 @@ class AsyncWire:
         future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._under_way.append((future, len(commands)))
         self._asked.set()
-        # Nothing is awaited between the queue and the socket's buffer, so requests are written in the order
-        # they queue.
+        # Nothing is awaited between the queue and the socket's buffer: requests are written as they queue.
         try:
-            await self._connection.send_packed_command(
-                [pack_command(command) for command in commands], check_health=False
-            )
+            packed = [pack_command(command) for command in commands]
+            await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             self._fail(error)
         return await future

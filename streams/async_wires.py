@@ -62,9 +62,7 @@ class AsyncWires:
         return wire
 
     async def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one
-        of LOST.
-        """
+        """One answer for each, in order, all nodes at once; the server's errors are values. Raises LOST."""
         by_node: dict[str, list[int]] = {}
         for index, ask in enumerate(asks):
             by_node.setdefault(self.server.node_of(ask.key), []).append(index)

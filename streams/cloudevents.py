@@ -55,26 +55,28 @@ def to_cloudevent(event: Event) -> Json:
     return {**made, "datacontenttype": "application/json", "data": plain}
 
 
-def from_cloudevent(content: Mapping[str, object], codec: Codec) -> Event:
-    """The CloudEvent as one of the codec's events; older versions are upcast.
-
-    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, a type or data that
-    does not fit.
-    """
-    name = str(content.get("id", ""))[:128]
-    data = _data_of(name, content)
+def _envelope_of(content: Mapping[str, object]) -> dict[str, object]:
+    """The attributes as fields of an event, its type and ID first."""
     ours = {_ENVELOPE[attribute]: value for attribute, value in content.items() if attribute in _ENVELOPE}
     if ours["source"] == NO_SOURCE:
         del ours["source"]
-    ordered = {"type": ours.pop("type"), "event_id": ours.pop("event_id")}
+    return {"type": ours.pop("type"), "event_id": ours.pop("event_id"), **ours}
+
+
+def from_cloudevent(content: Mapping[str, object], codec: Codec) -> Event:
+    """The CloudEvent as one of the codec's events; older versions are upcast.
+
+    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, an unfit type or data.
+    """
+    name = str(content.get("id", ""))[:128]
+    data = _data_of(name, content)
     try:
-        event = codec.decode(msgspec.json.encode({**ordered, **ours, **data}), "CloudEvent")
+        event = codec.decode(msgspec.json.encode({**_envelope_of(content), **data}), "CloudEvent")
     except DamagedEntry as error:
         raise InvalidEvent(name, error.reason) from error
     if event is None:
-        raise InvalidEvent(
-            name, f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})"
-        )
+        problem = f"type {content['type']!r} is not installed ({', '.join(sorted(codec.types))})"
+        raise InvalidEvent(name, problem)
     return event
 
 

@@ -80,12 +80,7 @@ class EmbeddedServer:
         """The home's server, started where it is not running. Raises EmbeddedServerError."""
         home = (home or home_directory()).absolute()
         _make_home(home)
-        with cls._lock:
-            descriptor, uses = cls._held.get(home, (-1, 0))
-            if not uses:
-                descriptor = _open_lock(home / "users.lock")
-                fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while the supervisor stops the server
-            cls._held[home] = (descriptor, uses + 1)
+        cls._enter(home)
         server = cls(home)
         try:
             server.ensure()
@@ -93,6 +88,16 @@ class EmbeddedServer:
             server.release()
             raise
         return server
+
+    @classmethod
+    def _enter(cls, home: Path) -> None:
+        """Be one of the home's users; the first of the process locks for all of it."""
+        with cls._lock:
+            descriptor, uses = cls._held.get(home, (-1, 0))
+            if not uses:
+                descriptor = _open_lock(home / "users.lock")
+                fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while the supervisor stops the server
+            cls._held[home] = (descriptor, uses + 1)
 
     def ensure(self) -> None:
         """Wait until the server answers, starting it where it has died. Raises EmbeddedServerError."""
@@ -181,16 +186,21 @@ def _socket_path(home: Path) -> Path:
     directory = (
         shared if shared.is_dir() else Path(tempfile.gettempdir())
     ) / f"aurastream-{os.getuid()}-{digest}"
+    _make_private(directory)
+    return directory / "server.sock"
+
+
+def _make_private(directory: Path) -> None:
+    """Make the directory, unless it is there. Raises EmbeddedServerError where others may look into it."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
+        facts = directory.lstat()
     except OSError as error:
         raise _unusable(directory, error) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise EmbeddedServerError(
             f"{directory} is not private to you. Remove it, or set AURASTREAM_HOME to a shorter path."
         )
-    return directory / "server.sock"
 
 
 def _open_lock(path: Path) -> int:

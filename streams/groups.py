@@ -57,10 +57,9 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def cursor_of(reply: list[bytes]) -> Cursor:
-    """From HGETALL's flat answer; a missing key is a cursor before the first entry. Fields of newer builds
-    are passed over.
+    """From HGETALL's flat answer; a missing key is a cursor before the first entry.
 
-    Raises CountsDamaged.
+    Fields of newer builds are passed over. Raises CountsDamaged.
     """
     pairs = {
         reply[i].decode(errors="backslashreplace"): reply[i + 1].decode(errors="backslashreplace")

@@ -100,15 +100,7 @@ class History:
         Raises ArchiveNeeded where one can only be in an archive and none is set; ArchiveDamaged.
         """
         wanted = list(positions)
-        entries: dict[str, RawEntry] = {}
-        trimmed_to = START
-        log = self.stream.keys[partition].log
-        for start in range(0, len(wanted), READ_MAX):
-            part = wanted[start : start + READ_MAX]
-            answers, trimmed_to = self._ask(
-                partition, [("XRANGE", log, position, position) for position in part]
-            )
-            entries |= {position: answer[0] for position, answer in zip(part, answers, strict=True) if answer}
+        entries, trimmed_to = self._in_log(partition, wanted)
         missing = [position for position in wanted if position not in entries]
         if missing and self.archive is not None:
             entries |= self.archive.entries(partition, missing)
@@ -142,6 +134,18 @@ class History:
         command = ("XRANGE", self.stream.keys[partition].log, f"({after}", until, "COUNT", count)
         (raw,), trimmed_to = self._ask(partition, [command])
         return raw, trimmed_to
+
+    def _in_log(self, partition: int, wanted: list[str]) -> tuple[dict[str, RawEntry], Position]:
+        """Those of the entries that are in the log, and how far it was trimmed."""
+        entries: dict[str, RawEntry] = {}
+        trimmed_to = START
+        log = self.stream.keys[partition].log
+        for start in range(0, len(wanted), READ_MAX):
+            part = wanted[start : start + READ_MAX]
+            commands: list[Command] = [("XRANGE", log, position, position) for position in part]
+            answers, trimmed_to = self._ask(partition, commands)
+            entries |= {position: answer[0] for position, answer in zip(part, answers, strict=True) if answer}
+        return entries, trimmed_to
 
     def _ask(self, partition: int, commands: list[Command]) -> tuple[list[list[RawEntry]], Position]:
         """The answers, and how far the log was trimmed: asked last, on the same wire, so that it holds for

@@ -89,18 +89,13 @@ class Keyring:
         return made
 
     def sealing(self, batch: list[Event], ack: Ack | None = None) -> Asking[list[Event]]:
-        """``sealed`` for who asks the server for us: yields (routing key, command) pairs and is sent the
-        answers.
-        """
+        """``sealed`` for who asks the server for us: yields (routing key, command) pairs, is sent answers."""
         every = cast(list[Personal], batch)
         about = [event for event in every if event.personal and event.creator]
         if not about:
             return batch
-        creators = {
-            name
-            for name in {event.creator for event in about if isinstance(event.creator, str)}
-            if is_name(name)
-        }
+        names = {event.creator for event in about if isinstance(event.creator, str)}
+        creators = set(filter(is_name, names))
         stored = partial(_pseudonyms, about)
         known = yield from self._creators.taken(creators, stored, ack or self._settings.ack)
         return [

@@ -99,10 +99,15 @@ def check_server(server: Server, settings: Settings) -> None:
             f"the server's maxmemory-policy is {facts.eviction}: it deletes views and event IDs when memory "
             "runs short. Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in redis.conf)."
         )
+    _check_database(server)
+    server.check_ack(settings.ack)
+
+
+def _check_database(server: Server) -> None:
+    """Refuse a database that somebody else keeps a key of ours in. Raises ServerUnfit."""
     kind: bytes = server.client.type(STREAMS)  # type: ignore[assignment]
     if kind not in (b"hash", b"none"):
         raise ServerUnfit(
             f"the key {STREAMS} is a {kind.decode()}, not AuraStream's hash: something else uses this "
             "database. Give AuraStream a database of its own."
         )
-    server.check_ack(settings.ack)

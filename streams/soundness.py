@@ -62,6 +62,11 @@ def _misregistered(stream: Stream) -> Iterator[str]:
                     f"aura:streams says of {stream.name!r} {what}, but there is {key}: the row was changed. "
                     "Put it right by a copy."
                 )
+    yield from _out_of_range(stream)
+
+
+def _out_of_range(stream: Stream) -> Iterator[str]:
+    """Logs of partitions that the registry does not know."""
     log_key = re.compile(rf"aura:\{{{re.escape(stream.name)}\.([0-9]+)\}}:log")
     for name in sorted(stream.server.client.scan_iter(f"aura:{{{stream.name}.*}}:log", count=1_000)):
         log = log_key.fullmatch(name.decode(errors="backslashreplace"))
@@ -107,14 +112,10 @@ class _Audit:
         """Subjects whose version is not the number of their events."""
         self._after, is_still_pure = self._stated()
         self._is_pure = self._is_pure and is_still_pure
-        for subject in (
-            sorted(self._before.keys() | self._after.keys() | self._places.keys()) if self._is_pure else ()
-        ):
-            events, least, most = (
-                len(self._places.get(subject, ())),
-                self._before.get(subject, 0),
-                self._after.get(subject, 0),
-            )
+        subjects = self._before.keys() | self._after.keys() | self._places.keys()
+        for subject in sorted(subjects) if self._is_pure else ():
+            events = len(self._places.get(subject, ()))
+            least, most = self._before.get(subject, 0), self._after.get(subject, 0)
             if not least <= events <= most:
                 yield (
                     f"{self._keys.where}: {subject!r} is stated to be at version {most}, and has {events} "

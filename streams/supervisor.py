@@ -38,8 +38,8 @@ def supervise(home: Path, path: Path, binary: str, running: int) -> None:
         server.wait()
 
 
-def _start_server(home: Path, path: Path, binary: str, running: int) -> subprocess.Popen[bytes]:
-    path.unlink(missing_ok=True)
+def _server_options(home: Path, path: Path) -> list[str]:
+    """Of the command line. path: of the socket."""
     settings = {
         "port": "0",
         "unixsocket": str(path),
@@ -52,10 +52,14 @@ def _start_server(home: Path, path: Path, binary: str, running: int) -> subproce
         "logfile": str(home / "server.log"),
         "daemonize": "no",
     }
-    arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def _start_server(home: Path, path: Path, binary: str, running: int) -> subprocess.Popen[bytes]:
+    path.unlink(missing_ok=True)
     os.umask(0o077)
     return subprocess.Popen(
-        [binary, *arguments],
+        [binary, *_server_options(home, path)],
         stdin=subprocess.DEVNULL,
         pass_fds=(running,),
         preexec_fn=_die_with_parent,  # noqa: PLW1509 - before any thread

@@ -37,9 +37,7 @@ class Wires:
         return wire
 
     def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One answer for each, in order, the nodes all at once. Errors of the server are values. Raises one
-        of LOST.
-        """
+        """One answer for each, in order, all nodes at once; the server's errors are values. Raises LOST."""
         by_wire: dict[Wire, list[int]] = {}
         for index, ask in enumerate(asks):
             by_wire.setdefault(self.of(ask.key), []).append(index)

@@ -92,8 +92,7 @@ class Archiver:
             self._check_place(partition, self.archive.slot(partition))
 
     def run(self, partition: int, until: str = "+", min_events: int = 1) -> Iterator[Manifest]:
-        """Close what the partition's log holds now, up to and including `until`, into segments; yields each
-        once it is committed.
+        """Close what the log holds up to and including `until` into segments; yields each once committed.
 
         min_events: no smaller segment is closed. Raises ArchiveRefused, ArchiveUnusable, ArchiveDamaged.
         """
@@ -101,15 +100,19 @@ class Archiver:
         lease.claim()
         try:
             self._on_step("leased")
-            self._check(partition, self.archive.slot(partition))
-            remove_orphans(self.archive, partition)
-            self._audit(partition)
+            self._prepare(partition)
             end = self._end(partition, until)
             while (made := self._close_one(partition, end, min_events)) is not None:
                 yield made
                 lease.keep()
         finally:
             lease.release()
+
+    def _prepare(self, partition: int) -> None:
+        """Make sure that a segment may be closed: the log and the archive are those that belong together."""
+        self._check(partition, self.archive.slot(partition))
+        remove_orphans(self.archive, partition)
+        self._audit(partition)
 
     def _close_one(self, partition: int, end: str, min_events: int) -> Manifest | None:
         """The next segment, committed; None when nothing is left to close."""
@@ -170,10 +173,8 @@ class Archiver:
         self._check_place(partition, slot)
         question = ("XRANGE", self.stream.keys[partition].log, slot.position, slot.position)
         what = self._what(partition, "looking for the archive's end")
-        if (
-            not self.stream.ask(partition, question, what=what)[0]
-            and trimmed_to(self.stream, partition) < slot.end
-        ):
+        last = self.stream.ask(partition, question, what=what)[0]
+        if not last and trimmed_to(self.stream, partition) < slot.end:
             raise ArchiveRefused(
                 f"{self.stream.name}/{partition} is archived up to {slot.position}, which is neither in its "
                 "log nor trimmed: the archive is ahead of the log, which was deleted or restored from an "

@@ -58,10 +58,7 @@ class Builder:
         self._stream, self._partition, self._key = stream, partition, key
 
     def build(self, slot: Slot, entries: Identified, duplicates: frozenset[bytes]) -> Segment:
-        """The segment that goes on from the slot.
-
-        Raises InvariantBroken where its entries do not come back from it.
-        """
+        """The segment after the slot. Raises InvariantBroken where its entries do not come back from it."""
         raw = entries.raw
         file = to_parquet(table_of(entries, duplicates))
         if not is_written(file, raw, duplicates):

@@ -57,19 +57,22 @@ class _Deciding:
         self._what = f"reading the index of {stream.name}/{partition}"
         self.duplicates: set[bytes] = set()
 
+    def _adopted(self, fields: list[bytes], packed: list[bytes]) -> list[bytes | None]:
+        """The rows of the fields, once those that had none have the position."""
+        rows = self._rows(fields)
+        unknown = [index for index, row in enumerate(rows) if row is None]
+        if not unknown:
+            return rows
+        adopt = [("HSETNX", self._keys.ids, fields[index], packed[index]) for index in unknown]
+        return self._rows(fields, *adopt)
+
     def others(self, named: list[Named], field: Callable[[str], bytes]) -> list[Named]:
-        """Adopt what has no row under its field and add to the duplicates; returns the entries whose row is
-        another ID's.
-        """
+        """Adopt what has no row, add to the duplicates; the entries whose field holds a row of another ID."""
         if not named:
             return []
         fields = [field(event_id) for _, event_id in named]
         packed = [pack_position(position) for position, _ in named]
-        rows = self._rows(fields)
-        if unknown := [index for index, row in enumerate(rows) if row is None]:
-            rows = self._rows(
-                fields, *[("HSETNX", self._keys.ids, fields[index], packed[index]) for index in unknown]
-            )
+        rows = self._adopted(fields, packed)
         elsewhere = [index for index, row in enumerate(rows) if row != packed[index]]
         holders = self._event_ids_at([unpack_position(rows[index] or b"") for index in elsewhere])
         collided = []

@@ -22,6 +22,13 @@ from aurastream.streams.archive.reading import StreamArchive
 from aurastream.streams.archive.slot import Slot
 
 
+def _chosen(stored: dict[str, Manifest], head: str) -> Manifest | None:
+    """The manifest of that hash; where the hash is not known, the only one there is."""
+    if head:
+        return stored.get(head)
+    return next(iter(stored.values())) if len(stored) == 1 else None
+
+
 class Links:
     """One partition's.
 
@@ -41,19 +48,15 @@ class Links:
         stored = self._stored()
         chain: dict[int, Manifest] = {}
         head = self._slot.head if self._newest == self._slot.number else self._audited[self._newest].head
-        missing: list[int] = []
         for number in range(self._newest, 0, -1):
             if not head and number in self._audited:
                 head = self._audited[number].head
-            choices = stored.get(number, {})
-            only = next(iter(choices.values())) if len(choices) == 1 else None
-            manifest = choices.get(head) if head else only
-            if manifest is None:
-                missing.append(number)
-                head = ""
-            else:
-                chain[number], head = manifest, manifest.previous
-        self.findings += [self._missing(number, chain) for number in reversed(missing)]
+            manifest = _chosen(stored.get(number, {}), head)
+            if manifest is not None:
+                chain[number] = manifest
+            head = manifest.previous if manifest is not None else ""
+        missing = [number for number in range(1, self._newest + 1) if number not in chain]
+        self.findings += [self._missing(number, chain) for number in missing]
         self.findings += self._ahead(stored.get(self._newest + 1, {}))
         return chain
 
@@ -99,9 +102,7 @@ class Links:
             yield finding_in(manifest, problem)
 
     def _stored(self) -> dict[int, dict[str, Manifest]]:
-        """All manifests of the folder whose content is what their hash stands for: number -> hash ->
-        manifest.
-        """
+        """The folder's manifests whose content is what their hash stands for: number -> hash -> manifest."""
         folder = self._archive.folder(self._partition)
         stored: dict[int, dict[str, Manifest]] = {}
         for name in self._archive.store.names(folder):

@@ -38,11 +38,10 @@ def live_entries(stream: Stream, manifest: Manifest) -> dict[bytes, list[bytes]]
     return live
 
 
-def overlap(
-    stream: Stream, manifest: Manifest, entries: list[RawEntry], live: dict[bytes, list[bytes]]
+def _unlike(
+    manifest: Manifest, archived: dict[bytes, list[bytes]], live: dict[bytes, list[bytes]]
 ) -> Iterator[Finding]:
-    """The live log's entries are the archived ones; those that are in the archive alone were trimmed."""
-    archived = dict(entries)
+    """The live entries that are not in the segment, or are others there."""
     for position, fields in live.items():
         if position not in archived:
             problem = f"the live log has an entry that segment {manifest.number} has not"
@@ -50,6 +49,13 @@ def overlap(
         elif archived[position] != fields:
             problem = f"the live log's entry is not the one in segment {manifest.number}"
             yield finding_in(manifest, problem, position.decode())
+
+
+def overlap(
+    stream: Stream, manifest: Manifest, entries: list[RawEntry], live: dict[bytes, list[bytes]]
+) -> Iterator[Finding]:
+    """The live log's entries are the archived ones; those that are in the archive alone were trimmed."""
+    yield from _unlike(manifest, dict(entries), live)
     trimmed = trimmed_to(stream, manifest.partition)
     gone = [
         position.decode()
@@ -72,11 +78,7 @@ class LiveLog:
         self.entries = 0
 
     def check(self) -> Iterator[Finding]:
-        """What is wrong with it.
-
-        An entry that was archived already is no finding for being damaged: it was, and the archive has it as
-        it is.
-        """
+        """What is wrong with it; an archived entry may be damaged, for the archive has it as it is."""
         last = START
         damaged = 0
         for position, fields in self._read():

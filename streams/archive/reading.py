@@ -101,16 +101,13 @@ class StreamArchive:
     def scan(
         self, partition: int, where: Where, after: str = "0-0", until: str = "+", count: int = READ_MAX
     ) -> Iterator[Span]:
-        """The entries of that range that are events with these values, in spans of at most `count`;
-        duplicates are among them.
+        """Events of that range with these values, in spans of at most `count`; duplicates are among them.
 
         Segments and row groups that cannot hold any are not read; of the others first the column of a value
         that is wanted. Damaged entries are in no answer but one for any value.
         """
         low, high = Position.parse(after), last_of(until)
-        for manifest in self.segments(partition):
-            if not overlaps(manifest, low, high):
-                continue
+        for manifest in [segment for segment in self.segments(partition) if overlaps(segment, low, high)]:
             if not where.can_be_in(manifest.min_occurred_at, manifest.max_occurred_at):
                 continue
             for group in groups_between(manifest, low, high):
@@ -185,9 +182,7 @@ class StreamArchive:
     def _read(
         self, manifest: Manifest, group: int, positions: list[Position] | None = None
     ) -> tuple[list[RawEntry], frozenset[bytes], bool]:
-        """A row group's entries, or those at these positions of it; which are duplicates; whether all
-        checksums are right.
-        """
+        """A row group's entries, or those at these positions; which are duplicates; if all are sound."""
         file = self.file_of(manifest)
         try:
             if (rows := file.metadata.num_rows) != manifest.entries:

@@ -40,13 +40,14 @@ class Store:
         self.url = f"{scheme}://{place.rpartition('@')[2]}"  # kept and shown: without a name and password
         if not place:
             raise ArchiveUnusable(url, "it names no place")
+        self._connect(f"{scheme}://{place}", options or {})
+
+    def _connect(self, url: str, options: Mapping[str, object]) -> None:
         from fsspec.core import url_to_fs
 
         try:
             # Listings are never remembered: what is there decides what may be removed.
-            self._fs, self._base = url_to_fs(
-                f"{scheme}://{place}", use_listings_cache=False, **(options or {})
-            )
+            self._fs, self._base = url_to_fs(url, use_listings_cache=False, **options)
         except (ImportError, ValueError, TypeError) as error:
             raise ArchiveUnusable(self.url, f"{error}") from error
 

@@ -74,6 +74,13 @@ class _Examination:
                 self._find(f"a column of {self.path} cannot be decoded ({_first_line(error)})")
         return Examined(self.findings, None if self.findings else suspect.raw, self.damaged)
 
+    def _undecodable(self, group: int) -> tuple[Position, Position]:
+        """The row group's range, which is named as a finding."""
+        lost = self._range(group)
+        rows = group * self.manifest.group_entries + 1
+        self._find(f"rows {rows:,} and on of {self.path} cannot be decoded", *map(str, lost))
+        return lost
+
     def _suspect(self, tables: list[pa.Table | None]) -> tuple[Suspect, list[tuple[Position, Position]]]:
         """What could be read, and the ranges of positions that nothing can be said of."""
         raw: list[RawEntry] = []
@@ -82,9 +89,7 @@ class _Examination:
         for group, table in enumerate(tables):
             read = _entries(table)
             if read is None:
-                lost.append(self._range(group))
-                rows = group * self.manifest.group_entries + 1
-                self._find(f"rows {rows:,} and on of {self.path} cannot be decoded", *map(str, lost[-1]))
+                lost.append(self._undecodable(group))
                 continue
             # Of a garbled position its block knows that the entry is missing.
             raw += [entry for entry in read[0] if POSITION.fullmatch(entry[0])]

@@ -90,10 +90,7 @@ def _long_rows(
 
 
 def _nameless_rows(stream: Stream, partition: int, raw: list[RawEntry]) -> Iterator[_Row]:
-    """The rows of entries damaged so badly that their event_id cannot be read.
-
-    cost O(ids) where there is one.
-    """
+    """The rows of entries too damaged for their event_id to be read. cost O(ids) where there is one."""
     places = {
         pack_position(position)
         for position, fields in raw

@@ -89,6 +89,16 @@ class Looker:
             "app", app, through, f"the worker app {app!r} {_reached('acknowledged', through)}. {remedy}"
         )
 
+    def _reached(self, keys: Keys, group: dict[bytes, Reply]) -> tuple[Position, str]:
+        """Up to where a group needs nothing any more, and how far it has read, for a sentence."""
+        through, pending = Position.parse(group[b"last-delivered-id"]), int(group[b"pending"])
+        reached = f"has read up to {through}"
+        if not pending:
+            return through, reached
+        least = Position.parse(self._ask(keys, ("XPENDING", keys.log, group[b"name"]))[0][1])
+        reached += f" and not acknowledged {pending} entries, the first at {least}"
+        return min(through, least.before()), reached
+
     def _foreign(self, keys: Keys, look: Look) -> Iterator[Holder]:
         """Groups of the server that no cursor of ours stands for."""
         look.ours.update(look.apps)
@@ -99,12 +109,7 @@ class Looker:
             if self._ask(keys, ("EXISTS", keys.cursor(name)))[0]:
                 look.ours.add(name)  # it was forgotten, or given up: a person has decided
                 continue
-            through, pending = Position.parse(group[b"last-delivered-id"]), int(group[b"pending"])
-            reached = f"has read up to {through}"
-            if pending:
-                least = Position.parse(self._ask(keys, ("XPENDING", keys.log, group[b"name"]))[0][1])
-                reached += f" and not acknowledged {pending} entries, the first at {least}"
-                through = min(through, least.before())
+            through, reached = self._reached(keys, group)
             why = (
                 f"the server's group {name!r}, which is none of AuraStream's, {reached}. "
                 "Let it read on, or XGROUP DESTROY it."

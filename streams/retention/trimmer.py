@@ -51,7 +51,7 @@ from aurastream.streams.retention.look import Holder, Look
 from aurastream.streams.retention.notes import new_note, settle
 
 if TYPE_CHECKING:  # pyarrow takes its time
-    from aurastream.streams.archive import StreamArchive
+    from aurastream.streams.archive import Manifest, StreamArchive
 
 LOOKS_MAX = 100  # times a partition is looked at again because it was not what it had been
 
@@ -103,6 +103,17 @@ class _TrimProgress(msgspec.Struct):
     vouched: Position | None = None
 
 
+def _check_goal(stream: Stream, goal: Goal) -> None:
+    """Raise StreamError where the log is not ours to trim, or the goal says too little or too much."""
+    if not stream.is_log_here:
+        raise StreamError(
+            f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set "
+            "it there."
+        )
+    if (goal.before is None) == (goal.keep_events is None):
+        raise StreamError("say what shall go: before a time, or all but a number of events.")
+
+
 class Trimmer:
     """One run over one stream. on_step: called with each step and how many entries the partition's run has
     removed, for progress and tests: looked, read, removed, closed, audited, settled.
@@ -121,13 +132,7 @@ class Trimmer:
 
         archive: compared before anything is removed.
         """
-        if not stream.is_log_here:
-            raise StreamError(
-                f"the log of stream {stream.name!r} is in Kafka, whose topics keep their own retention. Set "
-                "it there."
-            )
-        if (goal.before is None) == (goal.keep_events is None):
-            raise StreamError("say what shall go: before a time, or all but a number of events.")
+        _check_goal(stream, goal)
         self.stream, self._operations, self._goal, self._on_step = stream, operations, goal, on_step
         self._archive, self._note, self._looker = archive, new_note(goal.why), Looker(stream)
 
@@ -164,25 +169,26 @@ class Trimmer:
             f"{progress.removed:,} entries are removed and counted. Trim again when its groups change less."
         )
 
-    def _check_archive(self, partition: int, look: Look, last: Position, progress: _TrimProgress) -> None:
-        """Read the segments of what is to go, and compare them with their hashes: 25 bytes an event, once a
-        run.
+    def _chain(self, archive: StreamArchive, partition: int) -> list[Manifest]:
+        """The archive's segments. Raises ArchiveDamaged where they do not reach as far as the slot says."""
+        slot, chain = archive.slot(partition), archive.segments(partition)
+        reached = (chain[-1].last, chain[-1].entries_through) if chain else ("", 0)
+        if reached != (slot.position, slot.entries):
+            problem = (
+                f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest "
+                f"manifest {reached[0]} with {reached[1]:,}"
+            )
+            raise ArchiveDamaged(self.stream.keys[partition].where, archive.url, problem)
+        return chain
 
-        The slot is one hash of the server, which a flipped bit can send ahead of the archive; files can be
-        lost.
+    def _check_archive(self, partition: int, look: Look, last: Position, progress: _TrimProgress) -> None:
+        """Read the segments of what is to go and compare their hashes, once a run: 25 bytes an event.
+
+        The slot is one hash of the server, which a flipped bit can send ahead; files can be lost.
         """
         if self._archive is None or progress.vouched == last:
             return
-        slot, chain = self._archive.slot(partition), self._archive.segments(partition)
-        reached = (chain[-1].last, chain[-1].entries_through) if chain else ("", 0)
-        if reached != (slot.position, slot.entries):
-            raise ArchiveDamaged(
-                self.stream.keys[partition].where,
-                self._archive.url,
-                f"the server says that it reaches {slot.position} with {slot.entries:,} entries, its newest "
-                f"manifest {reached[0]} with {reached[1]:,}",
-            )
-        for segment in chain:
+        for segment in self._chain(self._archive, partition):
             if segment.range[1] >= look.first and segment.range[0] <= last:
                 self._archive.check_file(segment)
         progress.vouched = last

@@ -147,6 +147,10 @@ def _draft_7(schema: Json, owner: str) -> Json:
         return schema
     if "$ref" in schema:  # beside which draft 7 reads nothing
         return {"$ref": f"{COMPONENTS}schemas/{owner}.{component_name(schema['$ref'].removeprefix(REF))}"}
+    return _keywords_in_draft_7(schema, owner)
+
+
+def _keywords_in_draft_7(schema: Schema, owner: str) -> Schema:
     made = {
         key: part if key in ("default", "enum", "const", "properties") else _draft_7(part, owner)
         for key, part in schema.items()

@@ -52,26 +52,28 @@ class SchemaChange(msgspec.Struct, frozen=True):
     sentence: str
 
 
+def _is_whole(schema: object) -> bool:
+    """Whether that has all that is compared."""
+    return (
+        isinstance(schema, dict)
+        and isinstance(schema.get("properties"), dict)
+        and isinstance(schema.get("required"), list)
+        and type(schema.get("x-schema-version")) is int
+    )
+
+
 def read_baseline(raw: bytes) -> dict[str, Schema]:
     """Type -> schema, of an exported document. Raises BaselineUnfit."""
     try:
         document = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BaselineUnfit(f"it is no JSON ({error})") from error
-    if (
-        not isinstance(document, dict)
-        or document.get("$id") != DOCUMENT_ID
-        or not isinstance(document.get("$defs"), dict)
-    ):
+    is_ours = isinstance(document, dict) and document.get("$id") == DOCUMENT_ID
+    if not is_ours or not isinstance(document.get("$defs"), dict):
         raise BaselineUnfit(f"its $id is not {DOCUMENT_ID}")
     types: dict[str, Schema] = document["$defs"]
     for tag, schema in types.items():
-        whole = (
-            isinstance(schema, dict)
-            and isinstance(schema.get("properties"), dict)
-            and isinstance(schema.get("required"), list)
-        )
-        if not whole or type(schema.get("x-schema-version")) is not int:
+        if not _is_whole(schema):
             raise BaselineUnfit(f"its type {tag!r} has no properties, required or x-schema-version")
     return types
 

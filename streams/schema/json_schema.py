@@ -25,7 +25,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -56,6 +56,7 @@ _DATE, _TIME = (
 )
 _OFFSET = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
 _FIELDS = mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType
+_WithFields: TypeAlias = mi.StructType | mi.DataclassType | mi.TypedDictType | mi.NamedTupleType
 
 
 def tag_of(kind: type[Event]) -> str:
@@ -147,16 +148,20 @@ def _refs(schema: object) -> Iterator[str]:
             yield from _refs(part)
 
 
+def _field_parts(info: _WithFields, schema: Schema) -> Iterator[tuple[mi.Type, Schema]]:
+    """The types of a struct's fields beside their schemas, by name or, of an array, by place."""
+    is_tagged = isinstance(info, mi.StructType) and info.tag_field is not None
+    types = [field.type for field in info.fields]
+    if "properties" in schema:
+        yield from zip(types, [schema["properties"][field.encode_name] for field in info.fields], strict=True)
+    else:
+        yield from zip(types, schema["prefixItems"][is_tagged:], strict=False)
+
+
 def _parts(info: mi.Type, schema: Schema) -> Iterator[tuple[mi.Type, Schema]]:
     """The parts of a type beside the parts of its schema, as msgspec lays them out."""
     if isinstance(info, _FIELDS):
-        is_tagged = isinstance(info, mi.StructType) and info.tag_field is not None
-        if "properties" in schema:
-            yield from ((field.type, schema["properties"][field.encode_name]) for field in info.fields)
-        else:
-            yield from zip(
-                (field.type for field in info.fields), schema["prefixItems"][is_tagged:], strict=False
-            )
+        yield from _field_parts(info, schema)
     elif isinstance(info, mi.CollectionType):
         yield info.item_type, schema.get("items", {})
     elif isinstance(info, mi.TupleType):

@@ -171,17 +171,11 @@ def _required_fit(
     for name in new.get("required", []):
         place = f"{path}.{name}" if path else name
         if name in olds and name not in old_required:
-            yield (
-                "default_removed",
-                place,
-                "its default is gone: entries that left it out no longer decode. Put it back.",
-            )
+            remedy = "its default is gone: entries that left it out no longer decode. Put it back."
+            yield "default_removed", place, remedy
         elif name not in olds:
-            yield (
-                "required_added",
-                place,
-                "it is new and has no default: older entries do not have it. Give it one.",
-            )
+            remedy = "it is new and has no default: older entries do not have it. Give it one."
+            yield "required_added", place, remedy
 
 
 def _as_schema(part: Schema | bool) -> Schema:
