@@ -42,9 +42,7 @@ class Recap(msgspec.Struct, frozen=True):
 
 
 def recapped(row: Recap | None, clip: Clip, event: ClipViewsObserved) -> Recap:
-    """The day's recap after one more observation; the same object when it adds nothing. Ties and late ones
-    add nothing.
-    """
+    """After one more observation; the same object when it adds nothing, as ties and late ones do."""
     at = event.occurred_at
     if at != clip.last_at:
         return row if row is not None else Recap(at, at, (_minute(at),))

@@ -233,26 +233,20 @@ def _differ(stored: str, folded: str) -> bool:
         return True
 
 
-def _audit(stream: Stream, partition: int, cursor: Cursor, folded: Cursor) -> list[str]:
+def _audit(stream: Stream, partition: int, cursor: Cursor, folded: Cursor) -> Iterator[str]:
     """Counts that must add up, each complaint a sentence."""
     where = stream.keys[partition].where
     lag = lag_of(stream.server, stream.keys[partition], cursor)
-    complaints = []
     if lag.rewound:
-        complaints.append(
-            f"the log of {where} ends before the cursor {cursor.position}: it was restored or re-created"
-        )
+        yield f"the log of {where} ends before the cursor {cursor.position}: it was restored or re-created"
     if lag.missing:
-        complaints.append(
-            f"{lag.missing} entries of {where} are gone without the trimmer: XDEL, XTRIM or DEL by hand"
-        )
+        yield f"{lag.missing} entries of {where} are gone without the trimmer: XDEL, XTRIM or DEL by hand"
     for name in COUNTED:
         ours, theirs = getattr(cursor, name), getattr(folded, name)
         if ours != theirs:
-            complaints.append(f"{where}: the cursor says {name} {ours}, the log {theirs}")
+            yield f"{where}: the cursor says {name} {ours}, the log {theirs}"
     if cursor.read and not cursor.fingerprint:
-        complaints.append(f"{where}: the cursor does not say by which definition the view was folded")
-    return complaints
+        yield f"{where}: the cursor does not say by which definition the view was folded"
 
 
 def _literal(key: str) -> str:

@@ -143,27 +143,28 @@ class Consumer:
         self._poll, self._look_at = Backoff(POLL_FIRST_S, POLL_MAX_S), 0.0
 
     def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
-        """Consume. until_idle: return once every lane has read all there is. Raises UnknownOutcome when the
-        server stays away for attempts_max tries without one commit, and the typed errors of lanes that a
-        person must mend.
+        """Consume. until_idle: return once every lane has read all there is.
+
+        Raises UnknownOutcome when the server stays away for attempts_max tries without one commit, and the
+        typed errors of lanes that a person must mend.
         """
-        attempts_max = self._wires.attempts_max
         try:
-            while True:
-                before = self._commits
-                try:
-                    retried(
-                        "consuming", attempts_max, lambda: self._drive(stopping, until_idle), self._reconnect
-                    )
-                    return
-                except UnknownOutcome:
-                    if self._commits == before:
-                        raise
-                    # Answers to the lanes of before are still under way there, and would be taken for the
-                    # new ones'.
-                    self._wires.close()
+            while not self._has_ended(stopping, until_idle):
+                # Answers to the lanes of before are under way there, and would be taken for the new ones'.
+                self._wires.close()
         finally:
             self._wires.close()
+
+    def _has_ended(self, stopping: Callable[[], bool], until_idle: bool) -> bool:
+        """Drive the lanes; False when the server stayed away, but after a commit, so that we try on."""
+        before, attempts_max = self._commits, self._wires.attempts_max
+        try:
+            retried("consuming", attempts_max, lambda: self._drive(stopping, until_idle), self._reconnect)
+        except UnknownOutcome:
+            if self._commits == before:
+                raise
+            return False
+        return True
 
     def _drive(self, stopping: Callable[[], bool], until_idle: bool) -> None:
         for held in (self._running, self._idle, self._started):

@@ -176,25 +176,27 @@ def compared(record: Record, number: int, differing: int, is_accepted: bool) -> 
 
 
 def swapped(record: Record, number: int, now_ms: int, keep_ms: int) -> Record:
-    """The generation is live from now on; the one before is kept for keep_ms, or retired at once where that
-    is 0 or less. Nothing changes where it is live already.
+    """The generation is live from now on; the one before is kept for keep_ms, or retired where that is <= 0.
 
-    Raises ProjectionError when it is neither building nor kept.
+    Nothing changes where it is live already. Raises ProjectionError when it is neither building nor kept.
     """
     if record.live == number:
         return record
     new, old = record.find(number), record.find(record.live)
     if new is None or old is None or new.state not in (State.BUILDING, State.KEPT):
-        is_what = "gone" if new is None else new.state.value
-        raise ProjectionError(
-            f"generation {number} cannot become the live one: it is {is_what}. Look at `aurastream status`."
-        )
+        raise _unfit_to_live(number, new)
     left = State.KEPT if keep_ms > 0 else State.RETIRED
-    changed = _with(record, msgspec.structs.replace(old, state=left, kept_until_ms=now_ms + max(0, keep_ms)))
-    changed = _with(
-        changed, msgspec.structs.replace(new, state=State.LIVE, swapped_ms=now_ms, kept_until_ms=0)
-    )
+    old = msgspec.structs.replace(old, state=left, kept_until_ms=now_ms + max(0, keep_ms))
+    new = msgspec.structs.replace(new, state=State.LIVE, swapped_ms=now_ms, kept_until_ms=0)
+    changed = _with(_with(record, old), new)
     return msgspec.structs.replace(changed, live=number, changes=record.changes + 1)
+
+
+def _unfit_to_live(number: int, item: Generation | None) -> ProjectionError:
+    is_what = "gone" if item is None else item.state.value
+    return ProjectionError(
+        f"generation {number} cannot become the live one: it is {is_what}. Look at `aurastream status`."
+    )
 
 
 def retired(record: Record, number: int) -> Record:

@@ -78,6 +78,14 @@ class Decided(msgspec.Struct, Generic[S], frozen=True):
     attempts: int
 
 
+def _bare(projection: Projection[S]) -> Projection[S]:
+    """The same with states alone: what is declared over them is the view's."""
+    bare = copy.copy(projection)
+    bare.rankings, bare.totals, bare.rollups = (), (), ()
+    bare.listings, bare.tables = (), ()
+    return bare
+
+
 class Entities(Generic[S]):
     """Loads and decides on the entities of one stream by one projection's fold. Not for several threads.
 
@@ -100,9 +108,7 @@ class Entities(Generic[S]):
         self.stream, self.projection = stream, projection
         self._given_history, self._attempts_max, self._on_step = history, attempts_max, on_step
         self._view = View(stream, projection)
-        self._bare = copy.copy(projection)  # states alone: what is declared over them is the view's
-        self._bare.rankings, self._bare.totals, self._bare.rollups = (), (), ()
-        self._bare.listings, self._bare.tables = (), ()
+        self._bare = _bare(projection)
         self._decode = msgspec.json.Decoder(cast("type[S]", projection.state)).decode
 
     def load(self, subject: str) -> Loaded[S]:

@@ -57,8 +57,7 @@ def unpacked(blob: bytes | None) -> CheckpointContent:
 
 
 def made_by(projection: AnyProjection) -> str:
-    """16 hexadecimal digits: the projection's fingerprint and the source of all that folds it. "" where that
-    is no file.
+    """16 hexadecimal digits of the fingerprint and the source of all that folds it; "" where that is no file.
 
     That is its module, those of its state and of what its tables name, the kinds of tables, and the fold. A
     fold's helpers in other modules are not looked at: raise ``version`` when those change.

@@ -101,9 +101,7 @@ class Checkpoints:
         return sorted(usable, key=lambda checkpoint: Position.parse(checkpoint.position), reverse=True)
 
     def load(self, partition: int, checkpoint: Checkpoint, view: MemoryView) -> int:
-        """Put the view where the checkpoint is; returns its size in bytes, 0 after a warning when it cannot
-        be trusted.
-        """
+        """Put the view where the checkpoint is; its bytes, or 0 after a warning when it cannot be trusted."""
         try:
             blob = self._keeper.read_blob(partition, checkpoint.name)
             content, segment = unpacked(blob), self._segment(partition, checkpoint.position)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView
-from aurastream.streams import Span, Stream
+from aurastream.streams import Reply, Span, Stream, sound
 
 
 class LogFacts(msgspec.Struct, frozen=True):
@@ -25,6 +25,13 @@ class LogFacts(msgspec.Struct, frozen=True):
     missing: int
 
 
+def _entries_added(info: Reply) -> int | None:
+    """Of XINFO, which is an error for a log that is not there, and does not count them before Redis 7.0."""
+    if not isinstance(info, list) or b"entries-added" not in info[::2]:
+        return None
+    return int(info[2 * info[::2].index(b"entries-added") + 1])
+
+
 def log_facts(stream: Stream, partition: int) -> LogFacts:
     """In one step, so that what it says of the log holds up to `last`."""
     keys = stream.keys[partition]
@@ -35,14 +42,9 @@ def log_facts(stream: Stream, partition: int) -> LogFacts:
         pipeline.xlen(keys.log)
         pipeline.execute_command("XINFO", "STREAM", keys.log)
         *answers, info = pipeline.execute(raise_on_error=False)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    newest, (appended, trimmed), archived, length = answers
+    newest, (appended, trimmed), archived, length = sound(answers)
     last = newest[0][0].decode() if newest else (archived or b"").decode()
-    # XINFO of a log that is not there is an error; before 7.0 it does not count the entries ever added.
-    has_count = isinstance(info, list) and b"entries-added" in info[::2]
-    added = int(info[2 * info[::2].index(b"entries-added") + 1]) if has_count else None
+    added = _entries_added(info)
     missing = max(int(appended or 0), added or 0) - length - int(trimmed or 0)
     return LogFacts(last, added is not None and added == int(appended or 0), max(0, missing))
 

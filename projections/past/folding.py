@@ -160,9 +160,7 @@ class PastFold:
             past.since_checkpoint = 0
 
     def _spans(self, partition: int, past: Past, until: Position) -> Iterator[Span]:
-        """What has to be read, from the archive without what is later than T as far as that is known there,
-        then from the log.
-        """
+        """What has to be read: of the archive without what it knows to be later than T, then of the log."""
         as_of, after = self._as_of, Position.parse(past.view.cursor.position)
         for segment in self._segments(partition):
             first, last = Position.parse(segment.first), Position.parse(segment.last)

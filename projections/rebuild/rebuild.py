@@ -99,8 +99,18 @@ class Rebuild(AbstractContextManager["Rebuild"]):
 
     def begin(self) -> None:
         """Own a generation to build. Raises RebuildRunning where somebody else does."""
+        retire_due(self.stream, self.projection.name, self.decision.by)
+        item = self._begun()
+        self.own(item)
+        self.generation, self.has_resumed = item.number, item.builder != self.host
+        self._record.take_over(item.number, self.host)
+        self._record.announce()
+        for keys in self.stream.keys:
+            self.stream.ask(keys.partition, join(keys, self.group), what=f"joining of {self.group}")
+
+    def _begun(self) -> Generation:
+        """The generation that is being built, of this definition."""
         name = self.projection.name
-        retire_due(self.stream, name, self.decision.by)
         item = self._record.begin(self.host, self._fingerprint_of).building
         if item is not None and item.fingerprint != self.projection.fingerprint:
             self.own(item)  # of another definition than ours: nobody will ever finish it
@@ -111,12 +121,7 @@ class Rebuild(AbstractContextManager["Rebuild"]):
             raise ProjectionError(
                 f"what was being built of {name!r} was swapped in or given up this instant. Begin again."
             )
-        self.own(item)
-        self.generation, self.has_resumed = item.number, item.builder != self.host
-        self._record.take_over(item.number, self.host)
-        self._record.announce()
-        for keys in self.stream.keys:
-            self.stream.ask(keys.partition, join(keys, self.group), what=f"joining of {self.group}")
+        return item
 
     def own(self, item: Generation) -> None:
         """Hold the leases of a generation. Raises RebuildRunning where another process lives that does."""
@@ -173,25 +178,32 @@ class Rebuild(AbstractContextManager["Rebuild"]):
 
     # Swap.
 
-    def swap(self, keep_ms: int) -> Record | None:
-        """Build to the end of the log, then make the generation live. None when it was stopped before.
+    def _swapped(self, live: int, keep_ms: int) -> Record:
+        """The record after the swap, which is timed."""
+        at_ms, began = self._record.now_ms(), time.perf_counter()
+        after = self._record.swap(self.generation, live, keep_ms, at_ms)
+        self.swap_ms = round((time.perf_counter() - began) * 1000, 2)
+        return after
 
-        Raises ProjectionError where it differs and nobody accepted that, and where another generation has
-        become live meanwhile.
-        """
-        self._step, before = "swap", self._record.read()
-        if not before.may_swap(self.generation):
+    def _check_swappable(self, record: Record) -> None:
+        if not record.may_swap(self.generation):
             raise ProjectionError(
                 f"generation {self.generation} was not found equal to the live view, and nobody accepted it."
             )
+
+    def swap(self, keep_ms: int) -> Record | None:
+        """Build to the end of the log, then make the generation live. None when it was stopped before.
+
+        Raises ProjectionError where it differs and nobody accepted that, or another became live meanwhile.
+        """
+        self._step, before = "swap", self._record.read()
+        self._check_swappable(before)
         if not self._passes(lambda: dict.fromkeys(self._partitions(), "+")):
             return None
         self._near_lanes().come_close()
         is_kept = self.has_live() and not self._is_behind(before.live)
         self._check_lease()
-        at_ms, began = self._record.now_ms(), time.perf_counter()
-        after = self._record.swap(self.generation, before.live, keep_ms if is_kept else 0, at_ms)
-        self.swap_ms = round((time.perf_counter() - began) * 1000, 2)
+        after = self._swapped(before.live, keep_ms if is_kept else 0)
         self._record.announce()
         self._record.leave_alone(after, before.live)
         return after

@@ -15,6 +15,7 @@ meanwhile loses nothing, and whoever keeps the key's state in memory is refused 
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 
 from aurastream.projections.engine import AnyProjection, Projection, ProjectionError, compare, now_ms
@@ -45,6 +46,15 @@ class SubjectResult(Compared, frozen=True):
     is_written: bool
 
 
+def _check_keys(projection: AnyProjection) -> None:
+    """Raise ProjectionError where keys are not subjects."""
+    if type(projection).key is not Projection.key:
+        raise ProjectionError(
+            f"the keys of {projection.name!r} are not subjects, so the events of one are not known before "
+            f"all are read. Rebuild the whole view: `aurastream rebuild {projection.name}`."
+        )
+
+
 def rebuild_subject(
     history: History, projection: AnyProjection, subject: str, decision: Decision, *, accept: bool
 ) -> SubjectResult:
@@ -52,11 +62,7 @@ def rebuild_subject(
 
     Raises ProjectionError where keys are not subjects, or the view was folded by another definition.
     """
-    if type(projection).key is not Projection.key:
-        raise ProjectionError(
-            f"the keys of {projection.name!r} are not subjects, so the events of one are not known before "
-            f"all are read. Rebuild the whole view: `aurastream rebuild {projection.name}`."
-        )
+    _check_keys(projection)
     fold, rows = SubjectFold(history, projection, subject), SubjectRows(history.stream, projection, subject)
     for _ in range(TRIES_MAX):
         if result := _tried(fold, rows, decision, accept=accept):
@@ -104,8 +110,5 @@ def _announce(rows: SubjectRows, cursor: Cursor, decision: Decision, differing: 
         differing=differing,
         why=decision.why,
     )
-    operations = open_stream(stream.server, OPERATIONS, settings=stream.settings, create=True)
-    try:
+    with closing(open_stream(stream.server, OPERATIONS, settings=stream.settings, create=True)) as operations:
         operations.append([event])
-    finally:
-        operations.close()

@@ -4,7 +4,7 @@ One key's rows in the live view: read at one instant, and written if the view is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -44,6 +44,16 @@ class _RepairHead(msgspec.Struct):
     writes: list[Operation]
 
 
+def _stored(names: dict[str, Sequence[str]], answers: list[Reply]) -> Rows:
+    """The rows that are there. names: of each table's rows, in the order of the answers."""
+    stored = Rows()
+    for (table, rows), values in zip(names.items(), answers, strict=True):
+        pairs = zip(rows, values, strict=True)
+        if held := {row: _text(value) for row, value in pairs if value is not None}:
+            stored[table] = held
+    return stored
+
+
 class SubjectRows:
     """One key's rows in the live generation of a view."""
 
@@ -54,9 +64,7 @@ class SubjectRows:
         self._view, self._tables = View(stream, projection), SubjectTables(projection, subject)
 
     def read(self) -> tuple[Cursor, Rows]:
-        """The live cursor and the key's rows, at one instant. Raises ProjectionError for a view of another
-        definition.
-        """
+        """The live cursor and the key's rows at one instant. Raises ProjectionError at another definition."""
         self._view.cursor(self.partition)  # follows the live generation
         names = sorted(filter(self._tables.may_have_rows, table_names(self._view, self.partition)))
         rows = {name: self._row_names(name) for name in names}
@@ -67,22 +75,19 @@ class SubjectRows:
                 pipeline.execute_command(read, self._view.key(self.partition, name), *rows[name])
             reply, *answers = pipeline.execute()
         cursor = self._own(cursor_of(_flat(reply)))
-        stored = Rows()
-        for name, values in zip(names, answers, strict=True):
-            pairs = zip(rows[name], values, strict=True)
-            if held := {row: _text(value) for row, value in pairs if value is not None}:
-                stored[name] = held
-        return cursor, stored
+        return cursor, _stored(rows, answers)
+
+    def _changes(self, stored: Rows, folded: Rows) -> Iterator[Change]:
+        for name in sorted(stored.keys() | folded.keys()):
+            put = folded.get(name, {})
+            drop = [row for row in stored.get(name, {}) if row not in put]
+            yield Change(name, self._tables.kind(name), None, dict(put), drop)
 
     def write(self, cursor: Cursor, stored: Rows, folded: Rows) -> bool:
         """Make the stored rows the folded ones. False when the view has moved on, or another generation is
         live by now: look again. Raises ViewBroken.
         """
-        changes = []
-        for name in sorted(stored.keys() | folded.keys()):
-            put = folded.get(name, {})
-            drop = [row for row in stored.get(name, {}) if row not in put]
-            changes.append(Change(name, self._tables.kind(name), None, dict(put), drop))
+        changes = list(self._changes(stored, folded))
         writes, operands = written(changes, key=2, first=2)
         head = _RepairHead(cursor.position, [change.kind.value for change in changes], writes)
         prefix = self._view.key(self.partition, "")

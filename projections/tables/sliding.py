@@ -33,7 +33,7 @@ from aurastream.projections.tables.table import (
     TableKind,
 )
 from aurastream.projections.tables.values import Value, check_field, getter, tuple_getter
-from aurastream.streams import EPOCH, MICROSECOND, microseconds
+from aurastream.streams import EPOCH, MICROSECOND, Cursor, microseconds
 
 BUCKETS_MAX = 1_000  # of a row: it is read and written whole
 
@@ -77,6 +77,9 @@ class Sliding(Table, frozen=True):
             raise ProjectionError(
                 f"the table {self.name!r} has a column {taken[0]!r} of its own: call yours otherwise."
             )
+        self._check_span()
+
+    def _check_span(self) -> None:
         if self.grain <= timedelta(0) or self.span < self.grain or self.span % self.grain:
             raise ProjectionError(
                 f"the table {self.name!r} slides over {self.span} in grains of {self.grain}: the span must "
@@ -91,20 +94,21 @@ class Sliding(Table, frozen=True):
     def fold(self) -> TableFold:
         return _SlidingFold(self)
 
+    def _one(self, view: Reader, row: str) -> dict[int, tuple[Cursor, dict[str, bytes]]]:
+        """As ``whole`` would answer, were that the only row."""
+        answers = view.ask({partition: [Rows(self.name, [row])] for partition in view.partitions})
+        return {
+            partition: (cursor, {} if raw is None else {row: raw})
+            for partition, (cursor, ((raw,),)) in answers.items()
+        }
+
     def read(self, view: Reader, row: str | None = None) -> Answer:
         """row -> {column: sum, "at": latest event time, "late": count}; of one row, or of all.
 
         Parts are added up over the partitions, within the span that ends with the latest event of any.
         """
         decode = view.decoder(Slid)
-        if row is None:
-            tables = whole(view, self.name)
-        else:
-            answers = view.ask({partition: [Rows(self.name, [row])] for partition in view.partitions})
-            tables = {
-                partition: (cursor, {} if raw is None else {row: raw})
-                for partition, (cursor, ((raw,),)) in answers.items()
-            }
+        tables = whole(view, self.name) if row is None else self._one(view, row)
         held: dict[str, list[Slid]] = {}
         for _, table in tables.values():
             for name, raw in table.items():
