@@ -41,11 +41,6 @@ NOT_OURS = {"processors/commands/slice/expected.py"}
 NO_STREAM = {"streams/schema/asyncapi.py": "operations", "projections/built_in/imports.py": "imports"}
 
 
-def not_yet(reason: str) -> pytest.MarkDecorator:
-    """A rule that a room does not keep yet; this mark goes with the last break of it."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -366,7 +361,6 @@ def test_no_function_needs_scrolling(house: House) -> None:
     assert long == {}
 
 
-@not_yet("18 lines")
 def test_most_functions_are_short(house: House) -> None:
     """Nine of ten: the rest are loops whose parts make no sense alone."""
     lengths = sorted(length(function) for source in house for function in source.functions)
