@@ -78,11 +78,13 @@ class Host:
         self.send(signal.SIGTERM)
         if self.process.wait(STOP_MAX_S):
             raise RuntimeError(f"a host ended with {self.process.returncode}: {self.tail()}")
+        self._log.close()
 
     def kill(self) -> None:
         """kill -9, and wait."""
         self.process.kill()
         self.process.wait()
+        self._log.close()
 
     def tail(self) -> str:
         """The end of what it said."""
