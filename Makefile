@@ -19,8 +19,8 @@ $(VENV)/.bench: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
-demo: setup
-	$(BIN)/aurastream demo
+demo: setup # the shipped slice, as README goes on with it; `aurastream demo` takes ../shared/data where that is
+	$(BIN)/aurastream demo --slice
 
 test: setup # three at a time on two cores, as much of it waits; SEED=n takes back the order of "Using --randomly-seed=n"
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not full_data" $(if $(SEED),--randomly-seed=$(SEED))

@@ -203,8 +203,8 @@ def _say_next(stream: Stream) -> None:
     line("\nLook further:", "bold")
     for command in (
         "status",
-        "view clips --ranking max_velocity",
-        f"why clips {clip}",
+        f"view clips --stream {stream.name} --ranking max_velocity",
+        f"why clips {clip} --stream {stream.name}",
         f"audit {clip}",
         "check",
     ):

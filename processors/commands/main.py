@@ -10,6 +10,7 @@ its work and its exit code stay.
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -18,33 +19,45 @@ from aurastream.processors import configure_logs
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
-VERBS = {  # -> where its command is, in commands/
-    "demo": "demo.demo",
-    "serve-redis": "serve.serve_redis",
-    "append": "append.append",
-    "import": "imports.import_",
-    "run": "run.run",
-    "view": "view.view",
-    "report": "report.report",
-    "why": "why.why",
-    "audit": "audit.audit",
-    "replay": "replay.replay_",
-    "status": "status.status",
-    "check": "check.check",
-    "rebuild": "rebuild.rebuild",
-    "rollback": "rollback.rollback",
-    "archive": "archive.archive",
-    "checkpoint": "checkpoint.checkpoint",
-    "trim": "trim.trim",
-    "erase": "erase.erase",
-    "schema": "schema.schema",
-    "dead": "dead.dead",
-    "groups": "groups.groups",
+# The verbs, in the order of a person's day: where each command is, in commands/, and what --help says of it.
+SECTIONS = {
+    "To begin": {
+        "demo": ("demo.demo", "Replay real view counts and look at the views."),
+        "serve-redis": ("serve.serve_redis", "Hold the embedded server of this home."),
+    },
+    "Put in and fold": {
+        "append": ("append.append", "Append the events on stdin, a JSON object a line."),
+        "import": ("imports.import_", "Import a file: every row becomes an event."),
+        "run": ("run.run", "Be a host: fold views, run processors."),
+    },
+    "Look": {
+        "view": ("view.view", "A key's state, a ranking, a table; also of a past time."),
+        "report": ("report.report", "Sums, top lists, categories and days of a stream."),
+        "why": ("why.why", "The events behind a value, and what each changed."),
+        "audit": ("audit.audit", "The events of a subject, a story, an operator."),
+        "replay": ("replay.replay_", "Events of the past again, into a pipe, file or stream."),
+    },
+    "Keep right": {
+        "status": ("status.status", "Streams, groups, lag, memory."),
+        "check": ("check.check", "Fold the log anew and compare every view."),
+        "rebuild": ("rebuild.rebuild", "A view anew beside the live one, then swapped."),
+        "rollback": ("rollback.rollback", "Back to the generation before."),
+        "dead": ("dead.dead", "Events that a processor or a view could not use."),
+        "groups": ("groups.groups", "Who holds producers and the trimmer back."),
+        "schema": ("schema.schema", "Event types as JSON Schema; checks for changes."),
+    },
+    "Keep small and safe": {
+        "archive": ("archive.archive", "Closed segments of the log to Parquet."),
+        "checkpoint": ("checkpoint.checkpoint", "Make questions about past times quick."),
+        "trim": ("trim.trim", "Remove from the log what is archived and read."),
+        "erase": ("erase.erase", "Drop the key of a creator's personal fields."),
+    },
 }
+VERBS = {name: place for verbs in SECTIONS.values() for name, (place, _) in verbs.items()}
 
 
 class Verbs(click.Group):
-    """A group that imports a verb when it is named, and all of them for the list of --help."""
+    """A group that imports a verb when it is named; what --help says of each stands here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in order."""
@@ -53,6 +66,22 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb; None where there is none of that name."""
         return verb(cmd_name) if cmd_name in VERBS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs by what they are for."""
+        widest = max(map(len, VERBS))
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), says) for name, (_, says) in verbs.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the near name in the sentence."""
+        near = get_close_matches(args[0], VERBS, 1)
+        if args[0] not in VERBS and near:
+            ctx.fail(f"No such command {args[0]!r}, but there is {near[0]!r}.")
+        return super().resolve_command(ctx, args)
 
 
 def verb(name: str) -> click.Command:

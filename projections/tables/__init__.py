@@ -2,10 +2,10 @@
 The kinds of tables a projection declares over its states, each in one file: declared, folded, read,
 explained, repaired.
 
-    table.py  what every kind is          reading.py  what a kind asks a view for          values.py  fields
-    and functions, ready ranking.py  who is highest   totals.py  sums over keys   rollup.py  a second fold
-    listing.py  append-only lists
-    sliding.py  the last minutes of event time
+    table.py    what every kind is      reading.py  what a kind asks a view for
+    values.py   fields and functions of states, made ready
+    ranking.py  who is highest          totals.py   sums over keys      rollup.py  a second fold
+    listing.py  append-only lists       sliding.py  the last minutes of event time
 
 A new kind is one more file and its name here: a projection lists it in ``tables``, and the fold, the reads,
 ``why``, ``check`` and repairs ask the kind itself. Imports streams alone.
