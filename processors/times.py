@@ -24,7 +24,7 @@ def parsed_time(text: str) -> datetime:
 
 def parsed_duration(text: str) -> timedelta:
     """A number and s, m, h, d or w, as 90m, 24h or 7d; or 0. Raises ValueError."""
-    number = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", text.strip(), re.ASCII)
+    number = re.fullmatch(r"(\d{1,9})([smhdw]?)", text, re.ASCII)
     if number is None or (not number[2] and int(number[1])):
         raise ValueError(f"{text!r} is no time: give a number and s, m, h, d or w, as in 36h or 7d")
     try:

@@ -33,6 +33,11 @@ class FormatName(click.ParamType):
             self.fail(f"{value!r} is not one of {', '.join(map(repr, formats))}", param, ctx)
         return formats[value]
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Which there are."""
+        apps = (ctx.find_root().obj or ()) if ctx is not None else ()
+        return f"Choose from: {', '.join(find_formats(apps))}."
+
 
 class ImportVerbOptions(msgspec.Struct, frozen=True):
     """The command line."""

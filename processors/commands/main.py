@@ -20,40 +20,30 @@ from aurastream.processors import configure_logs
 BAD_INPUT, INTERRUPTED = 2, 130
 
 # The verbs, in the order of a person's day: where each command is, in commands/, and what --help says of it.
-SECTIONS = {
-    "To begin": {
-        "demo": ("demo.demo", "Replay real view counts and look at the views."),
-        "serve-redis": ("serve.serve_redis", "Hold the embedded server of this home."),
-    },
-    "Put in and fold": {
-        "append": ("append.append", "Append the events on stdin, a JSON object a line."),
-        "import": ("imports.import_", "Import a file: every row becomes an event."),
-        "run": ("run.run", "Be a host: fold views, run processors."),
-    },
-    "Look": {
-        "view": ("view.view", "A key's state, a ranking, a table; also of a past time."),
-        "report": ("report.report", "Sums, top lists, categories and days of a stream."),
-        "why": ("why.why", "The events behind a value, and what each changed."),
-        "audit": ("audit.audit", "The events of a subject, a story, an operator."),
-        "replay": ("replay.replay_", "Events of the past again, into a pipe, file or stream."),
-    },
-    "Keep right": {
-        "status": ("status.status", "Streams, groups, lag, memory."),
-        "check": ("check.check", "Fold the log anew and compare every view."),
-        "rebuild": ("rebuild.rebuild", "A view anew beside the live one, then swapped."),
-        "rollback": ("rollback.rollback", "Back to the generation before."),
-        "dead": ("dead.dead", "Events that a processor or a view could not use."),
-        "groups": ("groups.groups", "Who holds producers and the trimmer back."),
-        "schema": ("schema.schema", "Event types as JSON Schema; checks for changes."),
-    },
-    "Keep small and safe": {
-        "archive": ("archive.archive", "Closed segments of the log to Parquet."),
-        "checkpoint": ("checkpoint.checkpoint", "Make questions about past times quick."),
-        "trim": ("trim.trim", "Remove from the log what is archived and read."),
-        "erase": ("erase.erase", "Drop the key of a creator's personal fields."),
-    },
+_SAID = {
+    "demo": ("demo.demo", "Replay real view counts and look at the views."),
+    "serve-redis": ("serve.serve_redis", "Hold the embedded server of this home."),
+    "append": ("append.append", "Append the events on stdin, a JSON object a line."),
+    "import": ("imports.import_", "Import a file: every row becomes an event."),
+    "run": ("run.run", "Be a host: fold views, run processors."),
+    "view": ("view.view", "A key's state, a ranking, a table; also of a past time."),
+    "report": ("report.report", "Sums, top lists, categories and days of a stream."),
+    "why": ("why.why", "The events behind a value, and what each changed."),
+    "audit": ("audit.audit", "The events of a subject, a story, an operator."),
+    "replay": ("replay.replay_", "Events of the past again, into a pipe, file or stream."),
+    "status": ("status.status", "Streams, groups, lag, memory."),
+    "check": ("check.check", "Fold the log anew and compare every view."),
+    "rebuild": ("rebuild.rebuild", "A view anew beside the live one, then swapped."),
+    "rollback": ("rollback.rollback", "Back to the generation before."),
+    "dead": ("dead.dead", "Events that a processor or a view could not use."),
+    "groups": ("groups.groups", "Who holds producers and the trimmer back."),
+    "schema": ("schema.schema", "Event types as JSON Schema; checks for changes."),
+    "archive": ("archive.archive", "Closed segments of the log to Parquet."),
+    "checkpoint": ("checkpoint.checkpoint", "Make questions about past times quick."),
+    "trim": ("trim.trim", "Remove from the log what is archived and read."),
+    "erase": ("erase.erase", "Drop the key of a creator's personal fields."),
 }
-VERBS = {name: place for verbs in SECTIONS.values() for name, (place, _) in verbs.items()}
+VERBS = {name: place for name, (place, _) in _SAID.items()}
 
 
 class Verbs(click.Group):
@@ -68,11 +58,9 @@ class Verbs(click.Group):
         return verb(cmd_name) if cmd_name in VERBS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs by what they are for."""
-        widest = max(map(len, VERBS))
-        for title, verbs in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name.ljust(widest), says) for name, (_, says) in verbs.items()])
+        """What each verb does, in a whole line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, says) for name, (_, says) in _SAID.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

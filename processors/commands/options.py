@@ -38,12 +38,12 @@ class Time(click.ParamType):
 
 
 class Duration(click.ParamType):
-    """A length of time, as 24h."""
+    """A length of time, as 24h. zero: what a bare 0 means; "" refuses it, as it would mean everything."""
 
     name = "duration"
 
-    def __init__(self, longest: timedelta | None = DURATION_MAX) -> None:
-        self._longest = longest
+    def __init__(self, longest: timedelta | None = DURATION_MAX, zero: str = "") -> None:
+        self._longest, self._zero = longest, zero
 
     def convert(
         self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
@@ -52,7 +52,9 @@ class Duration(click.ParamType):
         try:
             duration = value if isinstance(value, timedelta) else parsed_duration(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}; 0 {self._zero}" if self._zero else str(error), param, ctx)
+        if value == "0" and not self._zero:
+            self.fail("'0' is no time: give a number and s, m, h, d or w, as in 36h or 7d", param, ctx)
         if self._longest is not None and duration > self._longest:
             self.fail(f"{value!r} is too long: 10 years at most", param, ctx)
         return duration
@@ -71,7 +73,7 @@ keep_option = click.option(
     "--keep",
     default="24h",
     show_default=True,
-    type=Duration(),
+    type=Duration(zero="keeps nothing"),
     metavar="TIME",
     help="How long the other generation is kept: 24h, 7d; 0 keeps nothing.",
 )

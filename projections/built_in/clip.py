@@ -25,6 +25,11 @@ class Pair(msgspec.Struct, frozen=True):
         return max(0, self.delta) * HOUR_US / self.elapsed_us
 
 
+# The velocity of a clip that was seen once. A row leaves it out where it is this very object (msgspec
+# compares floats by identity), so who has no velocity to give passes it: another 0.0 would be another row.
+AT_REST = 0.0
+
+
 class Clip(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A clip so far. views is its running total at last_at; gained and lost sum the rises and falls between
     observations.
@@ -63,7 +68,7 @@ class Clip(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     max_elapsed_us: int = 0
     max_at: datetime | None = None
     max_velocity: float | None = None
-    velocity: float = 0.0
+    velocity: float = AT_REST
     viral_velocity: float | None = None
     day_rows: int = 1
     day_observations: int = 1

@@ -33,7 +33,7 @@ import msgspec
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from aurastream.projections.built_in.clip import HOUR_US, Clip
+from aurastream.projections.built_in.clip import AT_REST, HOUR_US, Clip
 from aurastream.projections.built_in.recap import MINUTE_US, Recap, merged, recapped
 from aurastream.projections.engine import Projection
 from aurastream.projections.tables import Listing, Ranking, Rollup, Totals
@@ -182,7 +182,7 @@ class Clips(Projection[Clip]):
 
     def _first(self, event: ClipViewsObserved, at: datetime) -> Clip:
         born = event.created_at or at
-        velocity, viral = self._judged(event.views, at, born, 0.0)
+        velocity, viral = self._judged(event.views, at, born, AT_REST)
         day, hour = _day_and_hour(at)
         flag = 0 if viral is None else 1
         return Clip(

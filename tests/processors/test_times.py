@@ -31,7 +31,7 @@ def test_a_date_is_its_midnight_and_no_offset_is_utc() -> None:
     [
         ("30s", timedelta(seconds=30)),
         ("90m", timedelta(minutes=90)),
-        ("24 h", timedelta(days=1)),
+        ("24h", timedelta(days=1)),
         ("7d", timedelta(days=7)),
         ("4w", timedelta(weeks=4)),
         ("0", timedelta(0)),
@@ -42,7 +42,7 @@ def test_a_duration_is_a_number_and_a_unit(text: str, duration: timedelta) -> No
     assert parsed_duration(text) == duration
 
 
-@pytest.mark.parametrize("text", ["", "soon", "24", "-1h", "1.5h", "h", "1y", "٣h", "9999999999s"])
+@pytest.mark.parametrize("text", ["", "soon", "24", "24 h", "-1h", "1.5h", "h", "1y", "٣h", "9999999999s"])
 def test_what_is_no_duration_is_told(text: str) -> None:
     """A number without a unit has been seconds to one and days to another."""
     with pytest.raises(ValueError, match="is no time"):

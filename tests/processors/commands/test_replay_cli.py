@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from aurastream.streams import BUILT_IN, Codec, Event, Server, open_stream
+from aurastream.streams import BUILT_IN, Codec, Event, Keys, Server, open_stream
 from tests.commands import Home, Nursery, environment
 from tests.facts import NOON
 from tests.processors.history.test_replay import lines_of
@@ -69,6 +69,11 @@ def world(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield home
     finally:
         home.close()
+
+
+def entries_of(server: Server, stream: str) -> int:
+    """In all of its four partitions."""
+    return sum(int(server.client.xlen(Keys(stream, partition).log)) for partition in range(4))
 
 
 def line_of(number: int, **more: Any) -> str:
@@ -255,13 +260,12 @@ def test_a_stream_killed_in_the_middle_is_completed_by_the_same_command(world: H
     replay.
     """
     into = ("replay", "--stream", "clips", "--into", "stream", "replay.killed", "--why", "a drill")
+    server = Server(url_of(world))
     for entries in (40, 250):
-        running = world.start(*into, "--speed", "300x")
-        until(
-            lambda: len(world.run("replay", "--stream", "replay.killed").out.splitlines()) > entries,  # noqa: B023
-            f"{entries} entries",
-        )
+        running = world.start(*into, "--speed", "100x")
+        until(lambda: entries_of(server, "replay.killed") > entries, f"{entries} entries")  # noqa: B023
         assert running.signal(signal.SIGKILL) == -9
+    server.close()
     so_far = len(world.run("replay", "--stream", "replay.killed").out.splitlines())
     assert so_far < 600
 
