@@ -32,8 +32,8 @@ LATE_LOOK = ONE_LOOK.replace(b"}", b',"late":1}')
 
 
 def test_a_clip_seen_once_is_stored_as_it_always_was() -> None:
-    """Rows of views that older builds folded are compared byte by byte, by check and by rebuild. A default that
-    is another object of the same value is written out, and is another row.
+    """Rows of views that older builds folded are compared byte by byte, by check and by rebuild. A default
+    that is another object of the same value is written out, and is another row.
     """
     view = MemoryView(Clips())
     looks = [(1, NOON, "c"), (2, NOON, "late"), (3, NOON - timedelta(minutes=5), "late")]
