@@ -28,8 +28,8 @@ WIDTH = 100
 
 class Facts(msgspec.Struct, frozen=True):
     """What the figures hold for. dirty: the tree differs from the commit; None outside git. load: of the
-    machine, the average of
-    the last minute before the run; from about 1 up somebody else was at work, and only figures in CPU and
+    machine, the average of the last minute before the run; from about 1 up somebody else was at work, and
+    only figures in CPU and
     memory mean much."""
 
     at: str

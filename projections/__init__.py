@@ -13,7 +13,7 @@ decides nothing. And where the server counts the entries ever added (7.0) and ap
 does not look at the index: 1.7 us an event less.
 Decision (2026-11): rankings are stored with the sign turned: ZRANGE then gives the best first with ties in
 byte order, which ZREVRANGE gives the wrong way round.
-Decision (2026-11): one thread drives all flows of a process. Refused: a thread per projection, where the
+Decision (2026-11): one thread drives all lanes of a process. Refused: a thread per projection, where the
 interpreter lock makes a reply that is there wait up to 5 ms for a fold that is running.
 Decision (2026-11): a view is folded anew beside the live one, as a generation with cursor, tables and group
 of its own, and takes its place by one compare-and-set of one hash field (generations.py, rebuild/): 0.2 ms,

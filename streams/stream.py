@@ -8,8 +8,8 @@ partition go in order; a call's request of up to 500 events per partition is in 
 An event refused by the checks stops the call before anything is sent. A producer a budget ahead of the
 slowest group waits or is told.
 
-What is checked and sent is in appending.py, who waits in pressure.py; consuming by group
-is in groups.py, the streams' registry and the start-up checks are in registry.py.
+What is checked and sent is in appending.py, who waits in pressure.py; consuming by group is in groups.py, the
+streams' registry and the start-up checks are in registry.py.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules with slow tests first, so that no long one is left over for a single worker at the end;
-    otherwise
-    the order of the printed seed. Module by module, as their fixtures are made once.
+    otherwise the order of the printed seed. Module by module, as their fixtures are made once.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
@@ -61,8 +60,8 @@ def servers() -> Iterator[dict[str, ServerProcess]]:
 @pytest.fixture
 def running(request: pytest.FixtureRequest, servers: dict[str, ServerProcess]) -> ServerProcess:
     """Each kind of server in turn, or the one that ships with the product where the test is marked
-    any_server. Not of the
-    session's scope: pytest would run all tests of one kind first, and make the modules' fixtures twice.
+    any_server. Not of the session's scope: pytest would run all tests of one kind first, and make the
+    modules' fixtures twice.
     """
     return servers[request.param]
 

@@ -3,8 +3,8 @@ The plan of the rooms as rules: who may import whom, where a library is known, h
 what is named once.
 
 Each rule has its reason in its docstring. A rule about a room that is not there yet holds by itself. What a
-rule forbids is
-found in the syntax trees of the product; its tests and benchmarks are not held to it, unless it says so.
+rule forbids is found in the syntax trees of the product; its tests and benchmarks are not held to it, unless
+it says so.
 """
 
 from __future__ import annotations
@@ -241,8 +241,7 @@ ORDERS = [
 )
 def test_rooms_import_only_rooms_below_them(house: House, order: tuple[tuple[str, ...], ...]) -> None:
     """What is below can be read, tested and used alone; a change above cannot break it. The reasons of each
-    order stand
-    with it.
+    order stand with it.
     """
     found: list[str] = []
     for height, rooms in enumerate(order):
@@ -278,9 +277,8 @@ def test_nobody_imports_a_worker(house: House) -> None:
     ids=["click", "faust", "aiohttp.web"],
 )
 def test_a_library_is_known_only_in_its_rooms(house: House, library: str, homes: set[str]) -> None:
-    """A library that is known everywhere can be neither replaced nor stubbed by its own tests. The reason
-    of each stands
-    with it.
+    """A library that is known everywhere can be neither replaced nor stubbed by its own tests. The reason of
+    each stands with it.
     """
     strangers = {
         name for name in house.users(library) if not any(is_in(name, f"aurastream.{home}") for home in homes)
@@ -290,9 +288,9 @@ def test_a_library_is_known_only_in_its_rooms(house: House, library: str, homes:
 
 
 def test_no_packages_import_each_other_in_a_circle(house: House) -> None:
-    """Rooms in a circle are one room: neither can be understood, moved or loaded without the other. A
-    package and the
-    packages inside it are different rooms; imports for type checkers alone count, as readers follow them too.
+    """Rooms in a circle are one room: neither can be understood, moved or loaded without the other. A package
+    and the packages inside it are different rooms; imports for type checkers alone count, as readers follow
+    them too.
     """
     edges: dict[str, set[str]] = defaultdict(set)
     for found in house.imports:
@@ -314,8 +312,7 @@ def test_no_files_import_each_other_in_a_circle(house: House) -> None:
 
 def test_rooms_are_entered_by_their_faces(house: House) -> None:
     """A package's __init__ is what it promises; a module behind it may change on any day. One import in ten
-    may go through
-    a side door, where the face would load what a verb does not use.
+    may go through a side door, where the face would load what a verb does not use.
     """
     crossing = [
         found for found in house.imports if house.package(found.module) != house.package(found.target)
@@ -378,8 +375,7 @@ def is_called_by_click(function: Function) -> bool:
 
 def test_no_function_has_more_parameters_than_a_reader_holds(house: House) -> None:
     """Six things that belong together are a struct, with a name and a sentence. Exempt are verbs, whose
-    options click names,
-    and the methods that Faust calls.
+    options click names, and the methods that Faust calls.
     """
     many = {
         f"{source.at(function)} {function.name}": parameters(function)

@@ -368,8 +368,7 @@ COMMANDS: dict[bytes, Callable[[Memory, list[bytes]], Any]] = {
 
 class Lua:
     """Lua 5.1 as a server sets it up: KEYS, ARGV, redis.call, struct, cjson, cmsgpack. One runtime for all
-    servers of
-    the process.
+    servers of the process.
     """
 
     def __init__(self) -> None:

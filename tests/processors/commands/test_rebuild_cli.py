@@ -205,10 +205,9 @@ def test_what_makes_no_sense_is_bad_input(world: Home, words: tuple[str, ...], s
 
 
 def test_the_stream_never_means_one_of_the_products_own(nursery: Nursery, tmp_path: Path) -> None:
-    """A view that folds everything has rows of the audit trail too, as soon as an operator has done
-    anything; "several streams
-    have a view" stopped the upgrade that the CHANGELOG tells everybody to make. Named, a system stream is
-    meant.
+    """A view that folds everything has rows of the audit trail too, as soon as an operator has done anything;
+    "several streams have a view" stopped the upgrade that the CHANGELOG tells everybody to make. Named, a
+    system stream is meant.
     """
     home = Home(nursery, tmp_path / "home")
     try:
