@@ -138,6 +138,7 @@ from aurastream.streams.keys import (
 )
 from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
+from aurastream.streams.members import HostCard, Member, Trouble, old_members, read_members
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
@@ -213,6 +214,7 @@ __all__ = [
     "GenerationRetired",
     "GroupForgotten",
     "History",
+    "HostCard",
     "ImportFinished",
     "ImportRowRejected",
     "Instant",
@@ -227,6 +229,7 @@ __all__ = [
     "LogReplayed",
     "LogTrimmed",
     "Logger",
+    "Member",
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
@@ -250,6 +253,7 @@ __all__ = [
     "StreamFacts",
     "StreamUnknown",
     "SubjectRebuilt",
+    "Trouble",
     "UnknownEventVersion",
     "UnknownOutcome",
     "Upcaster",
@@ -292,12 +296,14 @@ __all__ = [
     "named_id",
     "observed_id",
     "occurred_at_of",
+    "old_members",
     "open_stream",
     "operator",
     "pack_position",
     "pack_positions",
     "read_envelope",
     "read_envelopes",
+    "read_members",
     "read_new",
     "relay",
     "retried",

@@ -25,6 +25,9 @@ ERASURES = "aura:{creators}:erased"  # hash: pseudonym -> JSON of the erasure's 
 REPLAYS = (
     "aura:replays"  # hash: name of an unfinished replay -> JSON of how far it is (processors/replay_sinks.py)
 )
+HOSTS = "aura:{fleet}:hosts"  # sorted set: host -> server ms until which it counts as living (members.py)
+CARDS = "aura:{fleet}:cards"  # hash: host -> what it says of itself: "lease_ms JSON" (members.py)
+CHANGES = "aura:{fleet}:changes"  # string: counts who came, went or said something new (members.lua)
 PARTITIONS_MAX = 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -46,8 +49,10 @@ def partition_of(subject: str, partitions: int) -> int:
     return xxh3_64_intdigest(subject.encode()) % partitions
 
 
-def members_key(group: str) -> str:
-    """Sorted set: the living hosts of a group -> server ms until which they count as alive."""
+def old_members_key(group: str) -> str:
+    """Sorted set: the living hosts of builds before lanes had leases of their own -> server ms until which
+    they count as living. Only looked at: while one lives, effect lanes of a group are not begun.
+    """
     return f"aura:members:{checked_name('group', group)}"
 
 

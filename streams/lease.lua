@@ -1,28 +1,35 @@
--- lease: look at, claim, keep or give back the leases of one partition.
--- KEYS[1..] lease  hash  owner, epoch, until: server ms            all share one {partition} hash tag
+-- lease: look at, claim, keep or give back the leases of one partition's lanes.
+-- KEYS[1..] lease  hash  owner, epoch, until: server ms, ms: how long it was given for      all share one {partition} hash tag
 -- ARGV [1] host  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
 -- returns one {epoch, ms left, owner} per key; epoch is 0 unless the host holds the lease after the call
 -- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a
--- fencing token).
+-- fencing token). A lease that would end later than it was given for (the clock stepped back, or a replica with a
+-- slower one was promoted) is shortened by whoever looks first, and that is stored.
 -- raises  WRONGTYPE when a key has another type, before any write.  cost O(keys)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lease_ms = tonumber(ARGV[2])
 local held = {}
-for i = 1, #KEYS do held[i] = redis.call('HMGET', KEYS[i], 'owner', 'epoch', 'until') end
+for i = 1, #KEYS do held[i] = redis.call('HMGET', KEYS[i], 'owner', 'epoch', 'until', 'ms') end
 
 local answers = {}
 for i = 1, #KEYS do
   local verb = ARGV[i + 2]
   local owner, epoch, ends = held[i][1] or '', tonumber(held[i][2] or 0), tonumber(held[i][3] or 0)
+  local longest = now + tonumber(held[i][4] or lease_ms)
+  if ends > longest then
+    ends = longest
+    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends))
+  end
   if verb == 'release' and owner == ARGV[1] then
     owner, ends = '', 0
     redis.call('HSET', KEYS[i], 'owner', '', 'until', 0)
   elseif verb == 'claim' and owner ~= ARGV[1] and ends <= now then
-    owner, epoch, ends = ARGV[1], epoch + 1, now + ARGV[2]
-    redis.call('HSET', KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends))
+    owner, epoch, ends = ARGV[1], epoch + 1, now + lease_ms
+    redis.call('HSET', KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends), 'ms', ARGV[2])
   elseif (verb == 'claim' or verb == 'keep') and owner == ARGV[1] then
-    ends = now + ARGV[2]
-    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends))
+    ends = now + lease_ms
+    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends), 'ms', ARGV[2])
   end
   answers[i] = {owner == ARGV[1] and epoch or 0, math.max(0, ends - now), owner}
 end

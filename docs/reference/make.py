@@ -344,7 +344,7 @@ def _server_keys() -> Iterator[tuple[str, str]]:
         own = [number for number in lines if number >= node.lineno] or lines
         told = prose(comments[own[0]]) if own else ""
         yield f"`{value.value}`", told[:1].upper() + told[1:]
-    yield "`aura:members:GROUP`", prose(keys_module.members_key.__doc__)
+    yield "`aura:members:GROUP`", prose(keys_module.old_members_key.__doc__)
 
 
 # Metrics

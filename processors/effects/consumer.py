@@ -143,6 +143,6 @@ class EffectConsumer:
         for claim in list(self._runners):
             await self._end(claim)
         try:
-            await adrive(self.leases.leave(self._processors), self._wires.ask)
+            await adrive(self.leases.leave(), self._wires.ask)
         finally:
             await self._wires.close()

@@ -49,7 +49,7 @@ class Coordinator:
         spawn: Callable[[Any], Any],
     ) -> None:
         """spawn: runs a coroutine beside, and stops the worker should it fail."""
-        self.leases = Leases(lease_ms=lease_ms)
+        self.leases = Leases(lease_ms=lease_ms, kind="app")
         self._wires, self._owner, self._claims, self._spawn = wires, owner, claims, spawn
         self._owned: dict[Claim, int] = {}
         self._leaving: set[Claim] = set()
@@ -75,10 +75,8 @@ class Coordinator:
         async with self._ticking:
             claims = self._claims()
             self._groups.update(claim.group for claim in claims)
-            # A stopping worker renews what it holds, and sees nothing else that it could claim.
-            await adrive(
-                self.leases.tick(list(self.leases.held) if self._is_stopping else claims), self._wires.ask
-            )
+            # A stopping worker renews what it holds, and says that it can run nothing.
+            await adrive(self.leases.tick([] if self._is_stopping else claims), self._wires.ask)
             held = dict(self.leases.held)
         lost = {claim for claim, epoch in self._owned.items() if held.get(claim) != epoch}
         new = {claim: epoch for claim, epoch in held.items() if self._owned.get(claim) != epoch}
@@ -117,7 +115,7 @@ class Coordinator:
         async with self._ticking:
             if groups:
                 self._owned.clear()
-                await adrive(self.leases.leave(groups), self._wires.ask)
+                await adrive(self.leases.leave(), self._wires.ask)
         self.poke()
 
     def _is_left(self) -> bool:

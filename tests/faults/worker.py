@@ -130,7 +130,7 @@ class Owner:
                 if not is_passing(error):
                     time.sleep(0.05)
         try:
-            self.routed(self.leases.leave([self.projection.name]))
+            self.routed(self.leases.leave())
         except (*LOST, ResponseError) as error:
             self.report.ran_into(error)
 
