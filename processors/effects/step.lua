@@ -1,5 +1,5 @@
 -- step: the part that skip, begin, done and park begin with: one step of a processor's way through one partition.
--- KEYS[1] cursor    hash    position, read, read_bytes, applied, skipped, duplicates, dead, discarded    all share one {partition} tag
+-- KEYS[1] cursor    hash    position, read, read_bytes, applied, skipped, duplicates, dead, discarded, moved_ms    all share one {partition} tag
 -- KEYS[2] log       stream  the partition's events
 -- KEYS[3] lease     hash    epoch: who may go on (streams/lease.lua)
 -- KEYS[4] attempts  hash    position -> how often its handler was begun
@@ -67,7 +67,8 @@ local function finish(finished, counter)
   end
   for i = 1, #passed do redis.call('HDEL', DONE, passed[i]) end
   if read > 0 then
-    redis.call('HSET', CURSOR, 'position', at)
+    local time = redis.call('TIME')
+    redis.call('HSET', CURSOR, 'position', at, 'moved_ms', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
     redis.call('HINCRBY', CURSOR, 'read', read)
     redis.call('HINCRBY', CURSOR, 'read_bytes', bytes)
   end

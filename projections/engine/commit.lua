@@ -1,5 +1,5 @@
 -- commit: move one projection's view of one partition forward by one batch, or change nothing.
--- KEYS[1] cursor  hash    position, read, .., fingerprint, repairs; retired      all share one {partition} hash tag
+-- KEYS[1] cursor  hash    position, read, .., fingerprint, repairs; retired; moved_ms, server time   all share one {partition} hash tag
 -- KEYS[2] log     stream  the partition's events
 -- KEYS[3] ids     hash    digest of event_id -> packed position of the canonical entry
 -- KEYS[4] lease   hash    owner, epoch: who may commit (streams/lease.lua)
@@ -144,5 +144,7 @@ for _, operation in ipairs(head.operations) do
     redis.call(command, KEYS[key], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, FIXED + 1, FIXED + head.cursor))
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], 'moved_ms', now, unpack(ARGV, FIXED + 1, FIXED + head.cursor))
 return {ANSWER.OK}
