@@ -81,7 +81,8 @@ class Owner:
     """A worker that owns partitions by lease."""
 
     def __init__(self, stream: Stream, name: str, batch_max: int, dice: random.Random) -> None:
-        self.leases = Leases(name, LEASE_MS_MIN)
+        self._now: Callable[[], float] = lambda: 0.0
+        self.leases = Leases(name, LEASE_MS_MIN, clock=lambda: self._now() / 1000)
         self._stream, self._dice = stream, dice
         self._claims = [
             Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)
@@ -93,6 +94,7 @@ class Owner:
 
     def life(self, now: Callable[[], float]) -> Life:
         tick_at = 0.0
+        self._now = now
         while True:
             try:
                 yield Ask(greeting())

@@ -136,6 +136,9 @@ class Memory:
         value = self.data.get(words[0])
         return Status(b"none" if value is None else KINDS[type(value)])
 
+    def _get(self, words: list[bytes]) -> Any:
+        return self.data.get(words[0])
+
     def _set(self, words: list[bytes]) -> Any:
         self.data[words[0]] = words[1]
         return Status(b"OK")
@@ -228,8 +231,20 @@ class Memory:
 
     def _zrangebyscore(self, words: list[bytes]) -> Any:
         held = self._of(words[0], Ranked) or Ranked()
-        low, high = float(words[1]), float(words[2])
-        return [member for member in held.ordered() if low <= held[member] <= high]
+        low, high = (float(word.lstrip(b"(")) for word in words[1:3])
+        return [
+            member
+            for member in held.ordered()
+            if (low < held[member] if words[1][:1] == b"(" else low <= held[member])
+            and (held[member] < high if words[2][:1] == b"(" else held[member] <= high)
+        ]
+
+    def _zcard(self, words: list[bytes]) -> int:
+        return len(self._of(words[0], Ranked) or Ranked())
+
+    def _zscore(self, words: list[bytes]) -> Any:
+        score = (self._of(words[0], Ranked) or Ranked()).get(words[1])
+        return None if score is None else b"%.17g" % score
 
     def _zremrangebyscore(self, words: list[bytes]) -> int:
         members = self._zrangebyscore(words)
