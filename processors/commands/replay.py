@@ -76,7 +76,9 @@ INTERRUPTED = 130
     help="Of lines.",
 )
 @click.option(
-    "--after", metavar="PLACE", help="Into -: go on after the line of this STREAM/PARTITION/POSITION."
+    "--after",
+    metavar="PLACES",
+    help="Into -: go on after the places a replay ends with, or a line's STREAM/PARTITION/POSITION.",
 )
 @click.option("--resume", is_flag=True, help="Into FILE: go on after its last whole line.")
 @click.option(
@@ -104,8 +106,8 @@ def replay_(context: click.Context, options: ReplayOptions) -> int:
     aurastream replay --stream clips --speed 10x --into stream replay.clips
     aurastream replay --type clip.views_observed --into projection clips
 
-    Stopped or killed, it goes on: a file with --resume, a stream or projection by itself, a pipe with the
-    --after it names.
+    Ended, stopped or killed, it goes on: a file with --resume, a stream or projection by itself, a pipe with
+    the --after that it names at its end, or, where it was killed, with the place of its last line.
     """
     target, selection, speed = _checked(options)
     with opened(context) as session, stopping_by_signal() as stop:

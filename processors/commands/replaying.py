@@ -30,8 +30,8 @@ from aurastream.processors.history import (
     Tally,
     ToStream,
     Writing,
-    after_place,
-    parsed_place,
+    parsed_places,
+    place_text,
     read_past,
     replay,
     resume_file,
@@ -120,6 +120,14 @@ class ReplaySummary(msgspec.Struct, frozen=True):
     is_whole: bool
 
 
+class Written(msgspec.Struct, frozen=True):
+    """What became lines. events: by stream. place: how far each partition is; "" where nobody knows."""
+
+    events: dict[str, int]
+    is_whole: bool
+    place: str
+
+
 def replayed(work: Work) -> ReplaySummary:
     """Do it, and say what was done."""
     return _into_lines(work) if work.into.kind in {"-", "file"} else _into_stream(work)
@@ -129,11 +137,11 @@ def _into_lines(work: Work) -> ReplaySummary:
     """To stdout or a file."""
     if work.into.kind == "file":
         return _into_file(work, Path(work.into.name))
-    lines, is_whole = _write(work, sys.stdout.buffer, _after(work))
-    if not is_whole:
-        token = lines.last.place if lines.last is not None else work.options.after
-        remark(f"go on with --after {token}" if token else "nothing was written yet")
-    return _told(work, work.summary("-", lines.events, 0, is_whole))
+    written = _write(work, sys.stdout.buffer, _after(work))
+    summary = _told(work, work.summary("-", written.events, 0, written.is_whole))
+    if not written.is_whole or not sys.stdout.isatty():
+        remark(f"go on with --after {written.place}" if written.place else "nothing was written yet")
+    return summary
 
 
 def _into_file(work: Work, path: Path) -> ReplaySummary:
@@ -144,21 +152,24 @@ def _into_file(work: Work, path: Path) -> ReplaySummary:
             f"{path} is there already: --resume goes on after its last line. Or name another file."
         )
     with path.open("ab") as file:
-        lines, is_whole = _write(work, file, after)
+        written = _write(work, file, after)
         os.fsync(file.fileno())
-    return _told(work, work.summary(str(path), lines.events, 0, is_whole))
+    return _told(work, work.summary(str(path), written.events, 0, written.is_whole))
 
 
-def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> tuple[LineSink, bool]:
-    """LineSink, and whether it came to the end."""
+def _write(work: Work, file: BinaryIO, after: dict[StreamPartition, str]) -> Written:
+    """As lines."""
     keyrings = {history.stream.name: history.stream.keyring for history in work.histories}
     is_shown = work.into.kind == "-" and sys.stdout.isatty()
     lines = LineSink(file, Writing(work.options.form, work.session.installed.codec(), keyrings, is_shown))
     try:
-        return lines, work.run(lines, after)
-    except BrokenPipeError:  # the reader has seen enough: that is its end
+        is_whole = work.run(lines, after)
+    except BrokenPipeError:  # the reader has seen enough: that is its end, and how much it saw it knows alone
         into_nothing(file.fileno())
-        return lines, True
+        return Written(lines.events, True, "")
+    return Written(
+        lines.events, is_whole, place_text({**after, **(work.tally.ends if is_whole else lines.reached)})
+    )
 
 
 def _after(work: Work) -> dict[StreamPartition, str]:
@@ -166,12 +177,15 @@ def _after(work: Work) -> dict[StreamPartition, str]:
     after = work.options.after
     if after is None:
         return {}
-    last = parsed_place(after)
-    if last is None:
+    streams = {history.stream.name: history.stream.partitions for history in work.histories}
+    places = parsed_places(after, streams)
+    if places is None:
         raise click.BadParameter(
-            f"{after!r} is not STREAM/PARTITION/POSITION, as a stopped replay names it", param_hint="--after"
+            f"{after[:80]!r} is not STREAM/PARTITION/POSITION, as a line of the replay names its place, nor "
+            "the list of such places that a replay of these streams ends with",
+            param_hint="--after",
         )
-    return after_place(last, [history.stream for history in work.histories])
+    return places
 
 
 def _show_step(event: PastEvent) -> None:

@@ -9,15 +9,8 @@ told by functions he gives. Nothing but a replay's target is changed.
 from aurastream.processors.history.as_of import OnRead, PastFolder, Watch, kept_for, reader
 from aurastream.processors.history.causation import Node, drawn, trees
 from aurastream.processors.history.checking import check_all
-from aurastream.processors.history.lines import (
-    EntryPlace,
-    Form,
-    LineSink,
-    Writing,
-    after_place,
-    parsed_place,
-    resume_file,
-)
+from aurastream.processors.history.ends import parsed_places, place_text
+from aurastream.processors.history.lines import Form, LineSink, Writing, resume_file
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.rebuilding import Team
 from aurastream.processors.history.replay import Sink, Speed, parsed_speed, replay
@@ -30,7 +23,6 @@ __all__ = [
     "AROUND_MAX",
     "By",
     "CannotReplay",
-    "EntryPlace",
     "Form",
     "Journal",
     "LineSink",
@@ -50,12 +42,12 @@ __all__ = [
     "Trails",
     "Watch",
     "Writing",
-    "after_place",
     "check_all",
     "drawn",
     "kept_for",
-    "parsed_place",
+    "parsed_places",
     "parsed_speed",
+    "place_text",
     "read_past",
     "reader",
     "replay",

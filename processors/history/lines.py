@@ -5,7 +5,8 @@ A replay as lines: of a terminal, a pipe or a file.
 
 How it goes on after a kill:
     a file     its whole lines say how far each partition is; an incomplete last one is cut off (resume_file)
-    a pipe     the last line's place, which the reader has: --after STREAM/PARTITION/POSITION (after_place)
+    a pipe     a place per partition, said at the end, or, where it was killed, the last line's, which the
+               reader has: --after (ends.py)
 """
 
 from __future__ import annotations
@@ -18,22 +19,15 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from aurastream.processors import harmless
+from aurastream.processors.history.ends import EntryPlace, parsed_place
 from aurastream.processors.history.selection import PastEvent, StreamPartition
 from aurastream.processors.history.sinks import CannotReplay, event_of
-from aurastream.streams import PLACE, Codec, Keyring, Position, Stream, to_cloudevent
+from aurastream.streams import PLACE, Codec, Keyring, to_cloudevent
 
 LINE_MAX = 2**21
 
 Form = Literal["json", "cloudevents"]
 BEGINS: dict[Form, bytes] = {"json": b'{"stream":"', "cloudevents": b'{"specversion":"'}
-
-
-class EntryPlace(msgspec.Struct, frozen=True):
-    """What a written line says of its entry's place."""
-
-    stream: str
-    partition: int
-    position: str
 
 
 class Writing(msgspec.Struct, frozen=True):
@@ -52,7 +46,7 @@ class LineSink:
         self._file, self._writing = file, writing
         self._encode = msgspec.json.Encoder().encode
         self.events: Counter[str] = Counter()
-        self.last: PastEvent | None = None
+        self.reached: dict[StreamPartition, str] = {}
 
     def put(self, event: PastEvent) -> None:
         """Write the event's line."""
@@ -61,7 +55,7 @@ class LineSink:
             line = harmless(line.decode()).encode()
         self._file.write(line + b"\n")
         self.events[event.stream] += 1
-        self.last = event
+        self.reached[event.stream, event.partition] = event.position
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -128,25 +122,3 @@ def _place_of(raw: bytes, form: Form) -> EntryPlace | None:
         return parsed_place(str(msgspec.json.decode(raw, type=dict[str, object]).get(PLACE, "")))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def parsed_place(text: str) -> EntryPlace | None:
-    """stream/partition/position; None for what is none."""
-    stream, _, rest = text.partition("/")
-    partition, _, position = rest.partition("/")
-    milliseconds, _, sequence = position.partition("-")
-    if not (stream and partition.isdecimal() and milliseconds.isdecimal() and sequence.isdecimal()):
-        return None
-    return EntryPlace(stream, int(partition), position)
-
-
-def after_place(last: EntryPlace, streams: list[Stream]) -> dict[StreamPartition, str]:
-    """How far every partition is when the last line of the merged order was this one."""
-    before = str(Position.parse(last.position).before())
-    return {
-        (stream.name, partition): last.position
-        if (stream.name, partition) <= (last.stream, last.partition)
-        else before
-        for stream in streams
-        for partition in range(stream.partitions)
-    }

@@ -7,8 +7,8 @@ The reading of the past: the events a selection chooses, in order.
         trail has not read
 
 Always true: every canonical entry that fits the selection comes once, in the order of (position, stream,
-partition), up to where each log ended when the reading began. Entries that are damaged, quarantined or
-another one's duplicate are left out and counted.
+partition), up to where the logs ended at one instant when the reading began (ends.py). Entries that are
+damaged, quarantined or another one's duplicate are left out and counted.
 Memory: one span a partition, and eight bytes for every entry that no index row names (a raw XADD that nobody
 has folded yet).
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from aurastream.processors.history.ends import ends_of
 from aurastream.processors.history.selection import PastEvent, Selection, StreamPartition, Tally
 from aurastream.projections.built_in import known_of_subject
 from aurastream.projections.engine import AdoptingIndex, Batch
@@ -61,11 +62,14 @@ def read_past(
     places = [
         (history, partition) for history in histories for partition in _partitions(history.stream, selection)
     ]
+    ends, tally = ends_of(places), tally or Tally()
     count = max(LEAST_SPAN, min(READ_MAX, SPANS_MAX // max(1, len(places))))
-    search, readings = Search(selection, tally or Tally(), stopping, count), []
+    search, readings = Search(selection, tally, stopping, count), []
     for history, partition in places:
-        reached = Position.parse((after or {}).get((history.stream.name, partition), ""))
-        begin, end = _bounds(history, partition, selection, reached)
+        place = (history.stream.name, partition)
+        began = Position.parse((after or {}).get(place, ""))
+        begin, end = max(selection.after(), began), min(ends[place], selection.last())
+        tally.ends[place] = str(max(began, end))
         if begin < end:
             readings.append(Reading(history, partition, search).between(begin, end))
     return readings[0] if len(readings) == 1 else merge(*readings, key=lambda event: event.order)
@@ -75,16 +79,11 @@ def scan(
     history: History, partition: int, after: str, selection: Selection, tally: Tally
 ) -> Iterator[PastEvent]:
     """The chosen entries of a partition after a position, to the log's end, whatever index there is."""
-    begin, end = _bounds(history, partition, selection, Position.parse(after))
+    end = ends_of([(history, partition)])[history.stream.name, partition]
+    begin, end = max(selection.after(), Position.parse(after)), min(end, selection.last())
     if begin >= end:
         return iter(())
     return Reading(history, partition, Search(selection, tally)).scanned(begin, end)
-
-
-def _bounds(
-    history: History, partition: int, selection: Selection, reached: Position
-) -> tuple[Position, Position]:
-    return max(selection.after(), reached), min(end_of(history, partition), selection.last())
 
 
 class Reading:
@@ -175,26 +174,6 @@ class Reading:
 def json_of(fields: list[bytes]) -> bytes:
     """The event's JSON of an entry that was checked."""
     return fields[1] if fields[0] == b"event" else dict(zip(fields[::2], fields[1::2], strict=True))[b"event"]
-
-
-def end_of(history: History, partition: int) -> Position:
-    """The position of the last entry there is, archived or not; START where there is none."""
-    stream, keys = history.stream, history.stream.keys[partition]
-    last, trimmed_to = stream.ask(
-        partition,
-        ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
-        ("HGET", keys.meta, "trimmed_to"),
-        what=_what(stream),
-    )
-    if last:
-        return Position.parse(last[0][0])
-    # Trimmed to nothing, it is in the archive; without one, to read up to there says so.
-    archived = history.archive.until(partition) if history.archive is not None else ""
-    return max(Position.parse(archived), Position.parse(trimmed_to or b""))
-
-
-def _what(stream: Stream) -> str:
-    return f"read of {stream.name}"
 
 
 def _partitions(stream: Stream, selection: Selection) -> list[int]:

@@ -125,12 +125,13 @@ class Selection(msgspec.Struct, frozen=True):
 
 class Tally(msgspec.Struct):
     """What a reading came upon. damaged: left out, as no view counts them either; duplicates: of entries read
-    before.
+    before. ends: how far it goes in each partition.
     """
 
     scanned: int = 0
     damaged: int = 0
     duplicates: int = 0
+    ends: dict[StreamPartition, str] = {}
 
 
 def is_from(source: str, names: Iterable[str]) -> bool:

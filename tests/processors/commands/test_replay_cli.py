@@ -10,6 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from aurastream.streams import BUILT_IN, Codec, Event, Keys, Server, open_stream
+from aurastream.streams import BUILT_IN, Codec, Event, Keys, Server, Settings, open_stream
 from tests.commands import Home, Nursery, environment
-from tests.facts import NOON
+from tests.facts import NOON, observation
 from tests.processors.history.test_replay import lines_of
 from tests.servers import until
 
@@ -253,6 +254,49 @@ def test_a_stopped_pipe_says_where_to_go_on(world: Home) -> None:
 
     told = [line["event"]["event_id"] for line in lines_of(running.out + rest.out)]
     assert told == in_order(world)
+
+
+@pytest.mark.parametrize("by", ["the places at its end", "its last line"])
+def test_a_pipe_continued_beside_producers_hands_on_every_event_once(home: Home, by: str) -> None:
+    """16 partitions, written to all the time: what comes while the ends are looked up comes the next time."""
+    home.hold()
+    server, lines, token, rounds = Server(url_of(home)), [], "", 0
+    stream = open_stream(server, "busy", create=True, settings=Settings(partitions=16))
+    appended: list[str] = []
+
+    def produce() -> None:
+        while rounds < 5:
+            batch = [
+                observation(n, clip=f"clip-{n}", event_id=f"b{n}")
+                for n in range(len(appended), len(appended) + 16)
+            ]
+            stream.append(batch)
+            appended.extend(event.event_id for event in batch)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        while rounds < 5 or len(lines) < len(appended):
+            is_last = not producer.is_alive()
+            done = home.run("replay", "--stream", "busy", *(("--after", token) if token else ()))
+            assert done.code == 0, done
+            more, rounds = lines_of(done.out), rounds + 1
+            lines += more
+            if by == "the places at its end":
+                token = done.err.partition("--after ")[2].split()[0]
+            elif more:
+                token = "{stream}/{partition}/{position}".format(**more[-1])
+            if is_last:
+                break
+    finally:
+        rounds = 5
+        producer.join()
+        stream.close()
+        server.close()
+
+    ids = [line["event"]["event_id"] for line in lines]
+    assert sorted(ids) == sorted(appended)
+    assert len(ids) > 1_000
 
 
 def test_a_stream_killed_in_the_middle_is_completed_by_the_same_command(world: Home) -> None:

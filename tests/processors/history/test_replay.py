@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from aurastream.processors import Stop, stopping_by_signal
-from aurastream.processors.history.lines import EntryPlace, LineSink, Writing, after_place, resume_file
+from aurastream.processors.history.ends import EntryPlace, after_place, parsed_places, place_text
+from aurastream.processors.history.lines import LineSink, Writing, resume_file
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.replay import Pace, Speed, parsed_speed, replay
 from aurastream.processors.history.selection import By, PastEvent, Selection, Tally
@@ -43,8 +44,9 @@ from aurastream.streams.errors import ArchiveNeeded
 from aurastream.streams.personal.erasure import erase
 from tests.cluster import Cluster
 from tests.facts import NOON, consume, findings, observation, raw_append
+from tests.faults.proxy import PASS, Interceptor
 from tests.processors.effects.outside import Noting, opened, work
-from tests.servers import binaries
+from tests.servers import binaries, until
 from tests.streams.archive.kept import Kept
 
 
@@ -549,5 +551,72 @@ def test_a_place_in_the_merged_order_is_a_place_in_every_partition(
     everything = list(read_past(histories(stream, wide), Selection()))
     for number in (0, 1, 17, 44, 88, 89):
         last = everything[number]
-        after = after_place(EntryPlace(last.stream, last.partition, last.position), [stream, wide])
+        after = after_place(
+            EntryPlace(last.stream, last.partition, last.position), {stream.name: 1, wide.name: 4}
+        )
         assert list(read_past(histories(stream, wide), Selection(), after=after)) == everything[number + 1 :]
+
+
+def test_the_ends_of_a_reading_are_of_one_instant(server: Server, url: str, wide: Stream) -> None:
+    """An entry that comes while the ends are looked up must not sort before the last line and be left out:
+    a reader of a pipe has that line and nothing else. 1 of 11,268 was never handed on.
+    """
+    by_partition = {wide.partition_of(f"clip-{n}"): f"clip-{n}" for n in range(40)}
+    of = [observation(n, clip=by_partition[n % 4], event_id=f"e{n}") for n in range(8)]
+    wide.append(of[:4])
+
+    def decide(command: list[bytes]) -> str:
+        if command[0] == b"XREVRANGE" and command[1] == wide.keys[3].log.encode() and not late:
+            late.append("appended")
+            wide.append([of[4]])
+            until(lambda: int(server.client.time()[1]) // 1_000 % 10 == 0, "a later millisecond")
+            wide.append([of[7]])
+        return PASS
+
+    late: list[str] = []
+    between = Interceptor(url, decide)
+    slow = open_stream(Server(between.url), "wide")
+    first = list(read_past(histories(slow), Selection()))
+    slow.close()
+    slow.server.close()
+    between.close()
+    last = first[-1]
+    wide.append(of[5:7])
+
+    after = after_place(EntryPlace(last.stream, last.partition, last.position), {"wide": 4})
+    rest = list(read_past(histories(wide), Selection(), after=after))
+
+    assert late == ["appended"]
+    assert sorted(item.envelope.event_id for item in [*first, *rest]) == [f"e{n}" for n in range(8)]
+    assert [item.order for item in [*first, *rest]] == sorted(item.order for item in [*first, *rest])
+
+
+def test_a_place_per_partition_outlives_a_clock_that_goes_back(server: Server, wide: Stream) -> None:
+    """A replica that is slower was promoted: what it appends sorts before the last line handed on."""
+    by_partition = {wide.partition_of(f"clip-{n}"): f"clip-{n}" for n in range(40)}
+    event = observation(1, clip=by_partition[2], event_id="ahead")
+    wide.append([event])
+    ahead = int(wide.read(2)[0].position.split("-")[0]) + 300_000
+    raw_append(server, wide, observation(2, clip=by_partition[2], event_id="ahead-too"), f"{ahead}-0")
+    tally = Tally()
+    first = list(read_past(histories(wide), Selection(), tally=tally))
+    wide.append([observation(3, clip=by_partition[0], event_id="behind")])
+
+    after = parsed_places(place_text(tally.ends), {"wide": 4})
+
+    assert after is not None
+    rest = list(read_past(histories(wide), Selection(), after=after))
+    assert [item.envelope.event_id for item in [*first, *rest]] == ["ahead", "ahead-too", "behind"]
+
+
+@pytest.mark.parametrize("text", ["s/7/1-0,", "t/0/1-0,", "s/0/1-0,s", "s/0", "", ",", "s/0/1-0,,"])
+def test_a_list_of_places_is_of_the_streams_that_are_read(text: str) -> None:
+    """Half a list would hand on again, or leave out, in silence."""
+    assert parsed_places(text, {"s": 2}) is None
+
+
+def test_a_list_of_one_place_is_no_place_in_the_merged_order() -> None:
+    """With it everything of the other partitions would be left out."""
+    assert place_text({("s", 0): "7-0"}) == "s/0/7-0,"
+    assert parsed_places("s/0/7-0,", {"s": 2}) == {("s", 0): "7-0"}
+    assert parsed_places("s/0/7-0", {"s": 2}) == {("s", 0): "7-0", ("s", 1): f"6-{2**64 - 1}"}
