@@ -139,6 +139,7 @@ from aurastream.streams.keys import (
 from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
 from aurastream.streams.members import HostCard, Member, Trouble, old_members, read_members
+from aurastream.streams.news import News
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import list_streams, open_stream
@@ -230,6 +231,7 @@ __all__ = [
     "LogTrimmed",
     "Logger",
     "Member",
+    "News",
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",

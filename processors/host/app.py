@@ -20,7 +20,7 @@ from aurastream.processors import Installed, connected, find_plugins
 from aurastream.processors.effects import ASKS_MAX, OPERATIONS, LaneOptions, Processor, processors_of
 from aurastream.processors.host.batching import RawBatch, batch_topic, batches
 from aurastream.processors.host.effects import HostedEffectLanes
-from aurastream.processors.host.lane import HostedLane
+from aurastream.processors.host.fed import FedLane
 from aurastream.processors.host.lanes import HostedLanes
 from aurastream.processors.host.measures import Measures
 from aurastream.processors.host.options import Options, kafka_topics_of
@@ -184,7 +184,7 @@ class App(faust.App):
         places = {(tp.topic, tp.partition) for tp in partitions}
         await asyncio.gather(self.lanes.revoke(places, STOP_S), self.effects.revoke(places, STOP_S))
 
-    def _watch(self, hosted: HostedLane) -> None:
+    def _watch(self, hosted: FedLane) -> None:
         self.measures.watch(hosted)
         tp = TP(hosted.lane.stream.name, hosted.lane.partition)
         hosted.highwater = lambda: self.consumer.highwater(tp) or 0

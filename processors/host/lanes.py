@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from aurastream.processors.host.lane import HostedLane
+from aurastream.processors.host.fed import FedLane
 from aurastream.projections import Projection
 from aurastream.projections.engine import NEVER_REBUILT, Lane, Record, field_of
 from aurastream.streams import AsyncWires, RawEntry, Stream
@@ -28,10 +28,10 @@ class HostedLanes:
     ) -> None:
         self.projections = list(projections)
         self._wires, self._group, self._batch_max = wires, group, batch_max
-        self.lanes: dict[LaneName, HostedLane] = {}
+        self.lanes: dict[LaneName, FedLane] = {}
         self.owned: dict[Place, int | None] = {}  # place -> epoch
         self.records: Mapping[str, Record] = {}
-        self.on_lane: Callable[[HostedLane], None] = lambda lane: None
+        self.on_lane: Callable[[FedLane], None] = lambda lane: None
         self._streams: dict[str, Stream] = {}
 
     def assign(self, stream: Stream, partition: int, epoch: int | None) -> None:
@@ -65,12 +65,12 @@ class HostedLanes:
                 ]
         return wanted
 
-    def _lane(self, name: LaneName) -> HostedLane:
+    def _lane(self, name: LaneName) -> FedLane:
         projection = next(item for item in self.projections if item.name == name[0])
         stream, (_, partition), generation = self._streams[name[1][0]], name[1], name[2]
         lane = Lane(projection, stream, partition, generation=generation, batch_max=self._batch_max)
         lane.group = self._group
-        hosted = HostedLane(lane, self._wires)
+        hosted = FedLane(lane, self._wires)
         self.on_lane(hosted)
         return hosted
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Tally
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -27,8 +28,8 @@ from prometheus_client import (
 
 from aurastream.processors.effects import LaneRunner
 from aurastream.processors.host.effects import HostedEffectLanes
-from aurastream.processors.host.lane import HostedLane
 from aurastream.processors.host.lanes import HostedLanes
+from aurastream.processors.host.supervised import SupervisedLane
 from aurastream.projections.engine import CommitAnswer, Progress
 from aurastream.streams import Lag, Server, generation_group, is_passing
 
@@ -95,7 +96,7 @@ class Measures:
             if answer is not CommitAnswer.OK:
                 self._refused.labels(answer.name)
 
-    def watch(self, hosted: HostedLane) -> None:
+    def watch(self, hosted: SupervisedLane) -> None:
         """Count what this lane does."""
         labels = (hosted.lane.view.group, hosted.lane.stream.name, str(hosted.lane.partition))
         applied, duplicates, dead = (
@@ -152,11 +153,11 @@ class Measures:
     def _letters(self, runners: list[LaneRunner]) -> int:
         return sum(int(self._server.client.hlen(runner.lane.at.dead)) for runner in runners)
 
-    def _lags(self, lanes: list[HostedLane]) -> list[Lag]:
+    def _lags(self, lanes: Sequence[SupervisedLane]) -> list[Lag]:
         return [lane.lag(self._server) for lane in lanes]
 
 
-def _judged(hosted: HostedLane, lag: Lag, now: float) -> LaneHealth:
+def _judged(hosted: SupervisedLane, lag: Lag, now: float) -> LaneHealth:
     lane = hosted.lane
     return LaneHealth(
         lane.projection.name,

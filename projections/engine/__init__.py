@@ -27,7 +27,7 @@ from aurastream.projections.engine.check import (
     table_names,
 )
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Operation, Source, is_commit, written
-from aurastream.projections.engine.consumer import Consumer
+from aurastream.projections.engine.consumer import Consumer, GroupLane
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
@@ -97,6 +97,7 @@ __all__ = [
     "FoldFailed",
     "Generation",
     "GenerationGone",
+    "GroupLane",
     "Lane",
     "ListRow",
     "Listing",

@@ -56,15 +56,17 @@ Steps = Generator[list[Ask] | None, Reply, None]  # None: nothing to do until th
 
 
 class GroupLane(Lane):
-    """A lane that reads by its group."""
+    """A lane that reads by its group. is_ending: ``steps`` shall end after the commit under way."""
+
+    is_ending = False
 
     def steps(self) -> Steps:
-        """For ever: settle at the cursor, then batch after batch until something moved without us."""
-        while True:
+        """Settle at the cursor, then batch after batch until something moved without us; then anew."""
+        while not self.is_ending:
             yield from self.settle()
             yield from self.align()
             raw = yield from self._next()
-            while raw is not None:
+            while raw is not None and not self.is_ending:
                 if raw:
                     answer, following = yield from self.commit(raw, self._read_on())
                     raw = self._fresh(following) if answer is CommitAnswer.OK else None

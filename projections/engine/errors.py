@@ -75,11 +75,16 @@ class RecordDamaged(ProjectionError):
 
 
 class FoldFailed(ProjectionError):
-    """A projection's own code raised; its events stay in the log, after the cursor."""
+    """A projection's own code raised; its events stay in the log, after the cursor.
 
-    def __init__(self, projection: str, where: str, event_id: str, error: Exception) -> None:
+    at: position and event ID.
+    """
+
+    def __init__(self, projection: str, where: str, at: tuple[str, str], error: Exception) -> None:
+        position, event_id = at
         super().__init__(
-            f"{projection!r} failed on event {event_id!r} of {where}: {type(error).__name__}: {error}. "
+            f"{projection!r} failed on event {event_id!r} at {position} of {where}: "
+            f"{type(error).__name__}: {error}. "
             "The view stands before its batch; mend the projection and start again."
         )
-        self.projection, self.where, self.event_id = projection, where, event_id
+        self.projection, self.where, self.position, self.event_id = projection, where, position, event_id

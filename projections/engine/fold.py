@@ -88,7 +88,8 @@ class Fold(Generic[S]):
         except (
             Exception
         ) as error:  # of a score, a total or a row, which belong to the batch and to no event alone
-            raise FoldFailed(self.projection.name, self.where, keyed[-1][2].event_id, error) from error
+            last = (keyed[-1][1], keyed[-1][2].event_id)
+            raise FoldFailed(self.projection.name, self.where, last, error) from error
         self._states.bound(self._states_max, before)
         for table in self._tables:
             table.bound(self._states_max)
@@ -142,7 +143,8 @@ class Fold(Generic[S]):
                     base[key] = new
                 states[key] = new
             except Exception as error:
-                raise FoldFailed(self.projection.name, self.where, event.event_id, error) from error
+                at = (position, event.event_id)
+                raise FoldFailed(self.projection.name, self.where, at, error) from error
         starts = before | base if base else before
         moves += [(start, states[key]) for key, start in starts.items() if start is not states[key]]
         return before, moves

@@ -48,11 +48,12 @@ class Odd(Visits):
 def test_a_failing_projection_is_named_with_its_event(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """A stranger's code may fail anywhere; the operator needs its name and an event, not a bare traceback."""
     monkeypatch.setattr(Odd, "fails_in", where)
-    with pytest.raises(FoldFailed, match=r"'odd' failed on event 'e2' of clips/3") as told:
+    with pytest.raises(FoldFailed, match=r"'odd' failed on event 'e2' at .* of clips/3") as told:
         list_steps(
             Fold(Odd(), "clips/3"), placed([observation(event_id="e2"), observation(event_id="e2", minute=1)])
         )
     assert told.value.event_id == "e2"
+    assert told.value.position in str(told.value)
 
 
 def list_steps(fold: Fold, events: Placed) -> None:
