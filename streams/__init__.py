@@ -124,6 +124,7 @@ from aurastream.streams.index import (
     pack_positions,
     unpack_position,
 )
+from aurastream.streams.instant import at_once
 from aurastream.streams.keyring import Keyring, is_name
 from aurastream.streams.keys import (
     CREATOR_KEYS,
@@ -146,6 +147,7 @@ from aurastream.streams.registry import list_streams, open_stream
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
+from aurastream.streams.spare import beyond, put_beyond
 from aurastream.streams.stream import READ_MAX, Entry, Stream
 from aurastream.streams.wire import Script, Wire
 from aurastream.streams.wires import Wires
@@ -266,7 +268,9 @@ __all__ = [
     "Wires",
     "adrive",
     "ask_lease",
+    "at_once",
     "backlogs",
+    "beyond",
     "check_identifiers",
     "checked_name",
     "collided_field_of",
@@ -303,6 +307,7 @@ __all__ = [
     "operator",
     "pack_position",
     "pack_positions",
+    "put_beyond",
     "read_envelope",
     "read_envelopes",
     "read_members",

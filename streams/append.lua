@@ -8,6 +8,7 @@
 -- KEYS[6] GROUPS    hash    group -> the log when it joined (join.lua); with [7..], only with a budget
 -- KEYS[7..] cursors hashes  read, read_bytes: of the head's groups, in that order
 -- ARGV[1] head      msgpack map; each may be left out
+--           spare     true: a server that has reached its maxmemory takes them (spare.py)
 --           subjects  list, one per event, in a stream with versions
 --           expected  map: subject -> the version it must have
 --           budget    map: events, bytes, 0 for none: how far the log may be ahead of the slowest group
@@ -53,6 +54,7 @@ if head.budget and #new > 0 then
 end
 
 -- Commit. XADD comes first: should it fail (memory, exhausted IDs), nothing has been written yet.
+if head.spare then redis.call('HDEL', META, '') end -- removes nothing: a script that has begun to write is let through
 local rows = {}
 for k = 1, #new do
   local i = new[k]

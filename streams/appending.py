@@ -123,6 +123,7 @@ class Replicas(msgspec.Struct, frozen=True):
 class AppendHead(msgspec.Struct, omit_defaults=True):
     """The first argument of append.lua, as msgpack: text and numbers, as the server's knows no bytes."""
 
+    spare: bool = False
     subjects: list[str] = []
     expected: dict[str, int] = {}
     budget: Budget | None = None
@@ -133,7 +134,7 @@ class Append(msgspec.Struct):
     """A request: up to BATCH_MAX events of one partition.
 
     indexes: of the events, in the caller's batch. after: digest of an event of the request before, or b"".
-    subjects, expected: in a stream with versions, else empty.
+    subjects, expected: in a stream with versions, else empty. is_spare: a full server takes it (spare.py).
     """
 
     keys: Keys
@@ -143,12 +144,13 @@ class Append(msgspec.Struct):
     after: bytes
     subjects: list[str]
     expected: dict[str, int]
+    is_spare: bool = False
 
     def command(self, gate: Gate) -> Command:
         """The call of the script as this gate makes it now."""
         keys = self.keys
         budget, groups = gate.question(keys.partition)
-        head = AppendHead(self.subjects, self.expected, budget, groups)
+        head = AppendHead(self.is_spare, self.subjects, self.expected, budget, groups)
         names = [keys.log, keys.ids, keys.meta, keys.versions, keys.entities]
         if budget is not None:
             names += [keys.groups, *map(keys.cursor, groups)]
@@ -156,11 +158,15 @@ class Append(msgspec.Struct):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How a stream's events become requests. expected: subject -> version, in a stream that is versioned."""
+    """How a stream's events become requests. expected: subject -> version, in a stream that is versioned.
+
+    is_spare: a full server takes them.
+    """
 
     partitions: Sequence[Keys]
     is_versioned: bool
     expected: Mapping[str, int] = {}
+    is_spare: bool = False
 
     def requests(self, batch: list[Event], encoded: list[bytes]) -> list[Append]:
         """Every event in one of them, in order."""
@@ -182,10 +188,10 @@ class Plan(msgspec.Struct, frozen=True):
         digests = b"".join([field_of(batch[index].event_id) for index in part])
         lines = b"".join([b"%d %b\n" % (crc32(encoded[index]), encoded[index]) for index in part])
         if not self.is_versioned:
-            return Append(keys, part, digests, lines, b"", [], {})
+            return Append(keys, part, digests, lines, b"", [], {}, self.is_spare)
         subjects = [batch[index].subject for index in part]
         expected = {name: self.expected[name] for name in self.expected.keys() & set(subjects)}
-        return Append(keys, part, digests, lines, b"", subjects, expected)
+        return Append(keys, part, digests, lines, b"", subjects, expected, self.is_spare)
 
 
 class Appending:

@@ -15,6 +15,7 @@ from aurastream.streams.connection import Server
 from aurastream.streams.drive import Command, Reply, sound
 from aurastream.streams.entries import RawEntry
 from aurastream.streams.errors import CountsDamaged
+from aurastream.streams.instant import at_once
 from aurastream.streams.keys import Keys
 from aurastream.streams.positions import Position
 
@@ -74,13 +75,6 @@ def cursor_of(reply: list[bytes]) -> Cursor:
     return cursor
 
 
-def flat(reply: Reply) -> list[bytes]:
-    """HGETALL as the server answers it, whether or not redis-py made a dict of it: in a cluster's transaction
-    it does not.
-    """
-    return [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
-
-
 class Lag(msgspec.Struct, frozen=True):
     """What a group has not yet read of a partition.
 
@@ -97,13 +91,17 @@ class Lag(msgspec.Struct, frozen=True):
 
 def lag_of(server: Server, keys: Keys, cursor: Cursor) -> Lag:
     """O(1) on the counts, plus one look at the first entry after the cursor. Raises CountsDamaged."""
-    with server.client.pipeline(transaction=True) as pipeline:  # one snapshot, or the counts would not add up
-        pipeline.xlen(keys.log)
-        pipeline.hmget(keys.meta, "trimmed", "appended", "trimmed_to")
-        pipeline.execute_command("XRANGE", keys.log, f"({cursor.at}", "+", "COUNT", 1)
-        pipeline.execute_command("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
-        pipeline.execute_command("XINFO", "STREAM", keys.log)
-        *answers, facts = pipeline.execute(raise_on_error=False)
+    *answers, facts = at_once(  # one snapshot, or the counts would not add up
+        server,
+        (keys.log, keys.meta),
+        (
+            ("XLEN", keys.log),
+            ("HMGET", keys.meta, "trimmed", "appended", "trimmed_to"),
+            ("XRANGE", keys.log, f"({cursor.at}", "+", "COUNT", 1),
+            ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
+            ("XINFO", "STREAM", keys.log),
+        ),
+    )
     length, (trimmed_raw, appended_raw, trimmed_to), following, last = sound(answers)
     try:
         trimmed, appended, end = (

@@ -27,9 +27,10 @@ from collections.abc import Iterable
 import msgspec
 
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Backoff, Command
+from aurastream.streams.drive import Backoff, Command, sound
 from aurastream.streams.errors import BacklogFull
-from aurastream.streams.groups import cursor_of, flat
+from aurastream.streams.groups import cursor_of
+from aurastream.streams.instant import at_once
 from aurastream.streams.keys import Keys
 from aurastream.streams.settings import Pressure, Settings
 from aurastream.streams.wire import Script
@@ -58,15 +59,14 @@ def backlogs(server: Server, keys: Keys) -> list[Backlog]:
     """Every joined group, the slowest first."""
     joined: dict[bytes, bytes] = server.client.hgetall(keys.groups)  # type: ignore[assignment]
     names = sorted(name.decode() for name in joined)
-    with server.client.pipeline(transaction=True) as pipeline:  # one snapshot, or the counts would not agree
-        pipeline.xlen(keys.log)
-        pipeline.hmget(keys.meta, "trimmed", "bytes")
-        for name in names:
-            pipeline.execute_command("HGETALL", keys.cursor(name))
-        length, (trimmed, written), *cursors = pipeline.execute()
+    cursors = [keys.cursor(name) for name in names]
+    looks = (("XLEN", keys.log), ("HMGET", keys.meta, "trimmed", "bytes"))
+    length, (trimmed, written), *read = sound(  # one snapshot, or the counts would not agree
+        at_once(server, (keys.log, keys.meta, *cursors), (*looks, *[("HGETALL", key) for key in cursors]))
+    )
     behind = []
-    for name, reply in zip(names, cursors, strict=True):
-        at = cursor_of(flat(reply))
+    for name, reply in zip(names, read, strict=True):
+        at = cursor_of(reply)
         events, size, since = (int(part) for part in joined[name.encode()].split())
         ahead = max(0, length + int(trimmed or 0) - max(at.read, events))
         behind.append(

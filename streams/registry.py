@@ -2,7 +2,8 @@
 Which streams a server has, and whether the server is fit to keep them.
 
 A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two
-creators one wins, the other learns what was recorded). ``open_stream`` is the only way to a Stream.
+creators one wins, the other learns what was recorded), which is written to only where the stream is new: who
+looks at a full server must be able to open its streams. ``open_stream`` is the only way to a Stream.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnkn
 from aurastream.streams.facts import HERE, Fixed, StreamFacts, facts_of
 from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.settings import Settings
+from aurastream.streams.spare import put_beyond
 from aurastream.streams.stream import Stream
 
 EVICTION_FIT = ("noeviction", "")
@@ -79,9 +81,10 @@ def _registered(server: Server, name: str, settings: Settings, new: StreamFacts 
     is to be.
     """
     check_server(server, settings)
-    if new is not None:
-        server.client.hsetnx(STREAMS, name, msgspec.json.encode(new))
     row: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
+    if row is None and new is not None:
+        put_beyond(server, STREAMS, "HSETNX", name, msgspec.json.encode(new))
+        row = server.client.hget(STREAMS, name)  # type: ignore[assignment]
     if row is None:
         raise StreamUnknown(name, list(list_streams(server)))
     return facts_of(name, row)

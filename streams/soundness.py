@@ -22,12 +22,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from aurastream.streams.drive import sound
 from aurastream.streams.entities import CHUNK, PLACE_BYTES
 from aurastream.streams.entries import entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.errors import DamagedEntry
-from aurastream.streams.groups import flat
 from aurastream.streams.history import History, Span
 from aurastream.streams.index import unpack_position
+from aurastream.streams.instant import at_once
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.stream import Stream
 
@@ -145,12 +146,18 @@ class _Audit:
 
     def _stated(self) -> tuple[dict[str, int], bool]:
         """subject -> version, and whether append made every entry."""
-        with self._stream.server.client.pipeline(transaction=True) as pipeline:
-            pipeline.hgetall(self._keys.versions)
-            pipeline.hmget(self._keys.meta, "appended", "trimmed")
-            pipeline.xlen(self._keys.log)
-            versions, (appended, trimmed), length = pipeline.execute()
-        pairs = flat(versions)
+        keys = self._keys
+        pairs, (appended, trimmed), length = sound(
+            at_once(
+                self._stream.server,
+                (keys.versions, keys.meta, keys.log),
+                (
+                    ("HGETALL", keys.versions),
+                    ("HMGET", keys.meta, "appended", "trimmed"),
+                    ("XLEN", keys.log),
+                ),
+            )
+        )
         stated = {
             name.decode(errors="backslashreplace"): _number(count)
             for name, count in zip(pairs[::2], pairs[1::2], strict=True)

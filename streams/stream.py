@@ -6,7 +6,7 @@ The log of a stream: append, and read by position or by time.
 Always true: an event ID is in the live log once, however often it is appended; the events of one call and
 partition go in order; a call's request of up to 500 events per partition is in the log whole or not at all.
 An event refused by the checks stops the call before anything is sent. A producer a budget ahead of the
-slowest group waits or is told.
+slowest group waits or is told. A full server refuses all but the audit trail (spare.py).
 
 What is checked and sent is in appending.py, who waits in pressure.py; consuming by group is in groups.py, the
 streams' registry and the start-up checks are in registry.py.
@@ -26,7 +26,7 @@ from aurastream.streams.drive import Ask, Asking, Command, Reply, sound
 from aurastream.streams.entries import RawEntry, entry_json
 from aurastream.streams.errors import StreamError
 from aurastream.streams.events import Event
-from aurastream.streams.facts import HERE, StreamFacts, is_system
+from aurastream.streams.facts import HERE, OPERATIONS, StreamFacts, is_system
 from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.positions import Position
@@ -124,7 +124,7 @@ class Stream:
             )
 
     def _requests(self, batch: list[Event], expected: Mapping[str, int] | None) -> list[Append]:
-        plan = Plan(self.keys, self.versioned, expected or {})
+        plan = Plan(self.keys, self.versioned, expected or {}, self.name == OPERATIONS)
         return plan.requests(batch, admitted(self.codec, batch))
 
     def _replicas(self, level: Ack) -> Replicas | None:

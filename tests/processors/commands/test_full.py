@@ -1,0 +1,154 @@
+"""A server that a producer has filled: it can be looked at, and freed, with the product's own verbs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from aurastream.streams import (
+    OPERATIONS,
+    GroupForgotten,
+    LogArchived,
+    LogTrimmed,
+    Server,
+    Settings,
+    Stream,
+    StreamError,
+    open_stream,
+)
+from tests.commands import Done, Home
+from tests.facts import observation
+
+pytestmark = pytest.mark.process
+
+ROOM_BYTES = 1_500_000
+
+
+class Shop:
+    """Commands against one server, with an archive."""
+
+    def __init__(self, home: Home, url: str, folder: Path) -> None:
+        self._home = home
+        self.env = {
+            "AURASTREAM_REDIS_URL": url,
+            "AURASTREAM_ARCHIVE": str(folder / "archive"),
+            "AURASTREAM_PARTITIONS": "1",
+        }
+
+    def run(self, *words: str) -> Done:
+        return self._home.run(*words, env=self.env)
+
+
+@pytest.fixture
+def shop(home: Home, url: str, tmp_path: Path) -> Shop:
+    return Shop(home, url, tmp_path)
+
+
+@pytest.fixture
+def clips(server: Server) -> Iterator[Stream]:
+    stream = open_stream(server, "clips", create=True, settings=Settings(partitions=1))
+    yield stream
+    stream.close()
+    server.client.config_set("maxmemory", 0)
+
+
+def append(stream: Stream, start: int, count: int) -> None:
+    stream.append(
+        [
+            observation(views=n, minute=n / 100, clip=f"clip-{n % 7}", event_id=f"e{n}", title="x" * 400)
+            for n in range(start, start + count)
+        ]
+    )
+
+
+def fill(stream: Stream, start: int) -> int:
+    """Append until the server refuses; how many events are in the log. Then it is as full as can be: clients
+    that leave give nothing back that would be enough.
+    """
+    client = stream.server.client
+    limit = client.info("memory")["used_memory"] + ROOM_BYTES
+    client.config_set("maxmemory", limit)
+    while True:
+        try:
+            append(stream, start, 250)
+        except (StreamError, redis.ResponseError) as error:
+            assert "memory" in str(error), error
+            client.config_set("maxmemory", limit - ROOM_BYTES // 3)
+            return start
+        start += 250
+
+
+def is_full(stream: Stream) -> bool:
+    try:
+        stream.server.client.set("probe", 1)
+    except redis.ResponseError:
+        return True
+    stream.server.client.delete("probe")
+    return False
+
+
+def trail(stream: Stream) -> list[object]:
+    """The audit trail's events."""
+    operations = open_stream(stream.server, OPERATIONS)
+    try:
+        every = range(operations.partitions)
+        return [entry.event for partition in every for entry in operations.read(partition)]
+    finally:
+        operations.close()
+
+
+def test_a_full_server_can_be_looked_at(shop: Shop, clips: Stream) -> None:
+    """The hour in which one looks is the hour in which it is full."""
+    append(clips, 0, 250)
+    assert shop.run("run", "--until-idle", "--projection", "clips").code == 0
+    assert shop.run("archive").code == 0
+    count = fill(clips, 250)
+
+    status = shop.run("status", "--json")
+    checked = shop.run("check", "--projection", "clips", "--json")
+    verified = shop.run("audit", "verify", "--json")
+    audited = shop.run("audit", "--json")
+    listed = shop.run("groups", "list", "--json")
+    planned = shop.run("trim", "--keep-events", "0", "--dry-run", "--json")
+
+    assert is_full(clips)
+    assert status.json()["streams"]["clips"]["partitions"][0]["events"] == count
+    assert checked.json()["equal"] is True
+    assert verified.json()["sound"] is True
+    assert audited.code == 0, audited
+    assert [(row["group"], row["events"]) for row in listed.json()["groups"]] == [("clips", count - 250)]
+    (partition,) = [row for row in json.loads(planned.out)["partitions"] if row["stream"] == "clips"]
+    assert partition["removed"] == 250, planned
+
+
+def test_a_full_server_is_freed_by_archive_and_trim_and_every_step_is_in_the_audit_trail(
+    shop: Shop, clips: Stream
+) -> None:
+    """Nobody has used the audit trail before, so that it is to be made on the full server; and what a person
+    decides there is in it as ever.
+    """
+    clips.server.client.hset(clips.keys[0].groups, "gone", "0 0 0")
+    count = fill(clips, 0)
+
+    forgotten = shop.run("groups", "forget", "gone", "--stream", "clips", "--why", "full", "--json")
+    archived = shop.run("archive", "--stream", "clips", "--json")
+    was_full = is_full(clips)
+    trimmed = shop.run("trim", "--stream", "clips", "--keep-events", "100", "--why", "full", "--json")
+    append(clips, count, 250)
+    consumed = shop.run("run", "--until-idle", "--projection", "clips")
+    checked = shop.run("check", "--projection", "clips")
+
+    assert forgotten.code == 0, forgotten
+    assert sum(item["entries"] for item in archived.json()["segments"]) == count
+    assert was_full
+    assert [item["removed"] for item in trimmed.json()["partitions"]] == [count - 100]
+    assert consumed.code == 0, consumed
+    assert checked.code == 0, checked
+    kinds = [type(event) for event in trail(clips)]
+    assert (kinds.count(GroupForgotten), kinds.count(LogTrimmed)) == (1, 1)
+    assert kinds.count(LogArchived) == len(archived.json()["segments"])
+    assert shop.run("audit", "verify").code == 0
