@@ -123,11 +123,11 @@ class Replicas(msgspec.Struct, frozen=True):
 class AppendHead(msgspec.Struct, omit_defaults=True):
     """The first argument of append.lua, as msgpack: text and numbers, as the server's knows no bytes."""
 
-    spare: bool = False
     subjects: list[str] = []
     expected: dict[str, int] = {}
     budget: Budget | None = None
     groups: list[str] = []
+    spare: bool = False
 
 
 class Append(msgspec.Struct):
@@ -150,7 +150,7 @@ class Append(msgspec.Struct):
         """The call of the script as this gate makes it now."""
         keys = self.keys
         budget, groups = gate.question(keys.partition)
-        head = AppendHead(self.is_spare, self.subjects, self.expected, budget, groups)
+        head = AppendHead(self.subjects, self.expected, budget, groups, self.is_spare)
         names = [keys.log, keys.ids, keys.meta, keys.versions, keys.entities]
         if budget is not None:
             names += [keys.groups, *map(keys.cursor, groups)]

