@@ -151,11 +151,7 @@ class _Audit:
             at_once(
                 self._stream.server,
                 (keys.versions, keys.meta, keys.log),
-                (
-                    ("HGETALL", keys.versions),
-                    ("HMGET", keys.meta, "appended", "trimmed"),
-                    ("XLEN", keys.log),
-                ),
+                (("HGETALL", keys.versions), ("HMGET", keys.meta, "appended", "trimmed"), ("XLEN", keys.log)),
             )
         )
         stated = {

@@ -21,6 +21,7 @@ from aurastream.streams import (
     Command,
     DamagedEntry,
     Stream,
+    beyond,
     collided_field_of,
     entry_json,
     field_of,
@@ -63,7 +64,7 @@ class _Deciding:
         unknown = [index for index, row in enumerate(rows) if row is None]
         if not unknown:
             return rows
-        adopt = [("HSETNX", self._keys.ids, fields[index], packed[index]) for index in unknown]
+        adopt = [beyond(self._keys.ids, "HSETNX", fields[index], packed[index]) for index in unknown]
         return self._rows(fields, *adopt)
 
     def others(self, named: list[Named], field: Callable[[str], bytes]) -> list[Named]:

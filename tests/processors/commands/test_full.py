@@ -73,14 +73,12 @@ def fill(stream: Stream, start: int) -> int:
     client = stream.server.client
     limit = client.info("memory")["used_memory"] + ROOM_BYTES
     client.config_set("maxmemory", limit)
-    while True:
-        try:
+    with pytest.raises((StreamError, redis.ResponseError), match="memory"):
+        while True:
             append(stream, start, 250)
-        except (StreamError, redis.ResponseError) as error:
-            assert "memory" in str(error), error
-            client.config_set("maxmemory", limit - ROOM_BYTES // 3)
-            return start
-        start += 250
+            start += 250
+    client.config_set("maxmemory", limit - ROOM_BYTES // 3)
+    return start
 
 
 def is_full(stream: Stream) -> bool:
