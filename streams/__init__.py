@@ -143,7 +143,7 @@ from aurastream.streams.members import HostCard, Member, Trouble, old_members, r
 from aurastream.streams.news import News
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
-from aurastream.streams.registry import list_streams, open_stream
+from aurastream.streams.registry import event_streams, list_streams, open_stream
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
@@ -281,6 +281,7 @@ __all__ = [
     "ensure",
     "entries_json",
     "entry_json",
+    "event_streams",
     "field_of",
     "forget",
     "from_cloudevent",

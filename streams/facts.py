@@ -31,12 +31,14 @@ HERE: Where = "here"
 class StreamFacts(msgspec.Struct, frozen=True):
     """log: where its entries are. versioned: whether it keeps a version of every subject. is_replay: its
     events were replayed from another stream, so that processors that are silent in a replay leave it alone.
+    is_topic: it has the messages of Faust apps (topics.py); None in a row of a build that did not say so.
     """
 
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
     versioned: bool = False
     log: Where = "here"
     is_replay: bool = False
+    is_topic: bool | None = None
 
 
 class Fixed(TypedDict, total=False):
@@ -48,6 +50,7 @@ class Fixed(TypedDict, total=False):
     versioned: bool
     log: Where
     is_replay: bool
+    is_topic: bool
 
 
 def facts_of(name: str, row: bytes) -> StreamFacts:

@@ -3,7 +3,8 @@ Which streams a server has, and whether the server is fit to keep them.
 
 A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two
 creators one wins, the other learns what was recorded), which is written to only where the stream is new: who
-looks at a full server must be able to open its streams. ``open_stream`` is the only way to a Stream.
+looks at a full server must be able to open its streams. ``open_stream`` is the only way to a Stream. Topics of
+Faust apps are registered here too, and marked (topics.py).
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.settings import Settings
 from aurastream.streams.spare import put_beyond
 from aurastream.streams.stream import Stream
+from aurastream.streams.topics import judged
 
 EVICTION_FIT = ("noeviction", "")
 
 
 def list_streams(server: Server) -> dict[str, StreamFacts]:
-    """All registered streams by name, sorted. Raises RegistryDamaged."""
+    """All registered streams by name, sorted, topics among them. Raises RegistryDamaged."""
     rows: dict[bytes, bytes] = server.client.hgetall(STREAMS)  # type: ignore[assignment]
-    return {_shown(name): facts_of(_shown(name), rows[name]) for name in sorted(rows)}
+    return judged(server, {_shown(name): facts_of(_shown(name), rows[name]) for name in sorted(rows)})
+
+
+def event_streams(server: Server) -> list[str]:
+    """The registered streams that no topic of a Faust app is, sorted. Raises RegistryDamaged."""
+    return [name for name, facts in list_streams(server).items() if not facts.is_topic]
 
 
 def _shown(name: bytes) -> str:
@@ -58,6 +65,7 @@ def open_stream(
         fixed.get("versioned", False),
         fixed.get("log", HERE),
         fixed.get("is_replay", False),
+        fixed.get("is_topic", False),
     )
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
@@ -87,7 +95,7 @@ def _registered(server: Server, name: str, settings: Settings, new: StreamFacts 
         row = server.client.hget(STREAMS, name)  # type: ignore[assignment]
     if row is None:
         raise StreamUnknown(name, list(list_streams(server)))
-    return facts_of(name, row)
+    return judged(server, {name: facts_of(name, row)})[name]
 
 
 def check_server(server: Server, settings: Settings) -> None:

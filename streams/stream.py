@@ -32,6 +32,7 @@ from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.positions import Position
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
+from aurastream.streams.topics import taken_for_events
 from aurastream.streams.wire import Wire
 from aurastream.streams.wires import Wires
 
@@ -57,6 +58,7 @@ class Stream:
     ) -> None:
         self.server, self.name, self.facts, self.codec, self.settings = server, name, facts, codec, settings
         self.partitions, self.versioned, self.is_replay = facts.partitions, facts.versioned, facts.is_replay
+        self.is_topic = bool(facts.is_topic)
         self.is_log_here, self.is_system = facts.log == HERE, is_system(name, facts)
         self.keys = tuple(Keys(name, partition) for partition in range(facts.partitions))
         self.wires = Wires(server, settings.attempts_max)
@@ -67,6 +69,11 @@ class Stream:
     def partition_of(self, subject: str) -> int:
         """The partition that holds the subject's events."""
         return partition_of(subject, self.partitions)
+
+    def as_events(self) -> Stream:
+        """This stream, whose entries are events to whoever named it, though it was made for messages."""
+        self.is_topic = False
+        return self
 
     def append(
         self, events: Iterable[Event], *, expected: Mapping[str, int] | None = None, ack: Ack | None = None
@@ -118,6 +125,9 @@ class Stream:
                 f"the log of stream {self.name!r} is in Kafka: produce to its topic. Here are only its views."
             )
         self.server.check_ack(level)
+        if self.facts.is_topic:
+            self.facts = taken_for_events(self.server, self.name, self.facts)
+            self.is_topic = self.is_topic and bool(self.facts.is_topic)
         if expected and not self.versioned:
             raise StreamError(
                 f"stream {self.name!r} keeps no versions. Create it with versioned=True to expect one."

@@ -206,7 +206,7 @@ def _streams(session: Session, options: AuditOptions, question: Question) -> lis
                 "no operator has done anything yet. Ask for a subject, a source, a type, a story or a time."
             )
         return [session.open(OPERATIONS)]
-    names = tuple(name for name in facts if not facts[name].is_replay)
+    names = tuple(name for name in facts if not facts[name].is_replay and not facts[name].is_topic)
     # what is in Kafka is asked there
     return [stream for stream in session.streams(names) if stream.is_log_here] if names else []
 

@@ -57,7 +57,7 @@ def _all_made(
     session: Session, projection: Projection[Any], stream_names: tuple[str, ...]
 ) -> Iterator[CheckpointRow]:
     for stream in session.streams(stream_names):
-        if projection.folds(stream.name) and stream.is_log_here:
+        if projection.takes(stream) and stream.is_log_here:
             yield from _made(session, stream, projection)
 
 

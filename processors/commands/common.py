@@ -58,15 +58,17 @@ class Session(msgspec.Struct, frozen=True):
         return reader(stream, projection, when, self.apps, watch())
 
     def streams(self, names: tuple[str, ...] = ()) -> list[Stream]:
-        """The named streams, or all there are."""
-        return [self.open(name) for name in names or list_streams(self.server)]
+        """The named streams, or all there are, topics of Faust apps among them."""
+        if names:
+            return [self.open(name).as_events() for name in names]
+        return [self.open(name) for name in list_streams(self.server)]
 
     def folded_by(self, projection: Projection[Any]) -> list[Stream]:
         """The streams of its events; of the system streams those alone that the projection names."""
         return [
             stream
             for stream in self.streams()
-            if projection.folds(stream.name) and (not stream.is_system or projection.streams is not None)
+            if projection.takes(stream) and (not stream.is_system or projection.streams is not None)
         ]
 
     def holding(self, projection: Projection[Any], name: str | None) -> Stream:
@@ -129,7 +131,7 @@ def cached_streams(session: Session, names: tuple[str, ...]) -> Callable[[], lis
     def streams() -> list[Stream]:
         for name in names or list_streams(session.server):
             if name not in opened:
-                opened[name] = session.open(name)
+                opened[name] = session.open(name).as_events() if names else session.open(name)
         return list(opened.values())
 
     return streams

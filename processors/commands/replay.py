@@ -185,5 +185,5 @@ def _sources(session: Session, names: tuple[str, ...]) -> list[Stream]:
             raise click.UsageError(f"the log of {', '.join(elsewhere)} is in Kafka: replay it there")
         return streams
     facts = list_streams(session.server)
-    chosen = [name for name in facts if not is_system(name, facts[name])]
+    chosen = [name for name in facts if not is_system(name, facts[name]) and not facts[name].is_topic]
     return [stream for stream in session.streams(tuple(chosen)) if stream.is_log_here] if chosen else []

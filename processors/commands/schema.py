@@ -141,6 +141,9 @@ def _read_logs(context: click.Context, stream_names: tuple[str, ...]) -> Survey:
             if not stream.is_log_here:
                 remark(f"{stream.name}: left out, its log is in Kafka")
                 continue
+            if stream.is_topic:
+                remark(f"{stream.name}: left out, it has the messages of Faust apps, no events")
+                continue
             survey(history_of(stream, session.settings), read, bar.to)
     return read
 

@@ -98,12 +98,13 @@ class GenerationStanding(msgspec.Struct, frozen=True):
 
 
 class StreamStanding(msgspec.Struct, frozen=True):
-    """A stream; groups and generations by name."""
+    """A stream; groups and generations by name. is_topic: it has the messages of Faust apps, no events."""
 
     partitions: list[PartitionStanding]
     versioned: bool
     groups: dict[str, list[GroupStanding]]
     generations: dict[str, list[GenerationStanding]]
+    is_topic: bool = False
 
 
 class ProjectionStanding(msgspec.Struct, frozen=True):
@@ -143,9 +144,7 @@ def _memory(session: Session) -> int:
 
 
 def _stream(session: Session, stream: Stream) -> StreamStanding:
-    views = {
-        name: view for name, view in sorted(session.installed.projections.items()) if view.folds(stream.name)
-    }
+    views = {name: view for name, view in sorted(session.installed.projections.items()) if view.takes(stream)}
     effects = _effects(session, stream) if session.installed.processors else []
     return StreamStanding(
         [_partition(session.settings, stream, partition) for partition in range(stream.partitions)],
@@ -153,6 +152,7 @@ def _stream(session: Session, stream: Stream) -> StreamStanding:
         {name: _folded(stream, view) for name, view in views.items()}
         | {name: _handled(stream, name) for name in effects},
         {name: _generations(stream, view) for name, view in views.items()},
+        bool(stream.facts.is_topic),
     )
 
 
@@ -161,7 +161,7 @@ def _effects(session: Session, stream: Stream) -> list[str]:
     from aurastream.processors.effects import processors_of
 
     processors = sorted(processors_of(session.installed).items())
-    return [name for name, processor in processors if processor.reads(stream.name)]
+    return [name for name, processor in processors if processor.takes(stream)]
 
 
 def _partition(settings: Settings, stream: Stream, partition: int) -> PartitionStanding:

@@ -120,8 +120,14 @@ class Processor(Worker):
         return self.streams is None or stream in self.streams
 
     def handles(self, stream: Stream) -> bool:
-        """Whether it works on this stream: it reads it, and is not silent there as on a replay's."""
-        return self.reads(stream.name) and not (stream.is_replay and self.is_silent_in_replay)
+        """Whether it works on this stream: it takes it, and is not silent there as on a replay's."""
+        return self.takes(stream) and not (stream.is_replay and self.is_silent_in_replay)
+
+    def takes(self, stream: Stream) -> bool:
+        """Whether it handles events of this stream: of a topic of Faust apps only where it is named, by these
+        ``streams`` or by who opened it (Stream.as_events).
+        """
+        return self.reads(stream.name) and (self.streams is not None or not stream.is_topic)
 
     def codec(self) -> Codec:
         """Decodes the events it handles."""

@@ -48,7 +48,7 @@ def check_all(
 
 def _parts(stream: Stream, projections: list[Projection[Any]]) -> Iterator[Part]:
     for projection in projections:
-        if projection.folds(stream.name):
+        if projection.takes(stream):
             for generation in checked_generations(stream, projection):
                 for partition in range(stream.partitions):
                     yield Part(stream.name, projection.name, partition, generation)

@@ -96,10 +96,19 @@ class App(faust.App):
         await self.lanes.follow(records, STOP_S)
         await asyncio.to_thread(self.sources.retire, records, at_ms, GROUP)
         wanted = self.kafka_topics or self.options.streams
-        names = list(self.kafka_topics) or list(await asyncio.to_thread(list_streams, self.server))
+        names = list(self.kafka_topics) or await asyncio.to_thread(self._streams_meant)
         for name in names:
             if name not in self.taken_up and (not wanted or name in wanted):
                 await self._take_up(name)
+
+    def _streams_meant(self) -> list[str]:
+        """All streams of events, and the topics of Faust apps that are named."""
+        named = {*self.options.streams}
+        for definition in (*self.chosen, *self.processors):
+            named.update(definition.streams or ())
+        return [
+            name for name, facts in list_streams(self.server).items() if name in named or not facts.is_topic
+        ]
 
     async def _take_up(self, name: str) -> None:
         agents = self._topic_agents(name) if self.kafka_topics else await self._stream_agents(name)
@@ -111,16 +120,19 @@ class App(faust.App):
 
     def _topic_agents(self, name: str) -> list[Agent]:
         """Of Kafka: how many partitions it has is known once it is assigned."""
-        return self._folding(name, batch_topic(self, name))
+        topic = batch_topic(self, name)
+        return [self._fold(projection, name, topic) for projection in self.chosen if projection.folds(name)]
 
     async def _stream_agents(self, name: str) -> list[Agent]:
         stream = await asyncio.to_thread(self.sources.opened, name)
+        if name in self.options.streams:
+            stream.as_events()
         topic = batch_topic(self, name, partitions=stream.partitions)
         handling = [processor for processor in self.processors if processor.handles(stream)]
-        return self._folding(name, topic) + [self._effect(processor, name, topic) for processor in handling]
-
-    def _folding(self, name: str, topic: TopicT) -> list[Agent]:
-        return [self._fold(projection, name, topic) for projection in self.chosen if projection.folds(name)]
+        folding = [
+            self._fold(projection, name, topic) for projection in self.chosen if projection.takes(stream)
+        ]
+        return folding + [self._effect(processor, name, topic) for processor in handling]
 
     def _fold(self, projection: Projection[Any], name: str, topic: TopicT) -> Agent:
         async def fold(stream: StreamT[RawBatch]) -> None:

@@ -58,7 +58,7 @@ class HostedLanes:
     def _wanted(self, place: Place) -> list[LaneName]:
         wanted = []
         for projection in self.projections:
-            if projection.folds(place[0]):
+            if projection.takes(self._streams[place[0]]):
                 record = self.records.get(field_of(place[0], projection.name), NEVER_REBUILT)
                 wanted += [
                     (projection.name, place, number) for number in record.followed(projection.fingerprint)

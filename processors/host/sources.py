@@ -43,9 +43,7 @@ class Sources:
     def furthest_behind(self, stream: Stream, partition: int) -> Cursor | None:
         """The cursor of the view that is furthest behind. None without a view."""
         with self._one_thread:
-            views = [
-                View(stream, projection) for projection in self._projections if projection.folds(stream.name)
-            ]
+            views = [View(stream, projection) for projection in self._projections if projection.takes(stream)]
             cursors = [view.cursor(partition) for view in views]
         return min(cursors, key=lambda cursor: Position.parse(cursor.position), default=None)
 

@@ -1,8 +1,9 @@
 """
 The topics a worker knows, and how many partitions each has.
 
-A topic's stream is registered when it is first used, like a Kafka topic that is created automatically; one
-that exists keeps the number of partitions it was created with, whatever the app asks for.
+A topic's stream is registered when it is first used, like a Kafka topic that is created automatically, and
+marked as a topic, which no view folds (streams/topics.py). One that exists is what it was made as, and keeps
+its number of partitions, whatever the app asks for.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Catalog:
         stream = retried(
             what,
             settings.attempts_max,
-            lambda: open_stream(self._server, name, settings=settings, create=self._may_create),
+            lambda: open_stream(
+                self._server, name, settings=settings, create=self._may_create, is_topic=True
+            ),
             self._server.refresh,
         )
         return stream.keys

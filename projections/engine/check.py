@@ -89,7 +89,7 @@ def check(
         return  # nothing to fold: the entries are in Kafka
     for projection in projections:
         for number in [generation] if generation is not None else checked_generations(stream, projection):
-            for partition in range(stream.partitions if projection.folds(stream.name) else 0):
+            for partition in range(stream.partitions if projection.takes(stream) else 0):
                 yield check_partition(stream, projection, partition, number, history)
 
 

@@ -211,7 +211,7 @@ class Consumer:
         records = read_records(self._server)
         for stream in self._streams():
             for projection in self._projections:
-                if projection.folds(stream.name):
+                if projection.takes(stream):
                     record = records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
                     for generation in record.followed(projection.fingerprint):
                         self._add(projection, stream, generation)

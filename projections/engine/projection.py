@@ -31,7 +31,7 @@ import msgspec
 from pydantic_settings import BaseSettings
 
 from aurastream.projections.tables import Listing, ProjectionError, Ranking, Rollup, Table, Totals
-from aurastream.streams import Codec, Envelope, Event, Upcaster, checked_name
+from aurastream.streams import Codec, Envelope, Event, Stream, Upcaster, checked_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -101,6 +101,12 @@ class Projection(Generic[S]):
     def folds(self, stream: str) -> bool:
         """Whether it has a view of this stream."""
         return self.streams is None or stream in self.streams
+
+    def takes(self, stream: Stream) -> bool:
+        """Whether its view of this stream is kept up: of a topic of Faust apps only where it is named, by
+        these ``streams`` or by who opened it (Stream.as_events).
+        """
+        return self.folds(stream.name) and (self.streams is not None or not stream.is_topic)
 
     def codec(self) -> Codec:
         """Decodes the events it folds."""
