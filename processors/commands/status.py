@@ -50,7 +50,8 @@ def _stream_rows(now: Standing) -> Iterator[list[object]]:
         parts = stream.partitions
         events, repeats = sum(part.events for part in parts), sum(part.appends_repeated for part in parts)
         log, ids = sum(part.log_bytes for part in parts), sum(part.ids_bytes for part in parts)
-        yield [f"{name} (topic)" if stream.is_topic else name, len(parts), events, repeats, log / MIB, ids / MIB]
+        shown = f"{name} (topic)" if stream.is_topic else name
+        yield [shown, len(parts), events, repeats, log / MIB, ids / MIB]
 
 
 def _groups(now: Standing) -> Iterator[tuple[str, str, list[GroupStanding]]]:
