@@ -3,8 +3,8 @@ Which streams a server has, and whether the server is fit to keep them.
 
 A stream's number of partitions is fixed at its creation and recorded in the hash aura:streams (HSETNX: of two
 creators one wins, the other learns what was recorded), which is written to only where the stream is new: who
-looks at a full server must be able to open its streams. ``open_stream`` is the only way to a Stream. Topics of
-Faust apps are registered here too, and marked (topics.py).
+looks at a full server must be able to open its streams. ``open_stream`` is the only way to a Stream. Topics
+of Faust apps are registered here too, and marked (topics.py).
 """
 
 from __future__ import annotations

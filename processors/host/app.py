@@ -104,8 +104,8 @@ class App(faust.App):
     def _streams_meant(self) -> list[str]:
         """All streams of events, and the topics of Faust apps that are named."""
         named = {*self.options.streams}
-        for definition in (*self.chosen, *self.processors):
-            named.update(definition.streams or ())
+        for streams in [each.streams for each in self.chosen] + [each.streams for each in self.processors]:
+            named.update(streams or ())
         return [
             name for name, facts in list_streams(self.server).items() if name in named or not facts.is_topic
         ]
