@@ -5,8 +5,14 @@ Not imported here: effects/, which is above this room. A processor is known by i
 every kind of thing that hosts run derives from; so a new kind of worker needs nothing here.
 
 A plugin is one module, found by an entry point of the group aurastream.plugins or named with --app. Its Event
-subclasses with a tag, its Projection and Processor subclasses with a name, and its UPCASTERS, {(tag,
-version): function}, are taken up.
+subclasses with a tag, and its Projection and Processor subclasses with a name, are taken up. Upcasters are
+the event classes' own (``Event.upcasters``).
+
+Decision (2026-11): what was written before upcasters belonged to the class keeps working: a module's
+UPCASTERS, {(tag, version): function}, are given to the classes they name, so that whoever decodes has them;
+``upcasters`` of a projection or processor count for it as they did. Refused: to refuse them, as a roll-out of
+AuraStream would then begin with a change of every plug-in; to let one of two win, so a class with another
+upcaster for the same version is refused.
 """
 
 from __future__ import annotations
@@ -53,6 +59,16 @@ class PluginBroken(PluginError):
         self.name = name
 
 
+class UpcasterTwice(PluginError):
+    """A type's upcaster from a version is declared in the class, and another one in its module."""
+
+    def __init__(self, tag: str, version: int, kind: str) -> None:
+        super().__init__(
+            f"{tag!r} has two upcasters from version {version}, one in {kind}.upcasters and one in "
+            "UPCASTERS: leave out the latter"
+        )
+
+
 class NameTaken(PluginError):
     """Two projections or processors (both are groups), or two event types, have one name."""
 
@@ -69,12 +85,11 @@ class Installed(msgspec.Struct, frozen=True):
 
     events: tuple[type[Event], ...]
     projections: dict[str, Projection[Any]]
-    upcasters: dict[tuple[str, int], Upcaster]
     processors: dict[str, Worker] = {}
 
     def codec(self) -> Codec:
         """Encodes and decodes every installed event type."""
-        return Codec(self.events, self.upcasters)
+        return Codec(self.events)
 
     def projection(self, name: str) -> Projection[Any]:
         """Raises ProjectionUnknown naming what there is."""
@@ -94,17 +109,32 @@ def find_plugins(apps: Iterable[str] = ()) -> Installed:
     """All entry points and --app modules. Raises PluginBroken, and NameTaken when two share a name."""
     events: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in BUILT_IN}
     groups: dict[str, Group] = {}
-    upcasters: dict[tuple[str, int], Upcaster] = {}
+    upcasters: dict[str, dict[tuple[str, int], Upcaster]] = {}
     for plugin, module in _modules(apps):
+        upcasters[plugin] = getattr(module, "UPCASTERS", {})
         for kind in [value for value in vars(module).values() if isinstance(value, type)]:
             if issubclass(kind, Event) and kind.__struct_config__.tag:
                 _take_event(events, kind)
             elif issubclass(kind, Projection | Worker) and hasattr(kind, "name"):
                 _take_group(groups, plugin, kind)
-        upcasters |= getattr(module, "UPCASTERS", {})
+    for plugin, declared in upcasters.items():
+        _give_upcasters(plugin, declared, events)
     projections = {name: group for name, group in groups.items() if isinstance(group, Projection)}
     processors = {name: group for name, group in groups.items() if isinstance(group, Worker)}
-    return Installed(tuple(events.values()), projections, upcasters, processors)
+    return Installed(tuple(events.values()), projections, processors)
+
+
+def _give_upcasters(
+    plugin: str, upcasters: dict[tuple[str, int], Upcaster], events: dict[str, type[Event]]
+) -> None:
+    """A module's UPCASTERS to the event types they name. Raises PluginBroken."""
+    for (tag, version), upcaster in upcasters.items():
+        kind = events.get(tag)
+        if kind is None or version >= kind.schema_version:
+            continue
+        if kind.upcasters.get(version, upcaster) is not upcaster:
+            raise PluginBroken(plugin, UpcasterTwice(tag, version, kind.__name__))
+        kind.upcasters = {**kind.upcasters, version: upcaster}
 
 
 def _take_event(events: dict[str, type[Event]], kind: type[Event]) -> None:

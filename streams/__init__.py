@@ -73,6 +73,8 @@ from aurastream.streams.errors import (
     StreamUnknown,
     UnknownEventVersion,
     UnknownOutcome,
+    Unread,
+    UpcasterFailed,
     VersionConflict,
 )
 from aurastream.streams.events import (
@@ -260,7 +262,9 @@ __all__ = [
     "Trouble",
     "UnknownEventVersion",
     "UnknownOutcome",
+    "Unread",
     "Upcaster",
+    "UpcasterFailed",
     "VersionConflict",
     "ViewRolledBack",
     "ViewSwapped",

@@ -66,12 +66,13 @@ def _envelope_of(content: Mapping[str, object]) -> dict[str, object]:
 def from_cloudevent(content: Mapping[str, object], codec: Codec) -> Event:
     """The CloudEvent as one of the codec's events; older versions are upcast.
 
-    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, an unfit type or data.
+    Raises InvalidEvent: not version 1.0, a missing or unknown attribute, binary data, an unfit type or data,
+    a field in it that its type does not have.
     """
     name = str(content.get("id", ""))[:128]
     data = _data_of(name, content)
     try:
-        event = codec.decode(msgspec.json.encode({**_envelope_of(content), **data}), "CloudEvent")
+        event = codec.admit(msgspec.json.encode({**_envelope_of(content), **data}), "CloudEvent")
     except DamagedEntry as error:
         raise InvalidEvent(name, error.reason) from error
     if event is None:

@@ -6,6 +6,8 @@ Facts are kept as attributes. What is expected (a duplicate, an empty read) is a
 
 from __future__ import annotations
 
+from typing import Protocol
+
 
 class StreamError(Exception):
     """Base of every error of this package."""
@@ -34,15 +36,64 @@ class DamagedEntry(StreamError):
         self.where, self.reason = where, reason
 
 
-class UnknownEventVersion(StreamError):
+class Unread(StreamError):
+    """A sound event that a better build reads: whoever meets it waits there, for that build.
+
+    where: stream/partition/position, as far as the caller knew it.
+    """
+
+    def __init__(self, sentence: str, where: str, event_id: str) -> None:
+        super().__init__(sentence)
+        self.where, self.event_id = where, event_id
+
+    @property
+    def position(self) -> str:
+        """Of the entry; "" where it is not known."""
+        position = self.where.rpartition("/")[2]
+        return position if position.replace("-", "").isdecimal() else ""
+
+
+class UnknownEventVersion(Unread):
     """The log holds a newer version of an event type than this build knows."""
 
-    def __init__(self, event_type: str, version: int, known: int) -> None:
+    def __init__(
+        self, event_type: str, version: int, known: int, where: str = "", event_id: str = ""
+    ) -> None:
+        at = f" (event {event_id!r} at {where})" if where else ""
         super().__init__(
-            f"cannot decode {event_type!r} version {version}: this build knows up to version {known}. "
-            "Deploy the build that wrote it; the events stay in the log until then."
+            f"cannot decode {event_type!r} version {version}: this build knows up to version {known}{at}. "
+            "Deploy the build that wrote it; the events stay in the log until then.",
+            where,
+            event_id,
         )
         self.event_type, self.version, self.known = event_type, version, known
+
+
+class UpcastEvent(Protocol):
+    """What is named of an event that cannot be upcast."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+class UpcasterFailed(Unread):
+    """The upcaster of an event's type raised, or made of the event what its type does not allow."""
+
+    def __init__(self, where: str, event: UpcastEvent, version: int, error: Exception) -> None:
+        """version: of the step that failed; the event's own may be older."""
+        self.reason = f"{type(error).__name__}: {error}"
+        super().__init__(
+            f"event {event.event_id!r} at {where or 'an unknown place'}, a {event.type!r} of version "
+            f"{event.version}, cannot be upcast from version {version} ({self.reason[:300]}). Mend the "
+            "upcaster and deploy it; the event stays in the log, and its readers wait there until then.",
+            where,
+            event.event_id,
+        )
+        self.event_type, self.version, self.failed = event.type, event.version, version
 
 
 class VersionConflict(StreamError):

@@ -103,7 +103,7 @@ def _event(raw: bytes, codec: Codec) -> Event:
     if b'"specversion"' in raw and is_cloudevent(content := _content(raw)):
         return from_cloudevent(content, codec)
     try:
-        event = codec.decode(raw, "stdin")
+        event = codec.admit(raw, "stdin")
     except DamagedEntry as error:
         raise InvalidEvent(_event_id(_content(raw)), error.reason) from error
     if event is None:

@@ -27,9 +27,9 @@ from aurastream.streams.schema import (
 
 JSON_SCHEMA, ASYNCAPI = "json-schema", "asyncapi"
 BREAKS = (
-    "To keep old entries readable: undo the change, or raise the type's schema_version and register an "
-    "upcaster from the version "
-    "before in UPCASTERS. If no such entry was ever appended, export a new baseline."
+    "To keep old entries readable: undo the change, or raise the type's schema_version and declare an "
+    "upcaster from the version before in the class: `upcasters = {1: from_1}`. If no such entry was ever "
+    "appended, export a new baseline."
 )
 
 
@@ -122,7 +122,7 @@ def check(
     changes: list[SchemaChange] = []
     if baseline is not None:
         installed = find_plugins(context.obj or ())
-        changes = compare(read_baseline(baseline.read_bytes()), installed.events, installed.upcasters)
+        changes = compare(read_baseline(baseline.read_bytes()), installed.events)
     read = _read_logs(context, stream_names) if with_log else None
     breaking = [change for change in changes if change.is_breaking]
     compatible = not breaking and not (read and read.refused)

@@ -48,9 +48,10 @@ class Item(msgspec.Struct, frozen=True):
 def item_of(entry: RawEntry, codec: Codec, where: str) -> Item | None:
     """The item, or None where the event is of a type the processor does not handle.
 
-    Raises UnknownEventVersion at an event from a newer build: it waits for one that knows it.
+    where: stream/partition. Raises Unread at an event that waits for a better build.
     """
     position, fields = entry[0].decode(), entry[1]
+    where = f"{where}/{position}"
     crc = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"crc32", b"")
     envelope: Envelope | None = None
     try:

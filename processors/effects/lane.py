@@ -38,9 +38,11 @@ from aurastream.streams import (
     Command,
     Event,
     InvalidEvent,
+    Position,
     RawEntry,
     Script,
     Stream,
+    Unread,
     cursor_of,
     derived_id,
     join,
@@ -127,7 +129,14 @@ class EffectLane:
         return items
 
     def _sorted(self, fresh: list[RawEntry], raw: list[RawEntry]) -> Asking[list[Item]]:
-        read = {entry[0].decode(): item_of(entry, self.codec, self.keys.where) for entry in fresh}
+        read: dict[str, Item | None] = {}
+        try:
+            for entry in fresh:
+                read[entry[0].decode()] = item_of(entry, self.codec, self.keys.where)
+        except Unread as error:  # what is before it goes on; the next read begins at it
+            raw = [entry for entry in raw if Position.parse(entry[0]) < Position.parse(error.position)]
+            if not raw:
+                raise
         items = [item for item in read.values() if item is not None]
         doubles = yield from doubles_of(items, self.keys)
         self.window.read(position.decode() for position, _ in raw)

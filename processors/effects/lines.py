@@ -55,7 +55,7 @@ class Lines:
 
         epoch: of the lease under which it runs; another one than before begins anew at the cursor. Raises
         what ended a line since the last call: Fenced, when a newer owner has the partition; UnknownOutcome;
-        UnknownEventVersion; InvariantBroken.
+        Unread; InvariantBroken.
         """
         await self._settle(epoch)
         has_news = False

@@ -22,7 +22,7 @@ kept, and shown opened by `aurastream dead`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -94,6 +94,7 @@ class Processor(Worker):
     first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less
     a random part of up to `jitter` of it.
     timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
+    upcasters: of event types that do not declare their own (``Event.upcasters``), by (tag, version).
     parallel: subjects of a partition handled at a time. is_silent_in_replay: a replay leaves its handler out.
     """
 
@@ -109,7 +110,7 @@ class Processor(Worker):
     timeout_s: ClassVar[float] = 30.0
     parallel: ClassVar[int] = 16
     is_silent_in_replay: ClassVar[bool] = True
-    upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
+    upcasters: ClassVar[Mapping[tuple[str, int], Upcaster]] = {}
 
     def handle(self, event: Any, attempt: Attempt) -> Derived | Awaitable[Derived]:
         """Do the work; a plain `def` runs in a thread. Any exception is a failed attempt."""

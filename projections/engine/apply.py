@@ -42,6 +42,7 @@ from aurastream.streams import (
     Reply,
     Span,
     Stream,
+    Unread,
     collided_field_of,
     cursor_of,
     ensure,
@@ -223,9 +224,16 @@ class Lane:
         sent along with it.
 
         Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, TrimmedUnread, and FoldFailed of
-        the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor.
+        the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor; Unread at an event that
+        waits for a better build, once all before it is committed.
         """
-        batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
+        try:
+            batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
+        except Unread as error:
+            before = [entry for entry in raw if Position.parse(entry[0]) < Position.parse(error.position)]
+            if before:
+                yield from self.commit(before)
+            raise
         if not self.is_log_here:
             yield from self._judge_by_name(batch)
         following: Reply = None

@@ -65,6 +65,7 @@ class Batch:
     """
 
     def __init__(self, span: Span, codec: Codec, where: str, any_type: bool) -> None:
+        """where: stream/partition. Raises Unread at an event that waits for a better build."""
         raw = span.raw
         self.where, self.is_archived = where, span.is_archived
         positions, every = zip(*raw, strict=True) if raw else ((), ())
@@ -120,8 +121,8 @@ class Batch:
         self, position: bytes, fields: list[bytes], limit: datetime, identified: list[tuple[bytes, str]]
     ) -> None:
         """The close look at one entry."""
-        raw = entry_json(self.where, fields)
-        event = read_envelope(self.where, raw) if self._any_type else self._codec.decode(raw, self.where)
+        raw, where = entry_json(self.where, fields), f"{self.where}/{position.decode()}"
+        event = read_envelope(where, raw) if self._any_type else self._codec.decode(raw, where)
         if event is None:
             identified.append((position, read_envelope(self.where, raw).event_id))
             self.skipped += 1

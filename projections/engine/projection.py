@@ -24,6 +24,7 @@ All of them are plain hashes and sorted sets with JSON values, read by reads.py.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -43,8 +44,8 @@ class Projection(Generic[S]):
     changes.
     events: the types it folds; None folds every event's Envelope. state: a frozen msgspec struct.
     settings: a pydantic-settings class, read from the environment once; part of the view's fingerprint.
-    streams: the streams it folds; None folds all. upcasters: for its own event types, as in Codec. table:
-    name of the table of states.
+    streams: the streams it folds; None folds all. table: name of the table of states. upcasters: of event
+    types that do not declare their own (``Event.upcasters``), by (tag, version).
     """
 
     name: ClassVar[str]
@@ -54,7 +55,7 @@ class Projection(Generic[S]):
     table: ClassVar[str] = "states"
     settings_type: ClassVar[type[BaseSettings] | None] = None
     streams: ClassVar[tuple[str, ...] | None] = None
-    upcasters: ClassVar[dict[tuple[str, int], Upcaster]] = {}
+    upcasters: ClassVar[Mapping[tuple[str, int], Upcaster]] = {}
     rankings: tuple[Ranking, ...] = ()
     totals: tuple[Totals, ...] = ()
     rollups: tuple[Rollup, ...] = ()

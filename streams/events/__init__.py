@@ -32,9 +32,11 @@ from aurastream.streams.events.envelope import (
     Count,
     Event,
     Instant,
+    Json,
     PersonalText,
     Sha256,
     ShortText,
+    Upcaster,
 )
 from aurastream.streams.events.imports import ImportFinished, ImportRowRejected
 
@@ -76,6 +78,7 @@ __all__ = [
     "ImportFinished",
     "ImportRowRejected",
     "Instant",
+    "Json",
     "LogArchived",
     "LogReplayed",
     "LogTrimmed",
@@ -85,6 +88,7 @@ __all__ = [
     "Sha256",
     "ShortText",
     "SubjectRebuilt",
+    "Upcaster",
     "ViewRolledBack",
     "ViewSwapped",
 ]

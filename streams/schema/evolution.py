@@ -6,7 +6,9 @@ baseline's.
         SchemaChange, a sentence each
 
 Old entries are what matters: a change breaks when an entry that the baseline's types wrote would no longer
-decode, or would decode to something else. A type whose ``schema_version`` was raised is covered by its
+decode, or would decode to something else: a field that is gone too, as readers pass over what they do not
+know. What the new types write and hosts of before cannot read is told, and breaks nothing where hosts are
+upgraded before producers. A type whose ``schema_version`` was raised is covered by its
 upcasters, provided there is one for every step.
 
 Always true: of a type without a breaking change, and of the same version, every entry written by the
@@ -29,6 +31,9 @@ import msgspec
 from aurastream.streams import Event, StreamError
 from aurastream.streams.schema.json_schema import DOCUMENT_ID, Schema, json_schema, tag_of
 from aurastream.streams.schema.narrowing import Narrowing, narrowings
+
+# New fields are passed over; what went or changed was said of the old entries.
+_NO_WIDENING = {"field_removed", "required_added", "default_changed"}
 
 
 class BaselineUnfit(StreamError):
@@ -79,12 +84,14 @@ def read_baseline(raw: bytes) -> dict[str, Schema]:
 
 
 def compare(
-    baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcasters: Iterable[tuple[str, int]]
+    baseline: Mapping[str, Schema], types: Iterable[type[Event]], upcasters: Iterable[tuple[str, int]] = ()
 ) -> list[SchemaChange]:
-    """Every difference, by type. upcasters: (tag, version) of those installed. Raises BaselineUnfit."""
+    """Every difference, by type. upcasters: (tag, version) of those that the types do not declare themselves.
+    Raises BaselineUnfit.
+    """
     kinds = {tag_of(kind): kind for kind in types}
     today: dict[str, Schema] = json_schema(kinds.values())["$defs"]
-    steps = set(upcasters)
+    steps = {*upcasters, *((tag, step) for tag, kind in kinds.items() for step in kind.upcasters)}
     changes: list[SchemaChange] = []
     for tag in sorted(baseline.keys() | kinds.keys()):
         if tag not in today:
@@ -99,7 +106,8 @@ def compare(
             without = ", ".join(map(str, missing))
             version = kinds[tag].schema_version
             problem = (
-                f"it is at version {version} without an upcaster from {without}. Register it in UPCASTERS."
+                f"it is at version {version} without an upcaster from {without}. Declare it in the class's "
+                "`upcasters`."
             )
             changes.append(_change(tag, ("upcaster_missing", "", problem), True))
         if tag in baseline:
@@ -144,13 +152,23 @@ def _of_type(tag: str, old: Schema, new: Schema, has_upcasters: bool) -> Iterato
         _change(tag, ("field_added", name, "it is new, and may be absent."), False)
         for name in _added(old, new)
     )
-    if new.get("additionalProperties") is not False:
-        gone = "it is gone: unknown fields are passed over."
-        yield from (
-            _change(tag, ("field_ignored", name, gone), False)
-            for name in old["properties"]
-            if name not in new["properties"]
+    if now == before:
+        yield from (_change(tag, finding, False) for finding in _widened(old, new))
+
+
+def _widened(old: Schema, new: Schema) -> Iterator[Narrowing]:
+    """What the type allows now and hosts of before do not read: one finding a field."""
+    wider = {
+        path: kind
+        for kind, path, _ in narrowings(_without_version(new), _without_version(old))
+        if kind not in _NO_WIDENING
+    }
+    for path in wider:
+        problem = (
+            "it allows more now, and hosts of before set such events aside. Upgrade every host before a "
+            "producer uses it, or raise schema_version, so that they wait."
         )
+        yield "widened", path, problem
 
 
 def _without_version(schema: Schema) -> Schema:

@@ -18,6 +18,8 @@ appended.
 Decision (2026-11): a schema per type and version that admits entries of that version only, with its bounds,
 so that what other languages validate is what the codec reads. Refused: one schema for all versions of a type,
 which admits what nobody ever wrote.
+Decision (2026-11): the schemas are what a reader may rely on, so they are open: a newer producer's fields are
+passed over, by the codec too. Refused: closed ones, with which a consumer elsewhere would refuse such events.
 """
 
 from __future__ import annotations
@@ -103,6 +105,9 @@ def type_schema(kind: type[Event]) -> Schema:
         ) from error
     definitions: dict[str, Schema] = document["$defs"]
     info = mi.multi_type_info([kind])[0]
+    for definition in definitions.values():
+        if "properties" in definition:  # who reads passes over fields it does not know
+            definition.pop("additionalProperties", None)
     _mark_times(info, document, definitions, set())
     for name, cls in _named(info, document, definitions, {}).items():
         if "description" in definitions[name]:

@@ -132,18 +132,17 @@ class _Comparison:
                 yield from self._fits(part, news[name], place)
                 if name not in new.get("required", []):
                     yield from _default_fits(part, news[name], name in required, place)
-            elif rest is False:
+            elif rest is False or news:
                 yield (
                     "field_removed",
                     place,
-                    "it is gone: entries that have it no longer decode. Keep it, with a default.",
+                    "it is gone: entries that have it are read without it. Keep it, with a default, or raise "
+                    "schema_version and let an upcaster say what becomes of it.",
                 )
             elif rest is not True:
                 yield from self._fits(part, rest, place)
         yield from _required_fit(olds.keys(), required, new, path)
-        if rest is False and old_rest is not False:
-            yield "closed", path, "unknown fields are refused now; before they were passed over."
-        elif rest not in (True, False) and not news and old_rest is not False:
+        if rest not in (True, False) and not news and old_rest is not False:
             yield from self._fits({} if old_rest is True else old_rest, rest, f"{path}[*]")
         if "propertyNames" in new and not olds:
             names = {"type": "string", **old.get("propertyNames", {})}

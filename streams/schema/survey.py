@@ -23,6 +23,7 @@ from aurastream.streams import (
     History,
     RawEntry,
     UnknownEventVersion,
+    UpcasterFailed,
     entries_json,
     entry_json,
     read_envelope,
@@ -102,6 +103,9 @@ def _look(history: History, place: str, fields: list[bytes], result: Survey) -> 
             place,
             f"it is {error.event_type} of version {error.version}; here is version {error.known}",
         )
+    except UpcasterFailed as error:
+        result.refused += 1
+        _name(result.refused_named, place, str(error))
     else:
         if event is not None:
             _count(result, envelope.type, envelope.version)

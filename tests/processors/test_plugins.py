@@ -23,10 +23,16 @@ from aurastream.projections import Projection, Ranking, Totals
 from aurastream.streams import Event
 
 
+def whole_to_cents(content):
+    amount = content.pop("amount")
+    return {**content, "cents": amount * 100}
+
+
 class TipReceived(Event, frozen=True, kw_only=True, tag="tip.received"):
     """A viewer gave money. Cents since version 2."""
 
     schema_version = 2
+    upcasters = {1: whole_to_cents}
     cents: int
     giver: str = ""
 
@@ -47,15 +53,23 @@ class Purses(Projection[Purse]):
 
     def apply(self, state: Purse | None, event: TipReceived) -> Purse:
         return Purse((state.cents if state else 0) + event.cents, (state.tips if state else 0) + 1)
-
-
-def whole_to_cents(content):
-    amount = content.pop("amount")
-    return {**content, "cents": amount * 100}
-
-
+'''
+# As it was written before upcasters belonged to the class.
+TIPS_OF_BEFORE = (
+    TIPS.replace("    upcasters = {1: whole_to_cents}\n", "")
+    + """
 UPCASTERS = {("tip.received", 1): whole_to_cents}
-Purses.upcasters = UPCASTERS
+"""
+)
+
+OLD_TIPS = '''
+from aurastream.streams import Event
+
+
+class TipReceived(Event, frozen=True, kw_only=True, tag="tip.received"):
+    """A viewer gave money."""
+
+    amount: int
 '''
 
 
@@ -156,27 +170,33 @@ def test_a_module_beside_you_is_taken_with_app(home: Home, tmp_path: Path) -> No
     assert home.run("--app", "tips", "check", cwd=tmp_path).code == 0
 
 
-def test_old_versions_of_a_foreign_event_are_upcast(home: Home, tmp_path: Path) -> None:
-    """The log keeps what was written; the package says what it means today."""
-    (tmp_path / "tips.py").write_text(TIPS)
+@pytest.mark.parametrize("source", [TIPS, TIPS_OF_BEFORE], ids=["class", "module"])
+def test_old_versions_of_a_foreign_event_are_upcast_by_every_verb(
+    home: Home, tmp_path: Path, source: str
+) -> None:
+    """The log keeps what was written; the package says once what it means today."""
+    (tmp_path / "tips.py").write_text(source)
     home.hold()
-    old = json.dumps(
-        {
-            "type": "tip.received",
-            "event_id": "old",
-            "subject": "a",
-            "occurred_at": "2026-04-15T12:00:00Z",
-            "amount": 3,
-        }
-    )
+    old = {"type": "tip.received", "event_id": "old", "subject": "a", "occurred_at": "2026-04-15T12:00:00Z"}
 
-    home.run("--app", "tips", "append", "--stream", "tips", stdin=old, cwd=tmp_path)
-    home.run("--app", "tips", "run", "--until-idle", cwd=tmp_path)
+    def run(*arguments: str, stdin: str = "") -> Done:
+        done = home.run("--app", "tips", *arguments, stdin=stdin, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done
 
-    assert home.run("--app", "tips", "view", "purses", "a", "--json", cwd=tmp_path).json()["state"] == {
-        "cents": 300,
-        "tips": 1,
-    }
+    (tmp_path / "tips.py").write_text(OLD_TIPS)
+    run("append", "--stream", "tips", stdin=json.dumps({**old, "amount": 3}))
+    (tmp_path / "tips.py").write_text(source)
+
+    assert run("schema", "check", "--log", "--json").json()["log"]["decoded"] == {"tip.received": {"1": 1}}
+    run("run", "--until-idle")
+    state = {"cents": 300, "tips": 1}
+    assert run("view", "purses", "a", "--json").json()["state"] == state
+    assert run("view", "purses", "a", "--at", "2026-04-16T00:00:00Z", "--json").json()["state"] == state
+    assert '"cents":300' in run("why", "purses", "a", "--json").out.replace(" ", "")
+    assert '"cents":300' in run("replay", "--stream", "tips").out
+    run("rebuild", "purses")
+    run("check")
 
 
 OURS = (
@@ -211,6 +231,10 @@ BROKEN = {
     "cannot be made": (
         OURS + "class P(Projection):\n  name = 'p'\n  def __init__(self): raise OSError('no disk')",
         ["P", "no disk"],
+    ),
+    "upcaster twice": (
+        TIPS + '\nUPCASTERS = {("tip.received", 1): dict}\n',
+        ["'plugin'", "two upcasters from version 1", "TipReceived.upcasters"],
     ),
 }
 

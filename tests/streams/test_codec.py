@@ -370,7 +370,7 @@ START = b'{"type":"clip.views_observed","event_id":"e","subject":"s","occurred_a
         b'"views":18446744073709551616}',
         b'"views":NaN}',
         b'"views":1e400}',
-        b'"views":1,"more":1}',
+        b'"views":1,"version":-1}',
         b'"views":1,"title":"\xff"}',
         b'"views":1,"title":"\\ud800"}',
         b'"views":',

@@ -162,6 +162,14 @@ def test_every_entry_of_the_log_is_tried_and_those_refused_are_named(
     assert "cannot be upcast from version 1" in log["refused_named"][0]["reason"]
     assert "260 more" in build.run("schema", "check", url=url).out
 
+    broken = build.install(UPCAST.replace('old["euros"] * 100', 'old["euros"].cents')).run(
+        "schema", "check", "--log", "--json", url=url
+    )
+    assert (broken.code, "Traceback" in broken.err) == (1, False)
+    reason = json.loads(broken.out)["log"]["refused_named"][0]["reason"]
+    assert f"event 't0' at tips/0/{first}" in reason
+    assert "(AttributeError: 'int' object has no attribute 'cents')" in reason
+
 
 def test_what_is_damaged_or_of_a_type_that_is_not_installed_is_counted_apart(
     home: Home, url: str, server: Server, stream: Stream

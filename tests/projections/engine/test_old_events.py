@@ -25,7 +25,7 @@ from aurastream.processors.history.lines import LineSink, Writing
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.selection import Selection
 from aurastream.processors.history.sinks import Journal, ToStream
-from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals, View
+from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals
 from aurastream.projections.engine.check import check
 from aurastream.projections.entity import Entities
 from aurastream.projections.past import AsOf, Inquiry, PastView, why
@@ -34,12 +34,12 @@ from aurastream.streams import (
     OPERATIONS,
     AsyncWires,
     Codec,
-    DamagedEntry,
     Event,
     Leases,
     Server,
     Settings,
     Stream,
+    UpcasterFailed,
     from_cloudevent,
     open_stream,
 )
@@ -395,17 +395,35 @@ def test_a_replay_into_a_stream_gives_the_same_view_there(readings: Stream) -> N
     assert stored(target) == wanted()
 
 
-def test_an_old_entry_that_its_upcaster_cannot_read_is_damage_and_not_a_stop(readings: Stream) -> None:
-    """An upcaster that raises is a dead entry with its reason, on the live path and in a check alike."""
+def test_a_lane_waits_at_an_event_that_its_upcaster_cannot_read(
+    readings: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wrong with the event, and a better build reads it: all before it is in the view, nothing
+    after it, and nothing is set aside.
+    """
     stream = open_stream(readings.server, "readings", codec=Codec((First,)), settings=readings.settings)
     stream.append([First(event_id="odd", subject="clip-1", occurred_at=NOON, points="many points")])
+    stream.append([First(event_id="next", subject="clip-1", occurred_at=NOON, points="5 points")])
 
-    consume(readings.server, readings, Sums())
-
-    (reason,) = readings.server.client.hvals(readings.keys[0].dead("sums"))
-    assert b"cannot be upcast from version 1" in reason
+    for _ in range(2):
+        with pytest.raises(UpcasterFailed, match=r"'odd' at readings/0/.*from version 1 \(ValueError") as met:
+            consume(readings.server, readings, Sums())
     assert stored(readings) == wanted()
     assert told(readings) == []
-    with pytest.raises(DamagedEntry, match="upcast"):
+    assert readings.server.client.hvals(readings.keys[0].dead("sums")) == []
+    assert met.value.position == readings.read_raw(0)[COUNT][0].decode()
+    with pytest.raises(UpcasterFailed):
         readings.read(0)
-    assert View(readings, Sums()).state("clip-1") is not None
+
+    def mended(old: dict[str, Any]) -> dict[str, Any]:
+        return number({**old, "points": old["points"].replace("many", "1000")})
+
+    monkeypatch.setitem(UPCASTERS, (TAG, 1), mended)
+    consume(readings.server, readings, Sums())
+
+    extra = [
+        Reading(**{**envelope(1), "event_id": name}, version=3, score=score, unit="points")
+        for name, score in (("odd", 1000), ("next", 5))
+    ]
+    assert stored(readings) == wanted([*EXPECTED, *extra])
+    assert told(readings) == []
