@@ -67,6 +67,7 @@ from aurastream.streams.errors import (
     KeysLocked,
     NotReplicated,
     PartitionMismatch,
+    RegistryDamaged,
     ServerAway,
     ServerUnfit,
     StreamError,
@@ -110,6 +111,7 @@ from aurastream.streams.facts import (
     OPERATIONS,
     REPLAY_PREFIX,
     StreamFacts,
+    facts_of,
     is_audit,
     is_system,
     operator,
@@ -134,14 +136,25 @@ from aurastream.streams.keys import (
     ERASURES,
     NAME,
     REPLAYS,
+    STREAMS,
     VIEWS,
+    WATCH,
+    WATCHER,
     Keys,
     checked_name,
     generation_group,
 )
 from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
-from aurastream.streams.members import HostCard, Member, Trouble, old_members, read_members
+from aurastream.streams.members import (
+    HostCard,
+    Member,
+    Trouble,
+    members_asks,
+    members_of,
+    old_members,
+    read_members,
+)
 from aurastream.streams.news import News
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
@@ -183,8 +196,11 @@ __all__ = [
     "REPLAYS",
     "REPLAY_PREFIX",
     "START",
+    "STREAMS",
     "UNDECODABLE",
     "VIEWS",
+    "WATCH",
+    "WATCHER",
     "Ack",
     "Appended",
     "ArchiveDamaged",
@@ -246,6 +262,7 @@ __all__ = [
     "RawEntry",
     "RebuildCompared",
     "RebuildStarted",
+    "RegistryDamaged",
     "Reply",
     "Script",
     "Server",
@@ -286,6 +303,7 @@ __all__ = [
     "entries_json",
     "entry_json",
     "event_streams",
+    "facts_of",
     "field_of",
     "forget",
     "from_cloudevent",
@@ -303,6 +321,8 @@ __all__ = [
     "last_of",
     "late",
     "list_streams",
+    "members_asks",
+    "members_of",
     "microseconds",
     "named_id",
     "observed_id",

@@ -1,5 +1,5 @@
 -- lease: look at, claim, keep or give back the leases of one partition's lanes.
--- KEYS[1..] lease  hash  owner, epoch, until: server ms, ms: how long it was given for      all share one {partition} hash tag
+-- KEYS[1..] lease  hash  owner, epoch, since and until: server ms, ms: how long it was given for     all share one {partition} tag
 -- ARGV [1] host  [2] lease_ms  [3..] one verb per key: look, claim, keep, release
 -- returns one {epoch, ms left, owner} per key; epoch is 0 unless the host holds the lease after the call
 -- The epoch grows by one with every change of owner and never goes back: commit.lua refuses an older one (a
@@ -35,7 +35,8 @@ for i = 1, #KEYS do
     put(KEYS[i], 'owner', '', 'until', 0)
   elseif verb == 'claim' and owner ~= ARGV[1] and ends <= now then
     owner, epoch, ends = ARGV[1], epoch + 1, now + lease_ms
-    put(KEYS[i], 'owner', owner, 'epoch', epoch, 'until', string.format('%.0f', ends), 'ms', ARGV[2])
+    local since, lapses = string.format('%.0f', now), string.format('%.0f', ends)
+    put(KEYS[i], 'owner', owner, 'epoch', epoch, 'since', since, 'until', lapses, 'ms', ARGV[2])
   elseif (verb == 'claim' or verb == 'keep') and owner == ARGV[1] then
     ends = now + lease_ms
     put(KEYS[i], 'until', string.format('%.0f', ends), 'ms', ARGV[2])

@@ -16,7 +16,7 @@ something did. Refused: a member set per (group, stream), which is a key and a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +27,7 @@ from aurastream.streams.keys import CARDS, CHANGES, HOSTS, old_members_key
 from aurastream.streams.wire import Script
 
 TROUBLES_MAX = 100  # on a card: the others are counted by the cursors that stand still
+CLOCK_MS = 1_000  # in which a living host puts its mark right after the clock stepped back
 TEXT_MAX = 4_000  # characters of a traceback on a card
 
 _MEMBERS = Script(__file__, "members.lua")
@@ -114,19 +115,32 @@ def _cards(rows: Mapping[bytes, bytes]) -> dict[str, HostCard]:
 
 
 def read_members(server: Server) -> list[Member]:
-    """The living hosts, by name. Three reads in one round trip, none of them refused by a full server."""
+    """The living hosts, by name."""
     with server.client.pipeline(transaction=False) as pipeline:
-        pipeline.execute_command("ZRANGE", HOSTS, 0, -1, "WITHSCORES")
-        pipeline.execute_command("HGETALL", CARDS)
-        marks, rows = pipeline.execute()
+        for ask in members_asks():
+            pipeline.execute_command(*ask.command)
+        answers = pipeline.execute()
     seconds, microseconds = server.client.time()
-    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    return members_of(answers, int(seconds) * 1000 + int(microseconds) // 1000)
+
+
+def members_asks() -> list[Ask]:
+    """What ``members_of`` makes the living hosts of; reads that a full server does not refuse."""
+    return [Ask(HOSTS, ("ZRANGE", HOSTS, 0, -1, "WITHSCORES")), Ask(CARDS, ("HGETALL", CARDS))]
+
+
+def members_of(answers: Sequence[Reply], now_ms: int) -> list[Member]:
+    """The living hosts, by name. A mark further ahead than its host's lease was left by one that died before
+    the server's clock stepped back.
+    """
+    marks, rows = answers
     cards = _cards(rows if isinstance(rows, dict) else dict(zip(rows[::2], rows[1::2], strict=True)))
     members = []
     for name, until in _pairs(marks):
         host = name.decode(errors="backslashreplace")
-        if until > now_ms:
-            members.append(Member(cards.get(host, HostCard(host)), int(until) - now_ms))
+        card, left_ms = cards.get(host, HostCard(host)), int(until) - now_ms
+        if 0 < left_ms <= (card.lease_ms or left_ms) + CLOCK_MS:
+            members.append(Member(card, left_ms))
     return sorted(members, key=lambda member: member.card.host)
 
 

@@ -33,6 +33,7 @@ from aurastream.projections.engine.errors import (
     LogRewound,
     ProjectionRedefined,
     ProjectionUnknown,
+    RecordDamaged,
     TrimmedUnread,
     ViewBroken,
 )
@@ -52,6 +53,7 @@ from aurastream.projections.engine.generations import (
     now_ms,
     read_record,
     read_records,
+    record_of,
     swapped,
 )
 from aurastream.projections.engine.intake import Batch
@@ -114,6 +116,7 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Record",
+    "RecordDamaged",
     "Retired",
     "Rollup",
     "ServerIndex",
@@ -143,6 +146,7 @@ __all__ = [
     "now_ms",
     "read_record",
     "read_records",
+    "record_of",
     "retire",
     "retire_due",
     "stored_tables",

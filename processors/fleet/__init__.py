@@ -1,0 +1,39 @@
+"""
+The fleet's state, judged from the log.
+
+    facts, partition.lua   where every group stands in a partition
+    reading                all of it at once          judging, reasons   what it means, pure
+    fleet                  the answer, as structs     watch              what became of lanes, logged once
+
+Promise: every lane that nobody runs, every lane that is stuck, with its reason, and every event that was set
+aside is named within 5 s of the fact, whether or not its code is installed where one looks from; and what
+healed is green at the next look, without anybody's doing.
+"""
+
+from aurastream.processors.fleet.facts import SetAside
+from aurastream.processors.fleet.fleet import (
+    Colour,
+    Fleet,
+    FleetHost,
+    FleetLane,
+    FleetReason,
+    GroupKind,
+    LaneState,
+    host_rows,
+    ranges,
+)
+from aurastream.processors.fleet.reading import FleetReader
+
+__all__ = [
+    "Colour",
+    "Fleet",
+    "FleetHost",
+    "FleetLane",
+    "FleetReader",
+    "FleetReason",
+    "GroupKind",
+    "LaneState",
+    "SetAside",
+    "host_rows",
+    "ranges",
+]

@@ -1,0 +1,184 @@
+"""
+What the facts mean: which lanes nobody runs, which are stuck, what was set aside. Pure.
+
+    facts of all partitions, cards of the living hosts, generations -> judged -> Fleet
+
+Red, a person must act:
+    a lane that no living host can run, or that none has taken in TAKE_S, while events wait for it
+    a lane that its owner says is stuck, or a view's whose cursor stands still for STALL_S while events wait
+    a log that lost entries without the trimmer, or ends before a cursor; a key that cannot be read
+    a processor's dead letters, until they are retried or discarded
+Amber, worth knowing:
+    a lane that nobody can run and nothing waits for; a kept generation's, which only a rollback wants
+    a lane that is free and about to be taken, a view's that stands still for SLOW_S, handlers that take long
+    what a view set aside less than a day ago (it stays listed); dead letters that run again
+    hosts of a build before lanes had leases of their own: what they own is not to be seen
+Green by itself, as all of it is read anew at each look.
+
+Decision (2026-11): a projection's damaged entry is a permanent fact of the log, which no decision of a person
+makes go away: it turns amber for a day, so that whoever is on duty sees it, and is listed for ever. Refused:
+red, which would stay red for the life of the log; a verb to acknowledge it, which is one more state to keep
+and to forget. A processor's letter waits for a person, and others wait behind it: red for as long as it does.
+Decision (2026-11): a processor's cursor that stands still is never red by itself: it is the closed prefix of
+what is done, and one handler that takes long, or is tried again with pauses, holds it by design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from aurastream.processors.fleet.facts import GroupFacts, PartitionFacts, ServerGroup
+from aurastream.processors.fleet.fleet import (
+    Fleet,
+    FleetHost,
+    FleetLane,
+    GroupKind,
+    LaneState,
+    LaneTrouble,
+    instant,
+    worst,
+)
+from aurastream.processors.fleet.reasons import reasons_of
+from aurastream.processors.fleet.verdicts import Around, aside_colour, kind_of, verdict
+from aurastream.projections.engine import NEVER_REBUILT, Generation, Record, field_of
+from aurastream.streams import HERE, Lag, Member, Position, StreamFacts, Trouble
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """All that one look has read. wanted: stream -> groups installed where one looks from. damaged: rows of
+    the registry and of generations that cannot be read.
+    """
+
+    now_ms: int
+    streams: Mapping[str, StreamFacts]
+    partitions: list[PartitionFacts]
+    members: list[Member]
+    records: Mapping[str, Record]
+    old_hosts: int = 0
+    wanted: Mapping[str, frozenset[str]] = {}
+    damaged: tuple[str, ...] = ()
+
+
+def judged(seen: Seen) -> Fleet:
+    """The fleet."""
+    lanes = sorted(_Judge(seen).lanes(), key=lambda lane: (lane.stream, lane.group, lane.partition))
+    reasons = reasons_of(lanes, seen.old_hosts, seen.damaged)
+    hosts = [_host(member, lanes) for member in seen.members]
+    colour = worst(reason.colour for reason in reasons)
+    return Fleet(instant(seen.now_ms) or "", colour, reasons, hosts, lanes, seen.old_hosts)
+
+
+class _Judge:
+    """Looks lanes over, one by one."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self._cards = [member.card for member in seen.members]
+        self._troubles = {
+            (card.host, trouble.group, trouble.stream, trouble.partition): trouble
+            for card in self._cards
+            for trouble in card.troubles
+        }
+
+    def lanes(self) -> Iterable[FleetLane]:
+        """Every lane that somebody knows."""
+        for at in self._seen.partitions:
+            servers = {group.name: group for group in at.servers}
+            for group in at.groups:
+                lane = self._lane(at, group, servers.pop(group.name, None))
+                if lane is not None:
+                    yield lane
+            for server in servers.values():
+                yield _foreign(at, server)
+
+    def _lane(self, at: PartitionFacts, group: GroupFacts, server: ServerGroup | None) -> FleetLane | None:
+        around = self._around(at, group)
+        if group.is_retired:
+            return None
+        if not around.is_known and group.name not in self._seen.wanted.get(at.keys.stream, ()):
+            return None if server is None else _foreign(at, server)
+        lag = at.lag(group.read, group.reached, group.following) if around.is_here else NO_LAG
+        state, colour, why, since_ms = verdict(at, group, lag, around)
+        cursor = group.cursor
+        return FleetLane(
+            group=group.name,
+            stream=at.keys.stream,
+            partition=at.keys.partition,
+            kind=kind_of(group),
+            state=state,
+            colour=colour,
+            why=why,
+            since=instant(since_ms),
+            owner=group.owner if group.left_ms > 0 else None,
+            lease_left_ms=group.left_ms,
+            position=group.reached or None,
+            lag_events=lag.events,
+            lag_seconds=lag.seconds,
+            missing=lag.missing,
+            rewound=lag.rewound,
+            moved_at=instant(group.moved_ms),
+            pending=server.pending if server else 0,
+            begun=group.begun,
+            applied=cursor.applied,
+            duplicates=cursor.duplicates,
+            skipped=cursor.skipped,
+            dead=cursor.dead,
+            quarantined=cursor.quarantined,
+            set_aside=group.set_aside,
+            aside_colour=aside_colour(group, at.now_ms),
+            aside=group.first,
+            trouble=_shown(around.trouble),
+        )
+
+    def _around(self, at: PartitionFacts, group: GroupFacts) -> Around:
+        stream, seen = at.keys.stream, self._seen
+        offering = [card for card in self._cards if card.offers_lane(group.name, stream)]
+        is_known = group.has_run or group.name in at.joined or bool(offering)
+        trouble = self._troubles.get((group.owner, group.name, stream, at.keys.partition))
+        generation = self._generation(stream, group.name)
+        is_here = stream not in seen.streams or seen.streams[stream].log == HERE
+        return Around(self._cards, offering, trouble, generation, is_known, is_here, seen.old_hosts)
+
+    def _generation(self, stream: str, group: str) -> Generation | None:
+        base, _, number = group.partition("@")
+        record = self._seen.records.get(field_of(stream, base), NEVER_REBUILT)
+        return record.find(int(number) if number.isdecimal() else 1)
+
+
+NO_LAG = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and its host's /health
+
+
+def _foreign(at: PartitionFacts, group: ServerGroup) -> FleetLane:
+    waits_s = (at.now_ms - Position.parse(group.following).ms) / 1000 if group.following else 0.0
+    return FleetLane(
+        group=group.name,
+        stream=at.keys.stream,
+        partition=at.keys.partition,
+        kind=GroupKind.FOREIGN,
+        state=LaneState.FOREIGN,
+        position=group.delivered,
+        lag_events=max(group.lag, 1) if group.following else 0,
+        lag_seconds=max(0.0, round(waits_s, 3)),
+        pending=group.pending,
+    )
+
+
+def _shown(trouble: Trouble | None) -> LaneTrouble | None:
+    if trouble is None:
+        return None
+    return LaneTrouble(trouble.position, trouble.event_id, trouble.traceback)
+
+
+def _host(member: Member, lanes: list[FleetLane]) -> FleetHost:
+    card = member.card
+    owned: dict[str, dict[str, list[int]]] = {}
+    for lane in lanes:
+        if lane.owner == card.host:
+            owned.setdefault(lane.stream, {}).setdefault(lane.group, []).append(lane.partition)
+    offers = sum(sum(groups.values()) for groups in card.offers.values())
+    started = instant(card.started_ms)
+    return FleetHost(
+        card.host, card.kind, card.build, card.pid, started, member.left_ms, owned, offers, card.notes
+    )

@@ -1,0 +1,174 @@
+"""
+Read the fleet: all partitions of all streams, the hosts' cards, the views' generations.
+
+    look -> registry, generations, hosts, and every partition with the groups known from the look before
+         -> only where streams or groups are new: those partitions once more
+         -> judging.py -> Fleet
+
+Always true: nothing is written, nothing is scanned for, and what is not installed here is seen as well: names
+come from the partitions themselves (who joined, the server's groups), from the hosts' cards and the records
+of generations.
+
+Decision (2026-11): one script call a partition for all its groups, all in one pipeline, so one round trip per
+node from the second look on. Measured at 64 partitions x 10 groups: see docs/why/ownership.md. Refused: a
+summary that the hosts keep up in a key of its own, which is as blind as they are; SCAN for names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from aurastream.processors.fleet.facts import PartitionFacts, partition_of, question
+from aurastream.processors.fleet.fleet import Fleet
+from aurastream.processors.fleet.judging import Seen, judged
+from aurastream.processors.fleet.verdicts import OLD_GROUP
+from aurastream.projections.engine import RecordDamaged, State, record_of
+from aurastream.streams import (
+    STREAMS,
+    VIEWS,
+    Ask,
+    Asking,
+    Keys,
+    RegistryDamaged,
+    Reply,
+    Server,
+    Wires,
+    drive,
+    facts_of,
+    generation_group,
+    members_asks,
+    members_of,
+    old_members,
+    sound,
+)
+
+ROUNDS_MAX = 4  # of one look: names that come up meanwhile are seen by the next
+ATTEMPTS_MAX = 2  # of a round: scripts may have to be loaded anew
+
+T = TypeVar("T")
+Place = tuple[str, int]
+Wanted = Mapping[str, frozenset[str]]
+
+
+class FleetReader:
+    """Looks again and again, with connections of its own. Not for several threads at once."""
+
+    def __init__(self, server: Server, attempts_max: int = ATTEMPTS_MAX) -> None:
+        self._wires = Wires(server, attempts_max)
+        self._names: dict[str, tuple[str, ...]] = {}  # by stream
+        self._partitions: dict[str, int] = {}
+        self._now_ms = 0
+
+    def look(self, wanted: Wanted | None = None) -> Fleet:
+        """The fleet now. wanted: stream -> groups installed here. Raises UnknownOutcome, LOST."""
+        return judged(self.seen(wanted))
+
+    def seen(self, wanted: Wanted | None = None) -> Seen:
+        """What there is to judge."""
+        return drive(self._looking(wanted or {}), lambda asks: self._wires.ask(asks, "a look at the fleet"))
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._wires.close()
+
+    def _looking(self, wanted: Wanted) -> Asking[Seen]:
+        facts: dict[Place, PartitionFacts] = {}
+        for _ in range(ROUNDS_MAX):
+            head = [*self._head(), *members_asks()]
+            calls = self._calls(facts)
+            answers = sound((yield [*head, *[question(keys, names) for keys, names in calls]]))
+            for (keys, names), reply in zip(calls, answers[len(head) :], strict=True):
+                facts[keys.stream, keys.partition] = partition_of(reply, keys, names)
+            seen = _seen(answers[: len(head)], wanted, facts)
+            self._now_ms = seen.now_ms
+            if not self._learn(seen, facts):
+                break
+        return seen
+
+    def _head(self) -> list[Ask]:
+        """Of the fleet as a whole."""
+        return [
+            Ask(STREAMS, ("TIME",)),
+            Ask(STREAMS, ("HGETALL", STREAMS)),
+            Ask(VIEWS, ("HGETALL", VIEWS)),
+            old_members(OLD_GROUP, self._now_ms),
+        ]
+
+    def _calls(self, facts: Mapping[Place, PartitionFacts]) -> list[tuple[Keys, tuple[str, ...]]]:
+        """The partitions to ask, with their groups: all but those that this look has asked."""
+        return [
+            (Keys(stream, partition), self._names.get(stream, ()))
+            for stream, partitions in self._partitions.items()
+            for partition in range(partitions)
+            if (stream, partition) not in facts
+        ]
+
+    def _learn(self, seen: Seen, facts: dict[Place, PartitionFacts]) -> bool:
+        """Streams and groups that are new or gone. Whether some must be asked once more; these are taken out
+        of the facts.
+        """
+        self._partitions = {name: each.partitions for name, each in seen.streams.items()}
+        for place in [place for place in facts if place[1] >= self._partitions.get(place[0], 0)]:
+            del facts[place]
+        names = _names_of(seen, facts.values())
+        is_behind = False
+        for stream in self._partitions:
+            known, now = set(self._names.get(stream, ())), names.get(stream, set())
+            self._names[stream] = tuple(sorted(now))
+            if not now <= known or (stream, 0) not in facts:
+                is_behind = True
+                for partition in range(self._partitions[stream]):
+                    facts.pop((stream, partition), None)
+        return is_behind
+
+
+def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, PartitionFacts]) -> Seen:
+    """A round's answers, and the facts of all rounds of this look."""
+    (seconds, microseconds), streams, records, old, *members = answers
+    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    known, damaged = _readable(streams, facts_of)
+    views, torn = _readable(records, lambda name, row: record_of(row, name))
+    return Seen(
+        now_ms=now_ms,
+        streams=known,
+        partitions=list(facts.values()),
+        members=members_of(members, now_ms),
+        records=views,
+        old_hosts=int(old),
+        wanted=wanted,
+        damaged=(*damaged, *torn),
+    )
+
+
+def _readable(flat: list[bytes], read: Callable[[str, bytes], T]) -> tuple[dict[str, T], list[str]]:
+    """The rows of a hash that can be read, and why others cannot: anybody may have written there."""
+    rows: dict[str, T] = {}
+    reasons = []
+    for name, row in zip(flat[::2], flat[1::2], strict=True):
+        text = name.decode(errors="backslashreplace")
+        try:
+            rows[text] = read(text, row)
+        except (RegistryDamaged, RecordDamaged) as error:
+            reasons.append(str(error))
+    return rows, reasons
+
+
+def _names_of(seen: Seen, partitions: Iterable[PartitionFacts]) -> dict[str, set[str]]:
+    """The groups of each stream that anybody names; of those asked before, the ones that are still there."""
+    names: dict[str, set[str]] = {stream: set(groups) for stream, groups in seen.wanted.items()}
+    for at in partitions:
+        there = names.setdefault(at.keys.stream, set())
+        there.update(at.names)
+        there.update(group.name for group in at.groups if group.has_run)
+    for member in seen.members:
+        for stream, groups in member.card.offers.items():
+            names.setdefault(stream, set()).update(groups)
+    for field, record in seen.records.items():
+        stream, _, view = field.rpartition("/")
+        names.setdefault(stream, set()).update(
+            generation_group(view, item.number)
+            for item in record.generations
+            if item.state is not State.RETIRED
+        )
+    return names
