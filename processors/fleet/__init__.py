@@ -22,11 +22,13 @@ from aurastream.processors.fleet.fleet import (
     host_rows,
     ranges,
 )
+from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.reading import FleetReader
 
 __all__ = [
     "Colour",
     "Fleet",
+    "FleetFacts",
     "FleetHost",
     "FleetLane",
     "FleetReader",
@@ -35,5 +37,6 @@ __all__ = [
     "LaneState",
     "SetAside",
     "host_rows",
+    "judged",
     "ranges",
 ]

@@ -46,7 +46,7 @@ from aurastream.projections.engine import NEVER_REBUILT, Generation, Record, fie
 from aurastream.streams import HERE, Lag, Member, Position, StreamFacts, Trouble
 
 
-class Seen(msgspec.Struct, frozen=True):
+class FleetFacts(msgspec.Struct, frozen=True):
     """All that one look has read. wanted: stream -> groups installed where one looks from. damaged: rows of
     the registry and of generations that cannot be read.
     """
@@ -61,7 +61,7 @@ class Seen(msgspec.Struct, frozen=True):
     damaged: tuple[str, ...] = ()
 
 
-def judged(seen: Seen) -> Fleet:
+def judged(seen: FleetFacts) -> Fleet:
     """The fleet."""
     lanes = sorted(_Judge(seen).lanes(), key=lambda lane: (lane.stream, lane.group, lane.partition))
     reasons = reasons_of(lanes, seen.old_hosts, seen.damaged)
@@ -73,9 +73,15 @@ def judged(seen: Seen) -> Fleet:
 class _Judge:
     """Looks lanes over, one by one."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: FleetFacts) -> None:
         self._seen = seen
         self._cards = [member.card for member in seen.members]
+        self._ours = {
+            (at.keys.stream, group.name)
+            for at in seen.partitions
+            for group in at.groups
+            if group.has_run or group.name in at.joined
+        }
         self._troubles = {
             (card.host, trouble.group, trouble.stream, trouble.partition): trouble
             for card in self._cards
@@ -98,7 +104,8 @@ class _Judge:
         if group.is_retired:
             return None
         if not around.is_known and group.name not in self._seen.wanted.get(at.keys.stream, ()):
-            return None if server is None else _foreign(at, server)
+            is_ours = (at.keys.stream, group.name) in self._ours
+            return None if server is None or is_ours else _foreign(at, server)
         lag = at.lag(group.read, group.reached, group.following) if around.is_here else NO_LAG
         state, colour, why, since_ms = verdict(at, group, lag, around)
         cursor = group.cursor

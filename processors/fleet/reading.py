@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from aurastream.processors.fleet.facts import PartitionFacts, partition_of, question
 from aurastream.processors.fleet.fleet import Fleet
-from aurastream.processors.fleet.judging import Seen, judged
+from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.verdicts import OLD_GROUP
 from aurastream.projections.engine import RecordDamaged, State, record_of
 from aurastream.streams import (
@@ -64,7 +64,7 @@ class FleetReader:
         """The fleet now. wanted: stream -> groups installed here. Raises UnknownOutcome, LOST."""
         return judged(self.seen(wanted))
 
-    def seen(self, wanted: Wanted | None = None) -> Seen:
+    def seen(self, wanted: Wanted | None = None) -> FleetFacts:
         """What there is to judge."""
         return drive(self._looking(wanted or {}), lambda asks: self._wires.ask(asks, "a look at the fleet"))
 
@@ -72,7 +72,7 @@ class FleetReader:
         """Drop the connections."""
         self._wires.close()
 
-    def _looking(self, wanted: Wanted) -> Asking[Seen]:
+    def _looking(self, wanted: Wanted) -> Asking[FleetFacts]:
         facts: dict[Place, PartitionFacts] = {}
         for _ in range(ROUNDS_MAX):
             head = [*self._head(), *members_asks()]
@@ -104,7 +104,7 @@ class FleetReader:
             if (stream, partition) not in facts
         ]
 
-    def _learn(self, seen: Seen, facts: dict[Place, PartitionFacts]) -> bool:
+    def _learn(self, seen: FleetFacts, facts: dict[Place, PartitionFacts]) -> bool:
         """Streams and groups that are new or gone. Whether some must be asked once more; these are taken out
         of the facts.
         """
@@ -123,13 +123,13 @@ class FleetReader:
         return is_behind
 
 
-def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, PartitionFacts]) -> Seen:
+def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, PartitionFacts]) -> FleetFacts:
     """A round's answers, and the facts of all rounds of this look."""
     (seconds, microseconds), streams, records, old, *members = answers
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
     known, damaged = _readable(streams, facts_of)
     views, torn = _readable(records, lambda name, row: record_of(row, name))
-    return Seen(
+    return FleetFacts(
         now_ms=now_ms,
         streams=known,
         partitions=list(facts.values()),
@@ -154,7 +154,7 @@ def _readable(flat: list[bytes], read: Callable[[str, bytes], T]) -> tuple[dict[
     return rows, reasons
 
 
-def _names_of(seen: Seen, partitions: Iterable[PartitionFacts]) -> dict[str, set[str]]:
+def _names_of(seen: FleetFacts, partitions: Iterable[PartitionFacts]) -> dict[str, set[str]]:
     """The groups of each stream that anybody names; of those asked before, the ones that are still there."""
     names: dict[str, set[str]] = {stream: set(groups) for stream, groups in seen.wanted.items()}
     for at in partitions:

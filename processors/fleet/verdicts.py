@@ -17,7 +17,7 @@ ASIDE_NEW_S = 24 * 3600.0
 OLD_GROUP = "aurastream"  # of hosts before lanes had leases of their own: an app's marks of it are leftovers
 
 
-class Verdict(NamedTuple):
+class LaneVerdict(NamedTuple):
     """Of a lane. since_ms: 0 where it is not known."""
 
     state: LaneState
@@ -40,13 +40,13 @@ class Around(NamedTuple):
     old_hosts: int
 
 
-def verdict(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) -> Verdict:
+def verdict(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) -> LaneVerdict:
     """Of a lane that is not retired."""
     generation = around.generation
     if refusal := _unreadable(group, lag):
         return refusal
     if not around.is_here:
-        return Verdict(LaneState.ELSEWHERE)
+        return LaneVerdict(LaneState.ELSEWHERE)
     if generation is not None and generation.state is State.BUILDING:
         return _building(group)
     is_alive = around.old_hosts or any(card.host == group.owner for card in around.cards)
@@ -57,62 +57,68 @@ def verdict(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) -> 
     return _unowned(at, group, lag, around)
 
 
-def _unreadable(group: GroupFacts, lag: Lag) -> Verdict | None:
+def _unreadable(group: GroupFacts, lag: Lag) -> LaneVerdict | None:
     if group.problem:
-        return Verdict(LaneState.STUCK, Colour.RED, group.problem)
+        return LaneVerdict(LaneState.STUCK, Colour.RED, group.problem)
     if lag.rewound:
-        return Verdict(LaneState.STUCK, Colour.RED, "the log ends before its cursor: run `aurastream check`")
+        return LaneVerdict(
+            LaneState.STUCK, Colour.RED, "the log ends before its cursor: run `aurastream check`"
+        )
     return None
 
 
-def _building(group: GroupFacts) -> Verdict:
+def _building(group: GroupFacts) -> LaneVerdict:
     if group.left_ms > 0:
-        return Verdict(LaneState.BUILDING)
-    return Verdict(LaneState.BUILDING, Colour.AMBER, "its rebuild was cut off: run it again", group.free_ms)
+        return LaneVerdict(LaneState.BUILDING)
+    return LaneVerdict(
+        LaneState.BUILDING, Colour.AMBER, "its rebuild was cut off: run it again", group.free_ms
+    )
 
 
-def _owned(at: PartitionFacts, group: GroupFacts, lag: Lag, trouble: Trouble | None) -> Verdict:
+def _owned(at: PartitionFacts, group: GroupFacts, lag: Lag, trouble: Trouble | None) -> LaneVerdict:
     if trouble is not None:
-        return Verdict(LaneState.STUCK, Colour.RED, trouble.reason, trouble.since_ms)
+        return LaneVerdict(LaneState.STUCK, Colour.RED, trouble.reason, trouble.since_ms)
     if lag.missing:
-        return Verdict(LaneState.STUCK, Colour.RED, "the log lost entries without the trimmer")
+        return LaneVerdict(LaneState.STUCK, Colour.RED, "the log lost entries without the trimmer")
     still_s = still_of(at, group, lag)
     if still_s <= SLOW_S:
-        return Verdict(LaneState.RUNS, since_ms=group.owned_ms)
+        return LaneVerdict(LaneState.RUNS, since_ms=group.owned_ms)
     since_ms = at.now_ms - round(still_s * 1000)
     if kind_of(group) is GroupKind.PROCESSOR:
         why = "handlers take long, or are tried again: its cursor stands still"
-        return Verdict(LaneState.RUNS, Colour.AMBER if still_s > STALL_S else Colour.GREEN, why, since_ms)
+        return LaneVerdict(LaneState.RUNS, Colour.AMBER if still_s > STALL_S else Colour.GREEN, why, since_ms)
     if still_s <= STALL_S:
-        return Verdict(LaneState.RUNS, Colour.AMBER, "its cursor stands still", since_ms)
-    return Verdict(
+        return LaneVerdict(LaneState.RUNS, Colour.AMBER, "its cursor stands still", since_ms)
+    return LaneVerdict(
         LaneState.STUCK, Colour.RED, "its cursor stands still, and its host does not say why", since_ms
     )
 
 
-def _free(at: PartitionFacts, group: GroupFacts, lag: Lag, offering: list[HostCard]) -> Verdict:
+def _free(at: PartitionFacts, group: GroupFacts, lag: Lag, offering: list[HostCard]) -> LaneVerdict:
     """A lane that a living host can run and nobody owns."""
     free_s = (at.now_ms - group.free_ms) / 1000 if group.free_ms else lag.seconds
     if lag.events and min(free_s, lag.seconds) > TAKE_S:
         hosts = ", ".join(card.host for card in offering[:3])
         why = f"no host has taken it, though one could: {hosts}"
-        return Verdict(LaneState.FREE, Colour.RED, why, group.free_ms)
-    return Verdict(LaneState.FREE, Colour.AMBER if lag.events else Colour.GREEN, "it is about to be taken")
+        return LaneVerdict(LaneState.FREE, Colour.RED, why, group.free_ms)
+    return LaneVerdict(
+        LaneState.FREE, Colour.AMBER if lag.events else Colour.GREEN, "it is about to be taken"
+    )
 
 
-def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) -> Verdict:
+def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) -> LaneVerdict:
     """A lane that no living host can run."""
     if not around.is_known:
-        return Verdict(LaneState.NEW)
+        return LaneVerdict(LaneState.NEW)
     is_forgotten = group.cursor.read > 0 and group.name not in at.joined
     if is_forgotten or (group.name == OLD_GROUP and group.acked is not None):
-        return Verdict(LaneState.FORGOTTEN)
+        return LaneVerdict(LaneState.FORGOTTEN)
     if around.old_hosts and still_of(at, group, lag) < STALL_S:
-        return Verdict(LaneState.UNOWNED, Colour.AMBER, "a host of an older build may run it")
+        return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, "a host of an older build may run it")
     why = _why_unowned(at.keys.stream, group.name, around.cards)
     if around.generation is not None and around.generation.state is State.KEPT:
-        return Verdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", group.free_ms)
-    return Verdict(LaneState.UNOWNED, Colour.RED if lag.events else Colour.AMBER, why, group.free_ms)
+        return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", group.free_ms)
+    return LaneVerdict(LaneState.UNOWNED, Colour.RED if lag.events else Colour.AMBER, why, group.free_ms)
 
 
 def _why_unowned(stream: str, group: str, cards: list[HostCard]) -> str:
