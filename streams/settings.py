@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     lease_ms: int = Field(
         default=3_000, ge=200, le=600_000, description="after which a dead host's partitions are taken over"
     )
+    patience_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3_600,
+        description="how long a host that stops lets handlers end; then they are cut off, which is no attempt",
+    )
     archive: str = Field(
         default="",
         description="where closed segments of the log go: a directory or an fsspec URL (s3://bucket/prefix)",

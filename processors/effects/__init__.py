@@ -3,17 +3,24 @@ Processors with effects: handlers that do work outside and append derived events
 
     processor   what a person writes         letters, items, steps, window   what a lane knows, pure
     lane, script, resumption   a processor's way through one partition, as generators
-    handler, lines, pauses, runner   a lane in an event loop     consumer   all lanes, without a transport
+    handler, threads, watchdog       one call of a handler, and who hangs or blocks
+    lines, pauses, runner            a lane in an event loop     consumer   all lanes, without a transport
     dead        dead letters as a person sees them
 
-Promise: derived events are in the log once. A handler begins at most attempts_max times, kills of its process
-included, and then its event is parked; later events of its subject wait behind it in order, other subjects
-flow. Every parking, retry and discard is an event of the stream "operations". To the outside delivery is at
-least once: hand out the idempotency key.
+Promise: derived events are in the log once. A handler begins at most attempts_max times, and does not end at
+most kills_max times, and then its event is parked; later events of its subject wait behind it in order, other
+subjects flow. What we cut off ourselves (a stop, a lease that was lost) was no attempt. Every parking, retry
+and discard is an event of the stream "operations". To the outside delivery is at least once: hand out the
+idempotency key.
 
 Decision (2026-11): a dead letter is kept by reference (the entry stays in the log) with its line in one
 sorted set, so that a parked subject costs a row per event. Refused: a stream of dead letters, which loses who
 waits for whom; stopping the partition.
+Decision (2026-11): which attempts have not ended is kept beside their count, by tokens that name host, epoch
+and number. So an attempt can be taken back by whoever made it, at any time and once, without touching
+another's; a repeated question counts none; only what another process left open is a suspect. Refused:
+comparing epochs, by which an owner that lost its lease could not take back what it cut off for that reason;
+counting the open ones off when a lane is taken over, which would forget what kills its process.
 Decision (2026-11): an audit event goes through an outbox in the partition's slot, written by the script that
 makes the change, so that neither is there without the other. Refused: appending before or after the change,
 which lies when the process ends in between.
@@ -39,12 +46,14 @@ from aurastream.processors.effects.lines import ASKS_MAX
 from aurastream.processors.effects.pauses import Pauses
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
 from aurastream.processors.effects.runner import LaneRunner
+from aurastream.processors.effects.watchdog import Blocked, HandlerCall, Watchdog
 from aurastream.streams import OPERATIONS, operator
 
 __all__ = [
     "ASKS_MAX",
     "OPERATIONS",
     "Attempt",
+    "Blocked",
     "DeadLetter",
     "DeadLetterBehind",
     "DeadLetterBusy",
@@ -53,6 +62,7 @@ __all__ = [
     "EffectLane",
     "EffectStreams",
     "GiveUp",
+    "HandlerCall",
     "Isolation",
     "LaneOptions",
     "LaneRunner",
@@ -60,6 +70,7 @@ __all__ = [
     "LetterPlace",
     "Pauses",
     "Processor",
+    "Watchdog",
     "discard",
     "list_letters",
     "operator",

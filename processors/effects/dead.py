@@ -185,7 +185,7 @@ class _Desk:
         """The script, then its audit event into the log; if this process ends before, the host appends it."""
         at = self._keys
         head = msgspec.msgpack.encode(_DecisionHead(self.at.position, letter.line, event.event_id))
-        keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox)
+        keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox, at.begun)
         reply = self._server.run(script, keys, (head, text, _AUDIT.encode(event), after))
         answer = DecisionAnswer(reply[0])
         if answer is DecisionAnswer.OK:

@@ -2,6 +2,7 @@
 redis.call('HDEL', DEAD, position)
 redis.call('ZREM', LINE, place_of(line, position))
 redis.call('HDEL', ATTEMPTS, position)
+redis.call('HDEL', BEGUN, position)
 redis.call('HINCRBY', CURSOR, 'dead', -1)
 redis.call('HINCRBY', CURSOR, 'discarded', 1)
 redis.call('HSET', OUTBOX, head.event_id, ARGV[3])

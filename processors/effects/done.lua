@@ -2,6 +2,7 @@
 -- returns {OK, position of the line's next dead letter, or ''}, or what step.lua and item.lua say
 -- The first write is one that is not refused when memory is short, for it frees some.
 redis.call('HDEL', ATTEMPTS, position)
+redis.call('HDEL', BEGUN, position)
 if not head.is_letter then
   finish({[position] = true}, 'applied')
   return {ANSWER.OK, ''}

@@ -1,22 +1,56 @@
-"""Call a processor's handler: in the event loop, or in a thread; what it raises is an answer too."""
+"""
+Call a processor's handler: in the event loop, or in a thread; what it raises is an answer too.
+
+    call -> a task, or a thread -> it returned, raised, took too long, or was cut off (ours) -> the answer
+
+Whatever comes out of a handler is its own doing, a CancelledError among it, but for what we cancelled. What
+does not end when it is cancelled, or cannot be, as a thread, hangs: it is logged, counted and left behind.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import time
+import traceback
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.effects.processor import Derived, GiveUp, Processor
-from aurastream.processors.effects.steps import Handle, HandlerFailed
-from aurastream.streams import Event
+from aurastream.processors.effects.steps import CutOff, Handle, HandlerFailed
+from aurastream.processors.effects.threads import Threads
+from aurastream.processors.effects.watchdog import HandlerCall, Watchdog
+from aurastream.streams import Event, Logger
+
+CANCEL_S = 1.0  # how long a handler that is cancelled may take to end
+TRACEBACK_MAX = 4_000  # characters kept of one, its end
+
+log = Logger("aurastream.effects")
+
+Outcome = list[Event] | HandlerFailed | CutOff
+
+
+class HandlersHang(ProcessorError):
+    """As many calls of a handler hang as may run at a time: no further one can begin."""
+
+    def __init__(self, call: HandlerCall, hung: int) -> None:
+        super().__init__(
+            f"{hung} calls of {call.processor} hang, the first since {time.monotonic() - call.since:.0f} s, "
+            f"of {call.event_id} at {call.place}; none can begin before one returns. Give what it calls a "
+            "time-out, and restart the host."
+        )
+        self.position, self.event_id = call.position, call.event_id
 
 
 class Isolation:
-    """Attempts of this process: many at a time, or one alone, which goes before those that have not begun."""
+    """Attempts of this process: many at a time, or one alone, which goes before those that have not begun.
 
-    def __init__(self) -> None:
+    watchdog: of its event loop.
+    """
+
+    def __init__(self, watchdog: Watchdog | None = None) -> None:
+        self.watchdog = watchdog or Watchdog()
         self._running = self._wanting = 0
         self._is_alone = False
         self._changed = asyncio.Condition()
@@ -47,45 +81,136 @@ class Isolation:
 
 
 class Handler:
-    """A processor's handler, and its threads where it is a plain function."""
+    """A processor's handler, and its threads where it is a plain function. For one event loop."""
 
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
+    def __init__(self, processor: Processor, watchdog: Watchdog) -> None:
+        self._processor, self._watchdog = processor, watchdog
         self._is_async = inspect.iscoroutinefunction(processor.handle)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads[Outcome] = Threads(f"effects-{processor.name}")
+        self._cut: asyncio.Future[Outcome] | None = None  # done: no call is wanted any more
+        self._hung: dict[asyncio.Future[Outcome], HandlerCall] = {}
+        self._has_returned = asyncio.Event()
 
-    async def call(self, wanted: Handle) -> list[Event] | HandlerFailed:
-        """What it returned, or how it failed."""
+    @property
+    def hung(self) -> list[HandlerCall]:
+        """The calls that took too long and have not ended since, the oldest first."""
+        return list(self._hung.values())
+
+    @property
+    def trouble(self) -> HandlersHang | None:
+        """Why no call can begin."""
+        return HandlersHang(self.hung[0], len(self._hung)) if self._is_full else None
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._hung) >= self._processor.parallel
+
+    async def room(self) -> None:
+        """Until a call can begin: until fewer hang than may run at a time."""
+        while self._is_full:
+            self._has_returned.clear()
+            await self._has_returned.wait()
+
+    async def call(self, wanted: Handle) -> Outcome:
+        """What it returned, how it failed, or that we cut it off."""
+        attempt = wanted.attempt
+        facts = HandlerCall(
+            self._processor.name,
+            attempt.stream,
+            attempt.partition,
+            attempt.position,
+            wanted.event.event_id,
+            time.monotonic(),
+        )
+        cut = self._cut = self._cut or asyncio.get_running_loop().create_future()
+        if cut.done():
+            return CutOff()
+        outcome = self._begun(wanted, facts)
         try:
-            async with asyncio.timeout(self._processor.timeout_s):
-                return await self._called(wanted)
-        except TimeoutError as error:
-            ours = f"it did not return within timeout_s = {self._processor.timeout_s} s"
-            return HandlerFailed(str(error), ours="" if str(error) else ours)
-        except GiveUp as error:
-            return HandlerFailed(str(error), is_final=True, ours="" if str(error) else "it gave up")
-        except Exception as error:
-            return HandlerFailed(str(error), ours=f"{type(error).__name__}: ")
+            await self._waited(outcome, cut)
+        except asyncio.CancelledError:
+            await self._ended(outcome, facts)
+            raise
+        if outcome.done():
+            return outcome.result()
+        await self._ended(outcome, facts)
+        if outcome.done() and not outcome.cancelled() and isinstance(outcome.result(), list):
+            return outcome.result()  # at the last moment
+        return CutOff() if cut.done() else self._late()
+
+    def cut(self) -> None:
+        """Cancel the calls under way: each is answered with CutOff, unless it returns all the same; so is
+        every further one, until it is reopened.
+        """
+        self._cut = self._cut or asyncio.get_running_loop().create_future()
+        if not self._cut.done():
+            self._cut.set_result(CutOff())
+
+    def reopen(self) -> None:
+        """Calls may begin again."""
+        self._cut = None
 
     def close(self) -> None:
         """Let the threads go; what runs in them goes on unheard."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        self._threads.close()
 
-    async def _called(self, wanted: Handle) -> list[Event]:
+    def _begun(self, wanted: Handle, facts: HandlerCall) -> asyncio.Future[Outcome]:
         if not self._is_async:
-            return await asyncio.get_running_loop().run_in_executor(self._pool(), self._in_thread, wanted)
-        derived = self._processor.handle(wanted.event, wanted.attempt)
-        return list((await derived if inspect.isawaitable(derived) else derived) or ())
+            return self._threads.run(lambda: self._in_thread(wanted))
+        task = asyncio.create_task(self._in_loop(wanted), name=f"{facts.processor} at {facts.place}")
+        self._watchdog.watch(task, facts)
+        return task
 
-    def _in_thread(self, wanted: Handle) -> list[Event]:
-        derived: Derived = self._processor.handle(wanted.event, wanted.attempt)  # type: ignore[assignment]
-        return list(derived or ())
+    async def _waited(self, outcome: asyncio.Future[Outcome], cut: asyncio.Future[Outcome]) -> None:
+        """Until it is there, timeout_s are over (of a loop that lived), or it is cut off."""
+        ends, either = self._watchdog.lived_s + self._processor.timeout_s, [outcome, cut]
+        while not (outcome.done() or cut.done()):
+            left_s = ends - self._watchdog.lived_s
+            if left_s <= 0:
+                return
+            await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
 
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                self._processor.parallel, thread_name_prefix=f"effects-{self._processor.name}"
-            )
-        return self._threads
+    async def _ended(self, outcome: asyncio.Future[Outcome], facts: HandlerCall) -> None:
+        """End a call that is not wanted any more; one that does not end hangs."""
+        if self._is_async:
+            outcome.cancel()
+            await asyncio.wait({outcome}, timeout=CANCEL_S)
+        if outcome.done():
+            return
+        self._hung[outcome] = facts
+        self._threads.abandon(outcome)
+        outcome.add_done_callback(self._returned)
+        log.error("handler_hangs", **facts.facts(), hung=len(self._hung))
+
+    def _returned(self, outcome: asyncio.Future[Outcome]) -> None:
+        facts = self._hung.pop(outcome, None)
+        if facts is not None:
+            log.warning("handler_returned_late", **facts.facts(), hung=len(self._hung))
+            self._has_returned.set()
+
+    def _late(self) -> HandlerFailed:
+        return HandlerFailed("", ours=f"it did not return within timeout_s = {self._processor.timeout_s} s")
+
+    async def _in_loop(self, wanted: Handle) -> Outcome:
+        try:
+            derived = self._processor.handle(wanted.event, wanted.attempt)
+            return list((await derived if inspect.isawaitable(derived) else derived) or ())
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            return _failed(error)  # where we cancelled it, nobody asks
+
+    def _in_thread(self, wanted: Handle) -> Outcome:
+        try:
+            derived: Derived = self._processor.handle(wanted.event, wanted.attempt)  # type: ignore[assignment]
+            return list(derived or ())
+        except BaseException as error:  # in a thread of ours: it would end that and nothing else
+            return _failed(error)
+
+
+def _failed(error: BaseException) -> HandlerFailed:
+    """What it raised, as an answer."""
+    said = "".join(traceback.format_exception(error))[-TRACEBACK_MAX:]
+    if isinstance(error, GiveUp):
+        return HandlerFailed(
+            str(error), is_final=True, ours="" if str(error) else "it gave up", traceback=said
+        )
+    return HandlerFailed(str(error), ours=f"{type(error).__name__}: ", traceback=said)

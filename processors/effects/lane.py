@@ -3,6 +3,7 @@ One processor's way through one partition, without a socket, a clock or a thread
 
     read -> items, by line -> attempt: begin (counted) -> Handle -> append what it derived -> done
     failed -> Again, after a pause;  for good -> park: a dead letter, and its line waits
+    cut off, by us -> taken back: it was no attempt
 
 Invariant: every entry of the log is in exactly one place: after the cursor and not done, done, or a dead
 letter; and its handler never runs more than attempts_max times without a person's word. The scripts keep it;
@@ -18,6 +19,7 @@ of retries, which loses the order of a subject.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -29,8 +31,8 @@ from aurastream.processors.effects import letters
 from aurastream.processors.effects.items import Item, doubles_of, item_of
 from aurastream.processors.effects.letters import Letter, LetterAt
 from aurastream.processors.effects.processor import Attempt, Processor
-from aurastream.processors.effects.script import EffectAnswer, LaneScripts
-from aurastream.processors.effects.steps import Again, Ended, Handle, HandlerFailed, Steps
+from aurastream.processors.effects.script import Bounds, EffectAnswer, LaneScripts
+from aurastream.processors.effects.steps import Again, CutOff, Ended, Handle, HandlerFailed, Steps
 from aurastream.processors.effects.window import Window
 from aurastream.streams import (
     Ask,
@@ -52,6 +54,7 @@ from aurastream.streams import (
 READ_MAX = 256  # entries a read
 
 _BEGIN = Script(__file__, "begin.lua")
+_numbers = itertools.count(1)  # of the attempts of this process
 
 
 class LaneStreams(NamedTuple):
@@ -83,8 +86,8 @@ class LaneOptions(msgspec.Struct, frozen=True):
 class EffectLane:
     """See the module. epoch: of the lease under which it goes on; None compares none.
 
-    suspects: positions whose handler was begun by a process before this one, which it may have killed:
-    attempt each alone.
+    suspects: positions whose handler was begun by another process and did not end there, so that it may have
+    killed it: attempt each alone. A process that hands a lane over, or cuts a handler off, leaves none.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class EffectLane:
         self.codec = processor.codec()
         self.suspects: set[str] = set()
         self.window = Window()
+        self._called: dict[str, str] = {}  # position -> token, of attempts whose handler has not answered
         self._has_joined = False
 
     @property
@@ -111,9 +115,37 @@ class EffectLane:
     def settle(self) -> Asking[None]:
         """Begin at the cursor, and forget what was read."""
         begin = _BEGIN.call((self.at.cursor, self.keys.meta), ())
-        cursor, done, begun = yield from self.ask(begin, ("HKEYS", self.at.done), ("HKEYS", self.at.attempts))
-        self.suspects = {position.decode() for position in begun}
+        yield from self._take_back(list(self._called))  # no handler is under way when a lane settles
+        cursor, done, begun = yield from self.ask(begin, ("HKEYS", self.at.done), ("HGETALL", self.at.begun))
+        tokens = {place.decode(): text.decode() for place, text in zip(begun[::2], begun[1::2], strict=True)}
+        yield from self._close_own(tokens)
+        self.suspects = {position for position, text in tokens.items() if self._is_suspect(text)}
         self.window.settle(cursor_of(cursor).position, (position.decode() for position in done))
+
+    def is_suspect(self, item: Item) -> Asking[bool]:
+        """Whether it is to be attempted alone; a host that lives may have taken its attempt back since."""
+        if item.position in self.suspects:
+            tokens = (yield from self.ask(("HGET", self.at.begun, item.position)))[0] or b""
+            if not self._is_suspect(tokens.decode()):
+                self.suspects.discard(item.position)
+        return item.position in self.suspects
+
+    def _is_suspect(self, tokens: str) -> bool:
+        return any(not self._is_own(token) for token in tokens.split())
+
+    def _is_own(self, token: str) -> bool:
+        return token.rsplit(":", 2)[0] == self.options.host
+
+    def _close_own(self, tokens: dict[str, str]) -> Asking[None]:
+        """Attempts of this process whose end was not recorded, as the server was away."""
+        for position, text in tokens.items():
+            for token in filter(self._is_own, text.split()):
+                yield from self.scripts.failed(position, token)
+
+    def _take_back(self, positions: Iterable[str]) -> Asking[None]:
+        for position in positions:
+            yield from self.scripts.take_back(position, self._called[position])
+            del self._called[position]
 
     def read(self) -> Asking[list[Item] | None]:
         """The next entries as items to attempt; None at the end. What needs no handler is finished."""
@@ -144,24 +176,33 @@ class EffectLane:
         yield from self.skip("duplicates", doubles)
         return [item for item in items if item.position not in doubles]
 
-    def attempt(self, item: Item) -> Steps[Again | Ended]:
+    def attempt(self, item: Item) -> Steps[Again | Ended | CutOff]:
         """One attempt at an item. Raises Fenced, Gap, and the server's errors."""
         if item.problem:
             return (yield from self._park(item, 0, item.problem[: letters.REASON_MAX]))
         self._step("taken", item)
-        waiting = self._letter(item, letters.WAITING, 0)
-        answer, number = yield from self.scripts.begin(item, self.processor.attempts_max, waiting)
+        token = f"{self.options.host}:{self.epoch or 0}:{next(_numbers)}"
+        most = Bounds(self.processor.attempts_max, self.processor.kills_max)
+        answer, number = yield from self.scripts.begin(
+            item, token, most, self._letter(item, letters.WAITING, 0)
+        )
         if answer is EffectAnswer.EXHAUSTED:
             reason = f"{number} attempts were begun and the last did not end: the process did"
             return (yield from self._park(item, number, reason))
         if answer is not EffectAnswer.OK:
             return self._ended(item, answer.name.lower())
         self._step("begun", item)
-        return (yield from self._handled(item, number))
+        return (yield from self._handled(item, number, token))
 
-    def _handled(self, item: Item, number: int) -> Steps[Again | Ended]:
+    def _handled(self, item: Item, number: int, token: str) -> Steps[Again | Ended | CutOff]:
         event = yield from self.streams.source.keyring.opening(item.event)
+        self._called[item.position] = token
         outcome: Any = yield Handle(event, self._attempt(item, event, number))
+        if isinstance(outcome, CutOff):
+            yield from self._take_back([item.position])
+            self._step("cut off", item)
+            return outcome
+        del self._called[item.position]
         self.suspects.discard(item.position)
         self._step("handled", item)
         failed: HandlerFailed | None = (
@@ -173,6 +214,7 @@ class EffectLane:
             return self._ended(item, "done", following)
         if failed.is_final or number >= self.processor.attempts_max:
             return (yield from self._park(item, number, (yield from self._kept(item.event, event, failed))))
+        yield from self.scripts.failed(item.position, token)
         return Again(self.processor.pause_s(number, self.options.chance()))
 
     def is_idle(self) -> Asking[bool]:

@@ -3,10 +3,12 @@ The lines of a lane in an event loop: many at a time, each in order.
 
     take(epoch) -> read the log to its end -> every item into its line -> a task per line: attempt, pause ..
     look()      -> lines a person let run again -> a task per line, letter after letter
+    stop(s)     -> no attempt begins; those under way have so long -> cut off, taken back
 
 An event that was begun when a process died is attempted alone in this one, so that if it kills again, no
-bystander is counted with it. A slot (``parallel`` of them) is held during an attempt and not during the pause
-after it, so a subject that waits blocks nobody. After every error that the questions do not get over, all
+bystander is counted with it. An attempt begins when its handler can be called at once: waiting for a slot, a
+thread or to be alone is none. A slot (``parallel`` of them) is held during an attempt and not during the
+pause after it, so a subject that waits blocks nobody. After every error that the questions do not get over, all
 lines stop, the next call raises it, and the one after that begins anew at the cursor.
 """
 
@@ -19,14 +21,16 @@ from functools import partial
 from typing import Any
 
 from aurastream.processors.effects import resumption
-from aurastream.processors.effects.handler import Handler, Isolation
+from aurastream.processors.effects.handler import Handler, HandlersHang, Isolation
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane
-from aurastream.processors.effects.steps import Again, Ended, Gap, Handle, Steps, T
+from aurastream.processors.effects.steps import Again, CutOff, Ended, Gap, Handle, Steps, T
+from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.streams import Ask, AsyncWires, Logger, adrive
 
 ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
 PATIENCE_S = 5.0  # how long a stop waits for the handlers that are running
+CUT_S = 5.0  # after that, for what is to be written of them
 
 log = Logger("aurastream.effects")
 
@@ -36,10 +40,11 @@ class Lines:
 
     def __init__(self, lane: EffectLane, wires: AsyncWires, isolation: Isolation) -> None:
         self.lane, self._wires, self._isolation = lane, wires, isolation
-        self._handler = Handler(lane.processor)
+        self._handler = Handler(lane.processor, isolation.watchdog)
         self._slots = asyncio.Semaphore(lane.processor.parallel)
         self._lines: dict[str, deque[Item]] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._attempting: set[asyncio.Task[object]] = set()
         self._stopping, self._moved = asyncio.Event(), asyncio.Event()
         self._is_settled = False
         self._trouble: BaseException | None = None
@@ -48,6 +53,16 @@ class Lines:
     def is_running(self) -> bool:
         """Whether an item is being attempted or waits for its next attempt."""
         return bool(self._tasks)
+
+    @property
+    def hung(self) -> list[HandlerCall]:
+        """The calls that took too long and have not ended since."""
+        return self._handler.hung
+
+    @property
+    def trouble(self) -> HandlersHang | None:
+        """Why no attempt can begin: too many calls hang."""
+        return self._handler.trouble
 
     async def take(self, epoch: int | None = None) -> bool:
         """Take in the log up to its end; does not wait for its handlers, but for room. Returns whether there
@@ -61,6 +76,8 @@ class Lines:
         has_news = False
         while True:
             await self._room()
+            if self._stopping.is_set():
+                return has_news
             items = await self._drive(self.lane.read())
             if items is None:
                 return has_news
@@ -81,20 +98,25 @@ class Lines:
         return not self._tasks and await self._drive(self.lane.is_idle())
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """End: no attempt begins any more; one under way has patience_s, or is begun by the next owner."""
+        """End: no attempt begins any more; one under way has patience_s, then it is cut off, and was none."""
         self._stopping.set()
+        self._moved.set()
         tasks = list(self._tasks.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience_s)
+        for task in tasks:
+            if task not in self._attempting:
+                task.cancel()
+        await _ended(tasks, patience_s)
+        self._handler.cut()
+        await _ended(tasks, CUT_S)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await _ended(tasks, None)
         self._tasks.clear()
         self._lines.clear()
         self._is_settled = False
         self._stopping.clear()
         self._handler.close()
+        self._handler.reopen()
 
     async def _settle(self, epoch: int | None) -> None:
         if isinstance(self._trouble, Gap):
@@ -118,7 +140,7 @@ class Lines:
 
     async def _room(self) -> None:
         """Until an entry may be read, or something went wrong."""
-        while self.lane.window.room <= 0:
+        while self.lane.window.room <= 0 and not self._stopping.is_set():
             self._raise_trouble()
             self._moved.clear()
             await self._moved.wait()
@@ -168,16 +190,25 @@ class Lines:
         while not self._stopping.is_set():
             outcome = await self._attempted(item)
             if not isinstance(outcome, Again):
-                return outcome
+                return outcome if isinstance(outcome, Ended) else None
             try:
                 await asyncio.wait_for(self._stopping.wait(), outcome.after_s)
             except TimeoutError:
                 continue
         return None
 
-    async def _attempted(self, item: Item) -> Again | Ended | None:
-        async with self._slots, self._isolation.entered(item.position in self.lane.suspects):
-            return None if self._stopping.is_set() else await self._drive(self.lane.attempt(item))
+    async def _attempted(self, item: Item) -> Again | Ended | CutOff | None:
+        is_alone = await self._drive(self.lane.is_suspect(item))
+        async with self._slots, self._isolation.entered(is_alone):
+            await self._handler.room()
+            if self._stopping.is_set():
+                return None
+            task: Any = asyncio.current_task()
+            self._attempting.add(task)
+            try:
+                return await self._drive(self.lane.attempt(item))
+            finally:
+                self._attempting.discard(task)
 
     async def _drive(self, steps: Steps[T]) -> T:
         return await adrive(steps, self._answer)
@@ -186,3 +217,10 @@ class Lines:
         if isinstance(wanted, Handle):
             return await self._handler.call(wanted)
         return await self._wires.answers(wanted, "a step of a processor")
+
+
+async def _ended(tasks: list[asyncio.Task[None]], within_s: float | None) -> None:
+    """Until they have, or so long."""
+    left = [task for task in tasks if not task.done()]
+    if left:
+        await asyncio.wait(left, timeout=within_s)

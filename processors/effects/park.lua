@@ -4,6 +4,7 @@
 -- The first write is one that is refused when memory is short.
 keep(ARGV[4])
 redis.call('HDEL', ATTEMPTS, position)
+redis.call('HDEL', BEGUN, position)
 redis.call('HSET', OUTBOX, ARGV[5], ARGV[6])
 if head.is_letter then redis.call('HDEL', DUE, line) else finish({[position] = true}, 'dead') end
 return {ANSWER.OK, ''}

@@ -34,6 +34,7 @@ from aurastream.streams import Codec, Event, Stream, Upcaster, checked_name, nam
 TIMEOUT_MAX_S, BACKOFF_MAX_S, ATTEMPTS_MOST = 3_600.0, 3_600.0, 100
 BOUNDS = {
     "attempts_max": (1, ATTEMPTS_MOST),
+    "kills_max": (1, ATTEMPTS_MOST),
     "parallel": (1, 1_000),
     "first_s": (0, BACKOFF_MAX_S),
     "factor": (1, 100),
@@ -90,7 +91,8 @@ class Processor(Worker):
 
     name: 1 to 64 of a-z 0-9 _ . -, also its group. events: the types it handles. streams: those it reads;
     None reads all. into: the stream its derived events go to, created where it is new; None: the source's.
-    attempts_max: how often a handler is begun before its event is parked, kills of the process included.
+    attempts_max: how often a handler is begun before its event is parked. kills_max: how often it may be
+    begun and not end, since its process did. What a host cuts off, as it stops or gives a lane away, is none.
     first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less
     a random part of up to `jitter` of it.
     timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
@@ -103,6 +105,7 @@ class Processor(Worker):
     streams: ClassVar[tuple[str, ...] | None] = None
     into: ClassVar[str | None] = None
     attempts_max: ClassVar[int] = 5
+    kills_max: ClassVar[int] = 5
     first_s: ClassVar[float] = 0.5
     factor: ClassVar[float] = 2.0
     max_s: ClassVar[float] = 60.0

@@ -2,7 +2,8 @@
 Drive an effect lane in a loop, for as long as its partition is ours.
 
     take what is new -> look every LOOK_S for what may run again -> wait for a poke, or a while -> ..
-    a newer owner -> end;  anything else that goes wrong -> say so, pause, begin anew at the cursor
+    a newer owner -> cut off what is under way, end;  told to stop -> wait for it, as long as it is given
+    anything else that goes wrong -> say so, pause, begin anew at the cursor
 
 A transport that hands over a batch only pokes: the lane reads the log itself, so a lost or repeated hand-over
 changes nothing.
@@ -11,13 +12,17 @@ changes nothing.
 from __future__ import annotations
 
 import asyncio
+import time
+import traceback
 
-from aurastream.processors.effects.handler import Isolation
+from aurastream.processors.effects.handler import CANCEL_S, TRACEBACK_MAX, Isolation
 from aurastream.processors.effects.lane import EffectLane
+from aurastream.processors.effects.letters import REASON_MAX
 from aurastream.processors.effects.lines import PATIENCE_S, Lines
 from aurastream.processors.effects.pauses import Pauses
+from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.projections.engine import Fenced
-from aurastream.streams import AsyncWires, Backoff, Logger, UnknownOutcome, is_passing
+from aurastream.streams import AsyncWires, Backoff, Logger, Trouble, UnknownOutcome, is_passing
 
 LOOK_S = 0.5  # how late a person's word may be noticed
 
@@ -25,17 +30,17 @@ log = Logger("aurastream.effects")
 
 
 class LaneRunner:
-    """A lane and the task that runs it. error: what a person must mend before it goes on, or None.
+    """A lane and the task that runs it.
 
     polls_s: least and most between two looks at a log without news. is_fenced: a newer owner ended it.
-
     """
 
     def __init__(
         self, lane: EffectLane, wires: AsyncWires, isolation: Isolation, polls_s: tuple[float, float]
     ) -> None:
         self.lane, self.lines = lane, Lines(lane, wires, isolation)
-        self.error: Exception | None = None
+        self._error: Exception | None = None
+        self._error_since_ms = 0
         self.epoch: int | None = None
         self.is_fenced = False
         self._poked = asyncio.Event()
@@ -46,9 +51,42 @@ class LaneRunner:
         self._look_at = 0.0
 
     @property
+    def error(self) -> Exception | None:
+        """What a person must mend before it goes on, or None."""
+        return self._error or self.lines.trouble
+
+    @property
     def trouble(self) -> str:
         """The error as a sentence; "" while there is none."""
-        return "" if self.error is None else str(self.error) or type(self.error).__name__
+        error = self.error
+        return "" if error is None else str(error) or type(error).__name__
+
+    @property
+    def trouble_facts(self) -> Trouble | None:
+        """The same for whoever mends it: with the event, its position, and the traceback."""
+        error, keys = self.error, self.lane.keys
+        if error is None:
+            return None
+        return Trouble(
+            self.lane.group,
+            keys.stream,
+            keys.partition,
+            self.trouble[:REASON_MAX],
+            position=str(getattr(error, "position", "")),
+            event_id=str(getattr(error, "event_id", "")),
+            traceback="".join(traceback.format_exception(error))[-TRACEBACK_MAX:],
+            since_ms=self._error_since_ms,
+        )
+
+    @property
+    def hung(self) -> list[HandlerCall]:
+        """The calls of its handler that took too long and have not ended since."""
+        return self.lines.hung
+
+    @property
+    def longest_s(self) -> float:
+        """How long what is under way may take: the patience with which a lane is given away."""
+        return self.lane.processor.timeout_s + CANCEL_S
 
     def start(self, epoch: int | None) -> None:
         """Begin, or go on under a new epoch."""
@@ -64,28 +102,28 @@ class LaneRunner:
         self._poked.set()
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
-        """End when the handlers that run are done, at most patience_s later."""
+        """End when the handlers that run are done, or are cut off patience_s later, which makes them none.
+
+        The lease is to be kept until this has returned: then nothing is left that another owner would repeat.
+        """
         self._is_stopping = True
-        self.poke()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=patience_s)
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()  # it reads and skips, which may be done twice
+            await asyncio.wait({task})
+        await self.lines.stop(patience_s)
 
     async def _run(self) -> None:
-        try:
-            while not self._is_stopping:
-                try:
-                    await self._go_on()
-                except Fenced as error:
-                    log.warning("effects_fenced", **self._where(), reason=str(error))
-                    self.is_fenced = True
-                    return
-                except Exception as error:
-                    await asyncio.sleep(self._troubled(error))
-        finally:
-            await self.lines.stop()
+        while not self._is_stopping:
+            try:
+                await self._go_on()
+            except Fenced as error:
+                log.warning("effects_fenced", **self._where(), reason=str(error))
+                self.is_fenced = True
+                await self.lines.stop(0)
+                return
+            except Exception as error:
+                await asyncio.sleep(self._troubled(error))
 
     async def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,7 +132,7 @@ class LaneRunner:
         if loop.time() >= self._look_at:
             await self.lines.look()
             self._look_at = loop.time() + LOOK_S
-        self.error = None
+        self._error = None
         self._pauses.reset()
         if has_news:
             self._polls.reset()
@@ -110,8 +148,15 @@ class LaneRunner:
         if is_passing(error) or isinstance(error, UnknownOutcome):
             log.warning("effects_interrupted", **self._where(), reason=reason[:300])
             return self._pauses.next_s(is_passing=True)
-        self.error = error
-        log.error("effects_stuck", **self._where(), reason=reason[:500])
+        if self._error is None:
+            self._error_since_ms = int(time.time() * 1_000)
+        self._error = error
+        log.error(
+            "effects_stuck",
+            **self._where(),
+            reason=reason[:500],
+            position=str(getattr(error, "position", "")),
+        )
         return self._pauses.next_s(is_passing=False)
 
     def _where(self) -> dict[str, str]:

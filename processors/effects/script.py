@@ -2,6 +2,7 @@
 The scripts of a lane: where a processor keeps what, and one call for each step of an item.
 
     skip, begin, done, park  ->  step.lua (fenced?), item.lua (still ours?), the job of each  ->  EffectAnswer
+    failed, take_back        ->  close.lua: an attempt that ended otherwise
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _SKIP = Script(__file__, *_STEP, "skip.lua")
 _ATTEMPT = Script(__file__, *_ITEM, "attempt.lua")
 _DONE = Script(__file__, *_ITEM, "done.lua")
 _PARK = Script(__file__, *_ITEM, "park.lua")
+_CLOSE = Script(__file__, "close.lua")
 _AUDIT = Codec(AUDIT_TYPES)
 
 
@@ -49,14 +51,14 @@ class EffectKeys(NamedTuple):
     line: str
     due: str
     outbox: str
+    begun: str
 
     @classmethod
     def of(cls, keys: Keys, group: str, lease: str | None = None) -> EffectKeys:
         """lease: the group whose lease has the epoch; default: the processor's."""
-        attempts, done, line, due, outbox = (
-            keys.effects(group, part) for part in ("attempts", "done", "line", "due", "outbox")
-        )
-        own = (attempts, done, keys.dead(group), line, due, outbox)
+        parts = ("attempts", "done", "line", "due", "outbox", "begun")
+        attempts, done, *more = (keys.effects(group, part) for part in parts)
+        own = (attempts, done, keys.dead(group), *more)
         return cls(keys.cursor(group), keys.log, keys.lease(lease or group), *own)
 
 
@@ -70,6 +72,15 @@ class _StepHead(msgspec.Struct, frozen=True):
     is_compared: bool = False
     is_letter: bool = False
     attempts_max: int = 0
+    kills_max: int = 0
+    token: str = ""
+
+
+class Bounds(NamedTuple):
+    """How often a handler may be begun, and how often not end."""
+
+    attempts: int
+    kills: int
 
 
 class LaneScripts:
@@ -85,32 +96,50 @@ class LaneScripts:
         head = _StepHead(self.epoch, counter)
         yield from self._call(positions[0], _SKIP.call(self.at, (msgspec.msgpack.encode(head), *positions)))
 
-    def begin(self, item: Item, attempts_max: int, waiting: Letter) -> Asking[tuple[EffectAnswer, int]]:
+    def begin(
+        self, item: Item, token: str, most: Bounds, waiting: Letter
+    ) -> Asking[tuple[EffectAnswer, int]]:
         """Count an attempt: its number. waiting: what it becomes where it must wait. Raises Fenced, Gap."""
-        answer, number = yield from self._of_item(_ATTEMPT, item, waiting.text(), attempts_max=attempts_max)
+        head = self._head(item)
+        head = msgspec.structs.replace(head, attempts_max=most.attempts, kills_max=most.kills, token=token)
+        answer, number = yield from self._of_item(_ATTEMPT, item, head, waiting.text())
         return answer, number if isinstance(number, int) else 0
+
+    def failed(self, position: str, token: str) -> Asking[None]:
+        """An attempt ended, and is counted."""
+        yield from self._close(position, token, 0)
+
+    def take_back(self, position: str, token: str) -> Asking[None]:
+        """An attempt was ours to cancel, and is not counted. An owner that was fenced may do so too."""
+        yield from self._close(position, token, 1)
+
+    def _close(self, position: str, token: str, is_none: int) -> Asking[None]:
+        command = _CLOSE.call((self.at.attempts, self.at.begun), (position, token, is_none))
+        sound((yield [Ask(self.at.log, command)]))
 
     def done(self, item: Item) -> Asking[tuple[EffectAnswer, str]]:
         """Finish an item; the position of the line's next dead letter, or "". Raises Fenced, Gap."""
-        answer, following = yield from self._of_item(_DONE, item)
+        answer, following = yield from self._of_item(_DONE, item, self._head(item))
         return answer, following.decode()
 
     def park(self, item: Item, letter: Letter, event: Event) -> Asking[EffectAnswer]:
         """Make it a dead letter, with its audit event. Raises Fenced, Gap."""
-        answer, _ = yield from self._of_item(_PARK, item, letter.text(), event.event_id, _AUDIT.encode(event))
+        operands = (letter.text(), event.event_id, _AUDIT.encode(event))
+        answer, _ = yield from self._of_item(_PARK, item, self._head(item), *operands)
         return answer
 
-    def _of_item(
-        self, script: Script, item: Item, *operands: Any, attempts_max: int = 0
-    ) -> Asking[tuple[EffectAnswer, Any]]:
-        head = _StepHead(
+    def _head(self, item: Item) -> _StepHead:
+        return _StepHead(
             self.epoch,
             position=item.position,
             line=item.line,
             is_compared=bool(item.crc),
             is_letter=bool(item.letter),
-            attempts_max=attempts_max,
         )
+
+    def _of_item(
+        self, script: Script, item: Item, head: _StepHead, *operands: Any
+    ) -> Asking[tuple[EffectAnswer, Any]]:
         args = (msgspec.msgpack.encode(head), item.crc, item.letter, *operands)
         return (yield from self._call(item.position, script.call(self.at, args)))
 

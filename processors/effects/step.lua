@@ -8,6 +8,7 @@
 -- KEYS[7] line      zset    "line position", padded: the dead letters of every line in order
 -- KEYS[8] due       hash    line -> '': its dead letters may run again
 -- KEYS[9] outbox    hash    event_id -> JSON of an audit event that is still to be appended
+-- KEYS[10] begun    hash    position -> tokens "host:epoch:number" of the attempts that were begun and have not ended
 -- ARGV[1] head      msgpack map
 --           epoch     of the caller's lease, nil to compare none
 --           counter   skip: the count they go to
@@ -15,6 +16,8 @@
 --           is_compared      whether its crc32 is to be that of ARGV[2]
 --           is_letter        whether it is a dead letter that runs again, then ARGV[3] is the letter as it was read
 --           attempts_max     begin: attempts allowed
+--           kills_max        begin: of those that have not ended
+--           token            begin: names the attempt, so that a repeat of the question counts none
 -- returns {an ANSWER, ..}; nothing is written but with OK and WAITING
 -- raises  WRONGTYPE before any write.  cost O(entries the cursor passes)
 -- Always: read + HLEN done == applied + skipped + duplicates + dead + discarded, and dead == HLEN dead == ZCARD line.
@@ -26,9 +29,9 @@ local ANSWER = {
   WAITING = 4,    -- begin: a dead letter of its line is before it, so now it is one too
   GAP = 5,        -- the log does not hold this entry
 }
-local CURSOR, LOG, LEASE, ATTEMPTS, DONE, DEAD, LINE, DUE, OUTBOX = unpack(KEYS)
+local CURSOR, LOG, LEASE, ATTEMPTS, DONE, DEAD, LINE, DUE, OUTBOX, BEGUN = unpack(KEYS)
 local head = cmsgpack.unpack(ARGV[1])
-for _, key in ipairs({CURSOR, LEASE, ATTEMPTS, DONE, DEAD, DUE, OUTBOX}) do redis.call('HLEN', key) end
+for _, key in ipairs({CURSOR, LEASE, ATTEMPTS, DONE, DEAD, DUE, OUTBOX, BEGUN}) do redis.call('HLEN', key) end
 redis.call('ZCARD', LINE)
 local epoch = tonumber(redis.call('HGET', LEASE, 'epoch') or 0)
 if head.epoch and epoch > head.epoch then return {ANSWER.FENCED, epoch} end

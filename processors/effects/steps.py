@@ -20,18 +20,26 @@ T = TypeVar("T")
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """Call the handler."""
+    """Call the handler: sent what it returned, HandlerFailed or CutOff."""
 
     event: Event
     attempt: Attempt
 
 
 class HandlerFailed(msgspec.Struct, frozen=True):
-    """The handler did not return. reason: its words. ours: those before. is_final: no attempt can help."""
+    """The handler did not return. reason: its words. ours: those before. is_final: no attempt can help.
+
+    traceback: where it failed, the innermost call last; it may repeat the event's texts, as the reason may.
+    """
 
     reason: str
     is_final: bool = False
     ours: str = ""
+    traceback: str = ""
+
+
+class CutOff(msgspec.Struct, frozen=True):
+    """The call was ours to cancel (a stop, a lease that was lost): it was no attempt."""
 
 
 class Again(msgspec.Struct, frozen=True):

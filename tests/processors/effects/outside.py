@@ -163,7 +163,7 @@ def state(server: Server, stream: Stream, group: str = "noting", partition: int 
         "line": [m.decode() for m in client.zrange(keys.effects(group, "line"), 0, -1)],
         **{
             part: sorted(k.decode() for k in client.hkeys(keys.effects(group, part)))
-            for part in ("attempts", "done", "due", "outbox")
+            for part in ("attempts", "begun", "done", "due", "outbox")
         },
     }
 

@@ -4,6 +4,7 @@ refusal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,13 +25,14 @@ from aurastream.processors.effects import (
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane, LaneStreams
 from aurastream.processors.effects.letters import Letter
-from aurastream.processors.effects.script import EffectAnswer
+from aurastream.processors.effects.script import Bounds, EffectAnswer
 from aurastream.processors.effects.steps import Again, Ended, Gap, Handle, HandlerFailed
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import Keys, Server, Stream, open_stream
 from tests.facts import dump, observation
 from tests.processors.effects.outside import CODEC, SETTINGS, Noting, assert_balanced, state
 
+NUMBERS = itertools.count(1)
 LETTER = Letter("clip-1", "why", 3, datetime(2026, 4, 15, 12, tzinfo=UTC))
 EVENT = letters.parked(letters.LetterAt("noting", Keys("clips-test", 0), "1-1"), LETTER, "w")
 
@@ -73,8 +75,11 @@ def items(stream: Stream, lane: EffectLane) -> list[Item]:
     return found
 
 
-def begin(stream: Stream, lane: EffectLane, item: Item, attempts_max: int = 3) -> tuple[EffectAnswer, int]:
-    answer: tuple[EffectAnswer, int] = drive(stream, lane.scripts.begin(item, attempts_max, LETTER))
+def begin(
+    stream: Stream, lane: EffectLane, item: Item, attempts_max: int = 3, kills_max: int = 3, token: str = ""
+) -> tuple[EffectAnswer, int]:
+    most, name = Bounds(attempts_max, kills_max), token or f"w:1:{next(NUMBERS)}"
+    answer: tuple[EffectAnswer, int] = drive(stream, lane.scripts.begin(item, name, most, LETTER))
     return answer
 
 
@@ -190,7 +195,9 @@ def test_an_event_before_the_dead_letters_of_its_line_runs(
     assert begin(stream, lane, items[0]) == (EffectAnswer.OK, 1)
 
 
-@pytest.mark.parametrize("part", ["cursor", "lease", "attempts", "done", "dead", "line", "due", "outbox"])
+@pytest.mark.parametrize(
+    "part", ["cursor", "lease", "attempts", "done", "dead", "line", "due", "outbox", "begun"]
+)
 def test_a_key_of_another_type_fails_before_anything_is_written(
     server: Server, stream: Stream, lane: EffectLane, items: list[Item], part: str
 ) -> None:

@@ -53,7 +53,7 @@ def test_a_handler_gets_texts_and_a_pseudonym(server: Server, stream: Stream) ->
     [
         (RuntimeError(f"about {TITLE}"), "RuntimeError: "),
         (GiveUp(f"about {TITLE}"), ""),
-        (TimeoutError(f"about {TITLE}"), ""),
+        (TimeoutError(f"about {TITLE}"), "TimeoutError: "),
         (KeyError(TITLE * 90), "KeyError: "),
     ],
 )
