@@ -129,6 +129,7 @@ from aurastream.streams.index import (
     unpack_position,
 )
 from aurastream.streams.instant import at_once
+from aurastream.streams.keeper import Duty, LeaseKeeper
 from aurastream.streams.keyring import Keyring, is_name
 from aurastream.streams.keys import (
     CREATOR_KEYS,
@@ -147,6 +148,7 @@ from aurastream.streams.keys import (
 from aurastream.streams.late import Logger, configure_with, late
 from aurastream.streams.leases import LEASE_MS, Claim, Leases, ask_lease, host_name
 from aurastream.streams.members import (
+    TROUBLES_MAX,
     HostCard,
     Member,
     Trouble,
@@ -197,6 +199,7 @@ __all__ = [
     "REPLAY_PREFIX",
     "START",
     "STREAMS",
+    "TROUBLES_MAX",
     "UNDECODABLE",
     "VIEWS",
     "WATCH",
@@ -224,6 +227,7 @@ __all__ = [
     "CreatorUnknown",
     "Cursor",
     "DamagedEntry",
+    "Duty",
     "EffectDiscarded",
     "EffectParked",
     "EffectRetried",
@@ -245,6 +249,7 @@ __all__ = [
     "Keys",
     "KeysLocked",
     "Lag",
+    "LeaseKeeper",
     "Leases",
     "LogArchived",
     "LogReplayed",

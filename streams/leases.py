@@ -105,7 +105,7 @@ class LeaseState(NamedTuple):
     owner: str
 
 
-class _Time:
+class _Clock:
     """Whether the server's clock was moved since the last tick: by comparing it with our own, which only
     runs.
     """
@@ -154,7 +154,7 @@ class Leases:
         self._said: HostCard | None = None
         self._changes = -1
         self._is_short = False  # below a share: lanes may be on their way
-        self._time = _Time(clock)
+        self._time = _Clock(clock)
         self._claims_from = 0.0  # by the clock
 
     @property

@@ -9,21 +9,23 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import Session, cached_streams, opened
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import into, json_option, projection_option, stream_option_all
 from aurastream.processors.host import Summary, tune_collector
-from aurastream.projections import Consumer, Progress, Projection
-from aurastream.projections.engine import field_of, read_records, retire_due
-from aurastream.streams import LEASE_MS, AsyncWires, Leases, Logger, Stream, operator
+from aurastream.projections import Progress
+from aurastream.projections.engine import now_ms
+from aurastream.streams import AsyncWires, Logger, operator
+
+if TYPE_CHECKING:  # asyncio and all that is beneath it take their time
+    from aurastream.processors.host import HostedLane
 
 PORT = 6066
 log = Logger("aurastream.run")
@@ -55,8 +57,8 @@ def run(context: click.Context, options: RunOptions) -> None:
     """Fold the events into the views, each event once.
 
     All installed projections and all streams, unless some are named; streams created later are taken up.
-    SIGTERM and Ctrl-C stop it between two batches. Processes that run for ever share the partitions by
-    leases; one that runs until idle takes part in none and races harmlessly with them.
+    SIGTERM and Ctrl-C stop it between two batches. Hosts share the lanes that they can run by leases, one
+    that runs until idle like any other: it ends once nothing is left in any lane it can run, whoever runs it.
     """
     with opened(context) as session:
         session.installed.chosen(options.names)
@@ -129,62 +131,39 @@ def _catch_up(session: Session, options: RunOptions) -> Summary:
     started = time.perf_counter()
     log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
     with stopping_by_signal() as stop:
-        _run_all(session, options, read, stop)
+        _run_lanes(session, options, read, stop)
     seconds = round(time.perf_counter() - started, 3)
     summary = Summary(dict(sorted(read.items())), seconds, stop.was_asked)
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))
     return summary
 
 
-def _run_all(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
-    """Projections, then the processors where all is run, then projections of what these appended."""
-    _consume(session, options, read, stop)
-    if not stop.was_asked:
-        _retire_due(session, session.installed.chosen(options.names), options.stream_names)
-    if not options.names and session.installed.processors and not stop.was_asked:
-        _run_effects(session, options.stream_names, stop)
-        _consume(session, options, read, stop)
+def _run_lanes(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
+    """A host until nothing is left for it: views, and processors where all is run."""
+    from aurastream.processors.effects import ASKS_MAX, processors_of
+    from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources, run_until_idle
 
-
-def _consume(session: Session, options: RunOptions, read: Counter[str], stop: Stop) -> None:
-    """Fold all there is; read counts what each projection read."""
+    projections, settings = session.installed.chosen(options.names), session.settings
+    processors = [] if options.names else list(processors_of(session.installed).values())
+    sources = Sources(session.server, session.installed.codec(), settings, projections)
+    roster = Roster(session.server, sources, HostWork(projections, processors, options.stream_names))
 
     def count(progress: Progress) -> None:
         read[progress.projection] += progress.events
 
-    Consumer(
-        session.server,
-        session.installed.chosen(options.names),
-        cached_streams(session, options.stream_names),
-        batch_max=session.settings.batch_max,
-        attempts_max=session.settings.attempts_max,
-        on_commit=count,
-        recover=session.connection.recover,
-    ).run(lambda: stop.was_asked, until_idle=True)
-
-
-def _retire_due(session: Session, projections: list[Projection[Any]], stream_names: tuple[str, ...]) -> None:
-    """End the generations of views that were kept long enough."""
-    records = read_records(session.server)
-    for stream in session.streams(stream_names) if records else []:
-        for projection in projections:
-            if field_of(stream.name, projection.name) in records:
-                retire_due(stream, projection.name, operator())
-
-
-def _run_effects(session: Session, stream_names: tuple[str, ...], stop: Stop) -> None:
-    """All processors until nothing waits for them."""
-    from aurastream.processors.effects import ASKS_MAX, EffectConsumer, EffectStreams, processors_of
-
-    @cache
-    def made(name: str) -> Stream:
-        return session.open(name, create=True)
+    def watch(lane: HostedLane) -> None:
+        lane.lane.on_commit = count
 
     async def work() -> None:
         wires = AsyncWires(session.server, ASKS_MAX, session.connection.recover)
-        leases = Leases(lease_ms=session.settings.lease_ms or LEASE_MS)
-        consumer = EffectConsumer(wires, processors_of(session.installed).values(), streams, leases)
-        await consumer.run(lambda: stop.was_asked, until_idle=True)
+        host = LaneHost(
+            wires, roster, HostOptions("until-idle", settings.lease_ms or 0, batch_max=settings.batch_max)
+        )
+        host.on_lane = watch
+        await run_until_idle(host, lambda: stop.was_asked)
 
-    streams = EffectStreams(cached_streams(session, stream_names), made)
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+        sources.retire(roster.records, now_ms(session.server), operator())
+    finally:
+        sources.close()

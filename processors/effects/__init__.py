@@ -4,7 +4,7 @@ Processors with effects: handlers that do work outside and append derived events
     processor   what a person writes         letters, items, steps, window   what a lane knows, pure
     lane, script, resumption   a processor's way through one partition, as generators
     handler, threads, watchdog       one call of a handler, and who hangs or blocks
-    lines, pauses, runner            a lane in an event loop     consumer   all lanes, without a transport
+    lines, pauses, runner            a lane in an event loop; all of them are the host's
     dead        dead letters as a person sees them
 
 Promise: derived events are in the log once. A handler begins at most attempts_max times, and does not end at
@@ -29,7 +29,6 @@ microseconds; a batch that a transport hands over only wakes it. Trusting the ha
 contiguity to be proven.
 """
 
-from aurastream.processors.effects.consumer import EffectConsumer, EffectStreams
 from aurastream.processors.effects.dead import (
     DeadLetter,
     DeadLetterBehind,
@@ -46,6 +45,7 @@ from aurastream.processors.effects.lines import ASKS_MAX
 from aurastream.processors.effects.pauses import Pauses
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
 from aurastream.processors.effects.runner import LaneRunner
+from aurastream.processors.effects.streams import EffectStreams
 from aurastream.processors.effects.watchdog import Blocked, HandlerCall, Watchdog
 from aurastream.streams import OPERATIONS, operator
 
@@ -58,7 +58,6 @@ __all__ = [
     "DeadLetterBehind",
     "DeadLetterBusy",
     "DeadLetterUnknown",
-    "EffectConsumer",
     "EffectLane",
     "EffectStreams",
     "GiveUp",

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faust.types import TP
+from faust.types.transports import TransportT
 
 from aurastream.processors import library_logs
-from aurastream.processors.host.app import GROUP, App
-from aurastream.processors.host.options import Options, broker_of, free_port
+from aurastream.processors.host.app import GROUP, App, RedisApp
+from aurastream.processors.host.kafka_app import KafkaApp
+from aurastream.processors.host.options import Options, broker_of, free_port, kafka_topics_of
 from aurastream.processors.host.pages import serve_pages
 from aurastream.streams import Logger, Settings, is_passing
 
@@ -25,7 +26,9 @@ log = Logger("aurastream.host")
 def make_app(options: Options | None = None) -> App:
     """The app, not started. Raises the typed errors of settings and plugins."""
     settings, options = Settings(), options or Options()
-    app = App(
+    kafka_topics_of(settings, options)  # what is missing is said before anything is made
+    kind = RedisApp if settings.broker is None else KafkaApp
+    app = kind(
         GROUP,
         broker=broker_of(settings),
         autodiscover=False,
@@ -44,29 +47,30 @@ def make_app(options: Options | None = None) -> App:
         Worker="aurastream.processors.host.process:HostProcess",
     )
     app.prepare(options, settings)
-    _connect(app)
+    if isinstance(app, KafkaApp):
+        _hear_of_partitions(app)
+    app.on_before_shutdown.connect(_finish)  # type: ignore[arg-type]
+    app.timer(LOOK_EVERY_S)(_looking(app))
     serve_pages(app)
     return app
 
 
-def _connect(app: App) -> None:
-    """Hear of partitions, of the end, and of time."""
-    app.transport.resume_at = app.resume_at  # type: ignore[attr-defined]
+def _hear_of_partitions(app: KafkaApp) -> None:
+    transport: TransportT | Any = app.transport
+    transport.resume_at = app.resume_at
     hooks: list[tuple[Any, Any]] = [  # Faust asks for a signature that no function can have
         (app.on_partitions_assigned, _assigned),
         (app.on_partitions_revoked, _revoked),
-        (app.on_before_shutdown, _finish),
     ]
     for signal, hook in hooks:
         signal.connect(hook)
-    app.timer(LOOK_EVERY_S)(_looking(app))
 
 
-async def _assigned(app: App, *arguments: set[TP], **_: object) -> None:
+async def _assigned(app: KafkaApp, *arguments: Any, **_: object) -> None:
     await app.assigned(arguments[0])
 
 
-async def _revoked(app: App, *arguments: set[TP], **_: object) -> None:
+async def _revoked(app: KafkaApp, *arguments: Any, **_: object) -> None:
     await app.revoked(arguments[0])
 
 
@@ -75,12 +79,11 @@ async def _finish(app: App, **_: object) -> None:
 
 
 def _looking(app: App) -> Callable[[], Awaitable[None]]:
-    async def look_for_streams() -> None:
+    async def look() -> None:
         try:
             await app.look()
-            await app.assign_effects()
         except Exception as error:  # a timer that raises stops the host
             if not is_passing(error):
-                log.error("streams_unknown", reason=f"{type(error).__name__}: {error}"[:300])
+                log.error("look_failed", reason=f"{type(error).__name__}: {error}"[:300])
 
-    return look_for_streams
+    return look

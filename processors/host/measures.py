@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections import Counter as Tally
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import (
@@ -27,8 +27,6 @@ from prometheus_client import (
 )
 
 from aurastream.processors.effects import LaneRunner
-from aurastream.processors.host.effects import HostedEffectLanes
-from aurastream.processors.host.lanes import HostedLanes
 from aurastream.processors.host.supervised import SupervisedLane
 from aurastream.projections.engine import CommitAnswer, Progress
 from aurastream.streams import Lag, Server, generation_group, is_passing
@@ -61,6 +59,24 @@ class Health(msgspec.Struct, frozen=True):
     lanes: list[LaneHealth]
 
 
+class AllLanes(Protocol):
+    """The lanes of a host. owned: how many leases it holds. takeovers: of them, from hosts that did not give
+    them back.
+    """
+
+    @property
+    def view_lanes(self) -> Sequence[SupervisedLane]: ...
+
+    @property
+    def effect_lanes(self) -> Sequence[LaneRunner]: ...
+
+    @property
+    def owned(self) -> int: ...
+
+    @property
+    def takeovers(self) -> int: ...
+
+
 class Measures:
     """The process's metrics."""
 
@@ -85,7 +101,7 @@ class Measures:
         )
         self._lag_events = Gauge("lag_events", "Events in the log after the cursor.", LABELS, **counter)
         self._lag_seconds = Gauge("lag_seconds", "How long the oldest of them has waited.", LABELS, **counter)
-        self._owned = Gauge("partitions_owned", "Partitions this host owns.", **counter)
+        self._owned = Gauge("partitions_owned", "Lanes (of Kafka: partitions) this host owns.", **counter)
         self._parked = Gauge(
             "dead_letters", "Events of processors that are parked, or wait behind one that is.", **counter
         )
@@ -118,12 +134,12 @@ class Measures:
         hosted.lane.on_commit, hosted.lane.on_refusal = committed, refused
         hosted.on_commit = lambda seconds: self._commit_ms.observe(seconds * 1_000)
 
-    async def exposition(self, lanes: HostedLanes, effects: HostedEffectLanes, takeovers: int) -> bytes:
+    async def exposition(self, lanes: AllLanes) -> bytes:
         """The text of /metrics."""
-        health = await self.health(lanes, effects)
-        self._owned.set(len(lanes.owned))
-        self._takeovers.inc(takeovers - self._seen_takeovers)
-        self._seen_takeovers = takeovers
+        health = await self.health(lanes)
+        self._owned.set(lanes.owned)
+        self._takeovers.inc(lanes.takeovers - self._seen_takeovers)
+        self._seen_takeovers = lanes.takeovers
         self._healthy.set(health.healthy)
         self._lag_events.clear()
         self._lag_seconds.clear()
@@ -133,12 +149,12 @@ class Measures:
             self._lag_seconds.labels(*labels).set(lane.lag_seconds)
         return generate_latest(self.registry)
 
-    async def health(self, lanes: HostedLanes, effects: HostedEffectLanes) -> Health:
+    async def health(self, lanes: AllLanes) -> Health:
         """Every lane with its lag, and the verdict."""
-        running = list(lanes.lanes.values())
+        running, effects = list(lanes.view_lanes), list(lanes.effect_lanes)
         try:
             lags = await asyncio.to_thread(self._lags, running)
-            self._parked.set(await asyncio.to_thread(self._letters, list(effects.lanes.values())))
+            self._parked.set(await asyncio.to_thread(self._letters, effects))
         except Exception as error:
             if not is_passing(error):
                 raise
@@ -147,7 +163,9 @@ class Measures:
         sick = [lane for lane in shown if lane.trouble]
         reasons = [
             f"{lane.projection} at {lane.stream}/{lane.partition}: {lane.trouble}" for lane in sick
-        ] + effects.troubles()
+        ] + [
+            f"{lane.lane.group} at {lane.lane.keys.where}: {lane.trouble}" for lane in effects if lane.trouble
+        ]
         return Health(not reasons, "; ".join(reasons[:5]), shown)
 
     def _letters(self, runners: list[LaneRunner]) -> int:

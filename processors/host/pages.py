@@ -23,24 +23,22 @@ def serve_pages(app: App) -> None:
 
     @app.page("/health")
     async def health_page(web: View, request: Request) -> Response:
-        health = await app.measures.health(app.lanes, app.effects)
+        health = await app.measures.health(app.lanes)
         return web.bytes(
             _json(health), status=200 if health.healthy else 503, content_type="application/json"
         )
 
     @app.page("/ready")
     async def ready_page(web: View, request: Request) -> Response:
-        health = await app.measures.health(app.lanes, app.effects)
+        health = await app.measures.health(app.lanes)
         is_ready = app.is_ready and (bool(health.lanes) or not health.reason)
-        body = {"ready": is_ready, "partitions": len(app.lanes.owned), "reason": health.reason}
+        body = {"ready": is_ready, "partitions": app.lanes.owned, "reason": health.reason}
         return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
 
     @app.page("/metrics")
     async def metrics_page(web: View, request: Request) -> Response:
-        takeovers = getattr(app.consumer, "takeovers", 0)
         return web.bytes(
-            await app.measures.exposition(app.lanes, app.effects, takeovers),
-            headers={"Content-Type": CONTENT_TYPE_LATEST},
+            await app.measures.exposition(app.lanes), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
 

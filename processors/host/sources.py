@@ -6,10 +6,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aurastream.processors import Installed
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.engine import Record, field_of, retire_due
-from aurastream.streams import HERE, Cursor, Logger, Position, Server, Settings, Stream, open_stream
+from aurastream.streams import HERE, Codec, Cursor, Logger, Position, Server, Settings, Stream, open_stream
 
 log = Logger("aurastream.host")
 
@@ -18,16 +17,16 @@ class Sources:
     """Streams by name, each with a connection of its own. projections: those the host folds."""
 
     def __init__(
-        self, server: Server, installed: Installed, settings: Settings, projections: Iterable[Projection[Any]]
+        self, server: Server, codec: Codec, settings: Settings, projections: Iterable[Projection[Any]]
     ) -> None:
-        self._server, self._settings, self._codec = server, settings, installed.codec()
+        self._server, self._settings, self._codec = server, settings, codec
         self._projections = list(projections)
-        self._one_thread = threading.Lock()  # streams are not for several
+        self.lock = threading.RLock()  # streams are not for several
         self.streams: dict[str, Stream] = {}
 
     def opened(self, name: str, partitions: int | None = None) -> Stream:
         """A stream, created where it is new. partitions: of a Kafka topic."""
-        with self._one_thread:
+        with self.lock:
             if name not in self.streams:
                 self.streams[name] = open_stream(
                     self._server,
@@ -42,7 +41,7 @@ class Sources:
 
     def furthest_behind(self, stream: Stream, partition: int) -> Cursor | None:
         """The cursor of the view that is furthest behind. None without a view."""
-        with self._one_thread:
+        with self.lock:
             views = [View(stream, projection) for projection in self._projections if projection.takes(stream)]
             cursors = [view.cursor(partition) for view in views]
         return min(cursors, key=lambda cursor: Position.parse(cursor.position), default=None)

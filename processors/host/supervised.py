@@ -43,8 +43,8 @@ log = Logger("aurastream.host")
 class SupervisedLane(ABC):
     """A lane and its task.
 
-    stuck: why it does not advance until somebody mends it; its position is that of the event it cannot get
-    past, or, where no single event is to blame, the cursor's. waits_for: the passing fault it waits for now,
+    stuck, error: why it does not advance until somebody mends it; its position is that of the event it cannot
+    get past, or, where no single event is to blame, the cursor's. waits_for: the passing fault it waits for,
     or "". moved_at: of its last commit, monotonic seconds. is_fenced, is_retired: it ended by itself.
     is_idle: it has read all there is. on_commit: called with the seconds a commit took.
     """
@@ -52,6 +52,7 @@ class SupervisedLane(ABC):
     def __init__(self, lane: Lane, wires: AsyncWires) -> None:
         self.lane, self._wires = lane, wires
         self.stuck: Trouble | None = None
+        self.error: Exception | None = None
         self.waits_for = ""
         self.moved_at = time.monotonic()
         self.is_fenced = self.is_retired = self.is_idle = False
@@ -149,7 +150,7 @@ class SupervisedLane(ABC):
     def _is_well(self) -> None:
         if self.stuck is not None or self.waits_for:
             log.info("lane_well", **self._where())
-        self.stuck, self.waits_for = None, ""
+        self.stuck, self.error, self.waits_for = None, None, ""
         self._pauses.reset()
 
     def _troubled(self, error: Exception) -> float:
@@ -167,6 +168,7 @@ class SupervisedLane(ABC):
 
     def _keep(self, error: Exception) -> None:
         """As what a person must mend; logged where it is another than before."""
+        self.error = error
         before, is_ours = self.stuck, isinstance(error, ProjectionError | StreamError)
         text = str(error) or type(error).__name__
         reason = (text if is_ours else f"{type(error).__name__}: {text}")[:REASON_MAX]

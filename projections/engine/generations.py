@@ -35,6 +35,7 @@ from aurastream.projections.tables import ProjectionError
 from aurastream.streams import (
     OPERATIONS,
     VIEWS,
+    Ask,
     GenerationRetired,
     RebuildCompared,
     RebuildStarted,
@@ -43,6 +44,7 @@ from aurastream.streams import (
     Stream,
     ViewRolledBack,
     ViewSwapped,
+    generation_group,
     open_stream,
     retried,
 )
@@ -126,6 +128,11 @@ class Record(msgspec.Struct, frozen=True):
         held = [item for item in self.generations if item.state in (State.LIVE, State.KEPT)]
         return tuple(item.number for item in held if item.fingerprint in ("", fingerprint)) or (self.live,)
 
+    def runnable(self, fingerprint: str) -> tuple[int, ...]:
+        """Those a host with this definition can run: the live and the kept that were folded by it."""
+        held = [item for item in self.generations if item.state in (State.LIVE, State.KEPT)]
+        return tuple(item.number for item in held if item.fingerprint == fingerprint)
+
     def due(self, now_ms: int) -> list[Generation]:
         """Those to retire now, and those whose retirement was cut off."""
         return [
@@ -158,6 +165,14 @@ def begun(record: Record, held: str, own: str, start: Start) -> Record:
     )
     new = Generation(number, State.BUILDING, own, start.by, start.builder, start.at_ms, start.at_ms)
     return msgspec.structs.replace(record, generations=(*known, new), last=number)
+
+
+def defined(record: Record, held: str) -> Record:
+    """The live generation is of this definition; nothing changes where it has one that stands."""
+    live = record.find(record.live)
+    if live is None or live.fingerprint == held:
+        return record
+    return _with(record, msgspec.structs.replace(live, fingerprint=held))
 
 
 def compared(record: Record, number: int, differing: int, is_accepted: bool) -> Record:
@@ -311,6 +326,29 @@ def change(server: Server, stream: str, projection: str, transition: Callable[[R
     raise ProjectionError(
         f"the generations of {field} were changed by others {CHANGES_MAX} times in a row. Try again."
     )
+
+
+def claim_definition(stream: Stream, projection: str, fingerprint: str) -> Record:
+    """The record, with the definition of the live generation in it: that of its cursors, and where nothing
+    was folded yet, this one.
+
+    Before anybody commits to a fresh view, so that of hosts with unlike versions one definition is for all
+    from the first event on. A definition by which nothing was folded gives way to whoever asks.
+    """
+    record = read_record(stream.server, stream.name, projection)
+    live = record.find(record.live)
+    if live is not None and live.fingerprint == fingerprint:
+        return record
+    group = generation_group(projection, record.live)
+    cursors = [Ask(keys.log, ("HGET", keys.cursor(group), "fingerprint")) for keys in stream.keys]
+    rows = stream.wires.ask(cursors, f"the definition of {group} in {stream.name}")
+    folded = next((row.decode() for row in rows if row), fingerprint)
+    return change(stream.server, stream.name, projection, lambda held: _defined_at(held, record, folded))
+
+
+def _defined_at(held: Record, seen: Record, fingerprint: str) -> Record:
+    """Where it is as it was seen; otherwise somebody else was faster, and theirs stands."""
+    return defined(held, fingerprint) if held == seen else held
 
 
 def announce(stream: Stream, projection: str) -> int:

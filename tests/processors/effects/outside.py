@@ -8,19 +8,14 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aurastream.processors.effects import (
-    ASKS_MAX,
-    Attempt,
-    EffectConsumer,
-    EffectStreams,
-    LaneOptions,
-    Processor,
-)
+import msgspec
+
+from aurastream.processors.effects import ASKS_MAX, Attempt, LaneOptions, Processor
 from aurastream.processors.effects.items import Item
+from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources, run_until_idle
 from aurastream.streams import (
     BUILT_IN,
     LEASE_MS,
@@ -28,7 +23,6 @@ from aurastream.streams import (
     ClipViewsObserved,
     Codec,
     Event,
-    Leases,
     Server,
     Settings,
     Stream,
@@ -91,22 +85,21 @@ def failing(*event_ids: str, times: int = 10**6) -> Behave:
     return behave
 
 
-def consumer_of(
+def host_of(
     server: Server,
     processors: Iterable[Processor],
     streams: Callable[[], list[Stream]],
     options: LaneOptions | None = None,
     settings: Settings = SETTINGS,
-) -> EffectConsumer:
-    """What `aurastream run --until-idle` runs. To be made in an event loop."""
-
-    @cache
-    def opened_by(name: str) -> Stream:
-        return open_stream(server, name, codec=CODEC, settings=settings, create=True)
-
-    leases = Leases(lease_ms=settings.lease_ms or LEASE_MS)
-    sources = EffectStreams(streams, opened_by)
-    return EffectConsumer(AsyncWires(server, ASKS_MAX), processors, sources, leases, options)
+) -> LaneHost:
+    """What `aurastream run --until-idle` runs, of processors alone. To be made in an event loop."""
+    names = tuple(stream.name for stream in streams())
+    roster = Roster(server, Sources(server, CODEC, settings, []), HostWork([], list(processors), names))
+    chosen = HostOptions("until-idle", settings.lease_ms or LEASE_MS)
+    host = LaneHost(AsyncWires(server, ASKS_MAX), roster, chosen)
+    if options is not None:
+        host.effect_options = msgspec.structs.replace(options, host=host.leases.host)
+    return host
 
 
 def work(
@@ -122,7 +115,7 @@ def work(
         chosen, options = SETTINGS.model_copy(update=settings), LaneOptions(on_step=on_step)
         listed = streams or (lambda: [opened(server)])
         async with asyncio.timeout(PATIENCE_S):
-            await consumer_of(server, processors, listed, options, chosen).run(until_idle=True)
+            await run_until_idle(host_of(server, processors, listed, options, chosen), lambda: False)
 
     asyncio.run(run())
 

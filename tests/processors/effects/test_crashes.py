@@ -10,15 +10,9 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import (
-    EffectConsumer,
-    EffectLane,
-    Isolation,
-    LaneOptions,
-    LaneStreams,
-    list_letters,
-)
+from aurastream.processors.effects import EffectLane, Isolation, LaneOptions, LaneStreams, list_letters
 from aurastream.processors.effects.lines import Lines
+from aurastream.processors.host import LaneHost, run_until_idle
 from aurastream.projections.engine.apply import Fenced
 from aurastream.streams import AsyncWires, Server, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
@@ -28,8 +22,8 @@ from tests.processors.effects.outside import (
     STREAM,
     Noting,
     assert_balanced,
-    consumer_of,
     failing,
+    host_of,
     notes,
     operations,
     process,
@@ -190,14 +184,13 @@ def test_two_consumers_share_the_partitions_and_handle_each_event_once(server: S
     first, second = Noting(), Noting()
 
     async def run() -> None:
-        def sharing(processor: Noting) -> EffectConsumer:
+        def sharing(processor: Noting) -> LaneHost:
             own = Server(url)
             stream = open_stream(own, "shared", codec=CODEC)
-            return consumer_of(own, [processor], lambda: [stream])
+            return host_of(own, [processor], lambda: [stream])
 
-        await asyncio.wait_for(
-            asyncio.gather(*[sharing(p).run(until_idle=True) for p in (first, second)]), 30
-        )
+        hosts = [sharing(processor) for processor in (first, second)]
+        await asyncio.wait_for(asyncio.gather(*[run_until_idle(host, lambda: False) for host in hosts]), 30)
 
     asyncio.run(run())
 

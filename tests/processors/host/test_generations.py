@@ -13,7 +13,7 @@ from aurastream.projections import View
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine.generations import change, read_record, swapped
 from aurastream.projections.rebuild import Decision, Rebuild
-from aurastream.streams import Server, Settings, Stream, open_stream
+from aurastream.streams import Server, Settings, Stream, open_stream, read_members
 from aurastream.streams.history import History
 from tests.facts import findings, observation
 from tests.processors.host.test_host import Host, Start, append, start
@@ -94,10 +94,12 @@ def test_a_host_of_another_definition_than_the_live_one_says_so_and_its_other_vi
 
     host = start("aurastream", "run", "--web-port", "PORT")
 
-    until(lambda: View(live, Trail()).cursors() and host.page("/health")[0] == 503, "a red health")
-    reason = json.loads(host.page("/health")[1])["reason"]
-    assert "was folded by definition 0123456789abcdef" in reason
-    assert "aurastream rebuild trail" in reason
+    until(lambda: any(member.card.notes for member in read_members(server)), "a note on its card")
+    (member,) = read_members(server)
+    assert not member.card.offers_lane("trail", live.name)
+    assert "was folded by another definition (0123456789abcdef)" in member.card.notes[0]
+    assert "aurastream rebuild trail" in host.log()
+    assert host.page("/health")[0] == 200, "a restart would not help"
     until(
         lambda: server.client.hget(live.keys[live.partition_of("clip-1")].cursor("clips"), "read") == b"1",
         "the other view",

@@ -13,18 +13,18 @@ import copy
 import io
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 
-from aurastream.processors.effects import ASKS_MAX, Attempt, EffectConsumer, EffectStreams, Processor
+from aurastream.processors.effects import ASKS_MAX, Attempt, Processor
 from aurastream.processors.history.lines import LineSink, Writing
 from aurastream.processors.history.reading import read_past
 from aurastream.processors.history.selection import Selection
 from aurastream.processors.history.sinks import Journal, ToStream
+from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources, run_until_idle
 from aurastream.projections import Listing, MemoryView, Projection, Ranking, Totals
 from aurastream.projections.engine.check import check
 from aurastream.projections.entity import Entities
@@ -35,7 +35,6 @@ from aurastream.streams import (
     AsyncWires,
     Codec,
     Event,
-    Leases,
     Server,
     Settings,
     Stream,
@@ -341,12 +340,10 @@ def test_a_handler_is_given_todays_form(readings: Stream) -> None:
     noting, codec = Noting(), Codec((Reading, Noted), UPCASTERS)
 
     async def run() -> None:
-        opened = partial(open_stream, readings.server, codec=codec, settings=readings.settings, create=True)
-        streams = EffectStreams(lambda: [readings], opened)
-        consumer = EffectConsumer(
-            AsyncWires(readings.server, ASKS_MAX), [noting], streams, Leases(lease_ms=200)
-        )
-        await asyncio.wait_for(consumer.run(until_idle=True), 30)
+        sources = Sources(readings.server, codec, readings.settings, [])
+        roster = Roster(readings.server, sources, HostWork([], [noting], (readings.name,)))
+        host = LaneHost(AsyncWires(readings.server, ASKS_MAX), roster, HostOptions("until-idle", 200))
+        await asyncio.wait_for(run_until_idle(host, lambda: False), 30)
 
     asyncio.run(run())
 

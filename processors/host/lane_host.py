@@ -1,0 +1,277 @@
+"""
+All lanes of a host on Redis: what it may run by its leases, it runs.
+
+    roster (what we can run) -> the keeper's thread: leases -> held, surplus -> a lane for every claim held
+    lost        the lane is ended at once; it could only be fenced
+    surplus     the lane ends when its work under way is done, then the lease is given back, for others to
+                claim
+    stop        the same for all of them, within the patience; then the host is a member no longer
+
+A host that serves (app.py, in Faust) and one that runs until there is nothing left (until_idle.py) are the
+same here: members like any other. Always true: a lane runs only while its claim is held or its lease is being
+given back; what the lanes do is right whoever else runs them, as the cursor and the epoch decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from aurastream.processors.effects import EffectLane, Isolation, LaneOptions, LaneRunner
+from aurastream.processors.host.lane import HostedLane
+from aurastream.processors.host.roster import LEADER, EffectJob, Roster, ViewJob
+from aurastream.processors.host.wakes import Wakes
+from aurastream.projections.engine import GroupLane
+from aurastream.streams import (
+    LEASE_MS,
+    TROUBLES_MAX,
+    AsyncWires,
+    Claim,
+    HostCard,
+    LeaseKeeper,
+    Leases,
+    Logger,
+    Trouble,
+)
+
+LOOP_PATIENCE_S = 30.0  # how long a loop may show no life before its leases are given up
+CHECK_S = 0.2  # between two looks at the lanes: fenced ones are given up, troubles go on the card
+LOST_S = 1.0  # for the commit under way: one that is cut off is known by the cursor
+LEAVE_S = 5.0  # for giving the leases back, whatever the server does
+POLLS_S = (0.01, 0.5)  # between a processor's looks at a log without news
+BATCH_MAX = 16_000
+
+log = Logger("aurastream.host")
+
+
+class Running(Protocol):
+    """What a host drives: HostedLane, LaneRunner."""
+
+    is_fenced: bool
+
+    @property
+    def error(self) -> Exception | None:
+        """What a person must mend, or None."""
+        ...
+
+    def start(self, epoch: int | None) -> None:
+        """Begin, or go on under another epoch."""
+        ...
+
+    async def stop(self, patience_s: float) -> None:
+        """End when the work under way is done, or after so long."""
+        ...
+
+
+class HostOptions(msgspec.Struct, frozen=True):
+    """kind: run or until-idle, for the card. patience_s: for the work under way when a lane must go.
+    lease_ms: 0 for the usual.
+    """
+
+    kind: str = "run"
+    lease_ms: int = 0
+    patience_s: float = 30.0
+    batch_max: int = BATCH_MAX
+
+
+class LaneHost:
+    """See the module. For one event loop. lanes: by claim. on_lane: called with every view's lane."""
+
+    def __init__(self, wires: AsyncWires, roster: Roster, options: HostOptions) -> None:
+        self.roster, self.options, self.wires = roster, options, wires
+        self.leases = Leases(lease_ms=options.lease_ms or LEASE_MS, kind=options.kind)
+        self.roster.cards = lambda: {
+            host: card for host, card in self.leases.cards.items() if host != self.leases.host
+        }
+        self.keeper = LeaseKeeper(wires.server, self.leases, self)
+        self.effect_options = LaneOptions(host=self.leases.host)
+        self.lanes: dict[Claim, Running] = {}
+        self.held: dict[Claim, int] = {}
+        self.on_lane: Callable[[HostedLane], None] = lambda lane: None
+        self._wakes, self._isolation = Wakes(wires), Isolation()
+        self._surplus: set[Claim] = set()
+        self._giving: set[Claim] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed, self._failure = asyncio.Event(), None  # type: asyncio.Event, BaseException | None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_leaving, self._beat_at = False, 0.0
+        self._troubles: tuple[Trouble, ...] = ()
+        self._build = _build()
+
+    # What the keeper asks and says, from its thread.
+
+    def claims(self) -> list[Claim]:
+        """The lanes this host can run now."""
+        return [] if self._is_leaving else self.roster.claims()
+
+    def card(self, card: HostCard) -> HostCard:
+        """What this host says of itself."""
+        return msgspec.structs.replace(
+            card, build=self._build, troubles=self._troubles, notes=self.roster.notes
+        )
+
+    def blocked(self) -> str:
+        """Why its leases may not be renewed: the loop shows no life."""
+        silent_s = time.monotonic() - self._beat_at
+        return f"the event loop has shown no life for {silent_s:.0f} s" if silent_s > LOOP_PATIENCE_S else ""
+
+    def changed(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
+        """These are ours now."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._follow, held, surplus)
+
+    # The loop.
+
+    def start(self) -> None:
+        """Begin: the lanes come with the first tick of the leases."""
+        self._loop = asyncio.get_running_loop()
+        self._beat_at = time.monotonic()
+        self._spawn(self._check(), "aurastream-lanes")
+        self.keeper.start()
+
+    async def stop(self) -> None:
+        """End all lanes when their work under way is done, give everything back; within the patience."""
+        self._is_leaving = True
+        self.keeper.hurry()  # the others learn that their shares grow
+        self.wires.hurry(LOST_S)
+        await asyncio.gather(*[self._end(claim) for claim in list(self.lanes)])
+        await asyncio.to_thread(self.keeper.stop, LEAVE_S)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._wakes.close()
+        await self.wires.close()
+
+    async def failed(self) -> None:
+        """Wait until one of its own tasks failed, which ends the process. Raises that."""
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the others know of it, so that it gets its share."""
+        return self.leases.host in self.leases.cards
+
+    @property
+    def owned(self) -> int:
+        """How many lanes it holds."""
+        return len([claim for claim in self.held if claim != LEADER])
+
+    @property
+    def takeovers(self) -> int:
+        """Of them, from hosts that did not give them back."""
+        return self.leases.takeovers
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether Faust's timers of the leader run here."""
+        return LEADER in self.held
+
+    @property
+    def view_lanes(self) -> list[HostedLane]:
+        """Those of views."""
+        return [lane for lane in self.lanes.values() if isinstance(lane, HostedLane)]
+
+    @property
+    def effect_lanes(self) -> list[LaneRunner]:
+        """Those of processors."""
+        return [lane for lane in self.lanes.values() if isinstance(lane, LaneRunner)]
+
+    def _follow(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
+        """Have a lane for what is held, and none for what is not."""
+        self.held, self._surplus = held, surplus
+        for claim in [claim for claim in self.lanes if claim not in held]:
+            self._spawn(self._end(claim, is_lost=True), f"end {claim.group} {claim.keys.where}")
+        for claim in surplus - self._giving:
+            self._giving.add(claim)
+            self._spawn(self._give(claim), f"give {claim.group} {claim.keys.where}")
+        for claim, epoch in held.items():
+            if claim not in self._giving and claim != LEADER and not self._is_leaving:
+                self._begin(claim, epoch)
+
+    def _begin(self, claim: Claim, epoch: int) -> None:
+        lane = self.lanes.get(claim)
+        if lane is None:
+            made = self._made(claim)
+            if made is None:  # what it was of is gone: the next tick finds it to be surplus
+                return
+            lane = self.lanes[claim] = made
+        lane.start(epoch)
+
+    def _made(self, claim: Claim) -> Running | None:
+        match self.roster.job(claim):
+            case ViewJob(projection, generation, stream):
+                lane = GroupLane(
+                    projection,
+                    stream,
+                    claim.partition,
+                    generation=generation,
+                    batch_max=self.options.batch_max,
+                )
+                hosted = HostedLane(lane, self.wires, self._wakes)
+                self.on_lane(hosted)
+                return hosted
+            case EffectJob(processor, streams):
+                effect = EffectLane(processor, streams, claim.partition, self.effect_options)
+                return LaneRunner(effect, self.wires, self._isolation, POLLS_S)
+            case _:
+                return None
+
+    async def _end(self, claim: Claim, *, is_lost: bool = False) -> None:
+        """End the lane after its work under way: of a view, the commit; of a processor, the handlers."""
+        lane = self.lanes.get(claim)
+        if lane is not None:
+            is_short = is_lost or isinstance(lane, HostedLane)
+            await lane.stop(LOST_S if is_short else self.options.patience_s)
+            if self.lanes.get(claim) is lane:
+                del self.lanes[claim]
+
+    async def _give(self, claim: Claim) -> None:
+        """Let go of surplus once its work under way is done."""
+        try:
+            await self._end(claim)
+            if not self._is_leaving:  # then all is given back at once
+                await asyncio.wrap_future(self.keeper.release([claim]))
+        finally:
+            self._giving.discard(claim)
+
+    async def _check(self) -> None:
+        """For ever: lanes that were fenced are given up, troubles go on the card."""
+        while True:
+            self._beat_at = time.monotonic()
+            fenced = [claim for claim, lane in self.lanes.items() if lane.is_fenced]
+            if fenced:
+                await asyncio.wrap_future(self.keeper.lost(fenced))
+            self._troubles = tuple(islice(filter(None, map(_stuck, self.lanes.values())), TROUBLES_MAX))
+            await asyncio.sleep(CHECK_S)
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("host_task_failed", task=task.get_name(), exc_info=task.exception())
+            self._failure = self._failure or task.exception()
+            self._failed.set()
+
+
+def _stuck(lane: Running) -> Trouble | None:
+    """Why it does not advance, for the card."""
+    return lane.stuck if isinstance(lane, HostedLane) else getattr(lane, "trouble_facts", None)
+
+
+def _build() -> str:
+    """The version of this build, for the card."""
+    from aurastream import __version__
+
+    return __version__

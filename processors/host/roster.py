@@ -1,0 +1,179 @@
+"""
+What a host can run: of every stream, the lanes of which groups, and what it cannot run, and why.
+
+    streams there are x views' generations of our definitions and processors -> claims
+    a fresh view: its definition is claimed first (engine/generations.py)
+    a view that another definition folded, a processor beside hosts of an older scheme -> a note, no claim
+
+Asked from the thread that keeps the leases, again every LOOK_EVERY_S: streams and generations come and go.
+What it opens (streams, and those that processors append to) is ready when a lane is made of a claim.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from aurastream.processors.effects import OPERATIONS, EffectStreams, LaneStreams, Processor
+from aurastream.processors.host.sources import Sources
+from aurastream.projections import Projection
+from aurastream.projections.engine import NEVER_REBUILT, Record, claim_definition, field_of, read_records
+from aurastream.streams import (
+    Claim,
+    HostCard,
+    Logger,
+    Server,
+    Stream,
+    StreamError,
+    generation_group,
+    list_streams,
+    old_members,
+)
+
+LOOK_EVERY_S = 1.0
+OLD_GROUP = "aurastream"  # the one lease group of all hosts of builds before lanes had leases of their own
+LEADER = Claim("@leader", OPERATIONS, 0)  # whose holder is Faust's leader
+
+log = Logger("aurastream.host")
+
+
+class HostWork(NamedTuple):
+    """What a host was told to run. streams: by name; empty for all."""
+
+    projections: list[Projection[Any]]
+    processors: list[Processor]
+    streams: tuple[str, ...] = ()
+
+
+class ViewJob(NamedTuple):
+    """Lanes of a view's generation."""
+
+    projection: Projection[Any]
+    generation: int
+    stream: Stream
+
+
+class EffectJob(NamedTuple):
+    """Lanes of a processor."""
+
+    processor: Processor
+    streams: LaneStreams
+
+
+Job: TypeAlias = ViewJob | EffectJob
+
+
+class Roster:
+    """See the module. cards: of the hosts that live, by name, asked when a definition may be claimed anew."""
+
+    def __init__(self, server: Server, sources: Sources, work: HostWork) -> None:
+        self.work, self._server, self._sources = work, server, sources
+        self.cards: Callable[[], Mapping[str, HostCard]] = dict
+        self.notes: tuple[str, ...] = ()
+        self.records: Mapping[str, Record] = {}
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._claims: list[Claim] = []
+        self._looked_at = 0.0
+        self._effect_streams = EffectStreams(sources.opened)
+
+    def claims(self) -> list[Claim]:
+        """Every lane that this host can run. Looks at the server where the last look was a while ago."""
+        if time.monotonic() >= self._looked_at + LOOK_EVERY_S:
+            self.look()
+        return self._claims
+
+    def job(self, claim: Claim) -> Job | None:
+        """What the lane is of; None where it can be run no more."""
+        return self._jobs.get(claim.lanes)
+
+    @property
+    def jobs(self) -> dict[tuple[str, str], Job]:
+        """All of them, by group and stream."""
+        return dict(self._jobs)
+
+    def look(self) -> None:
+        """See what there is. Raises the server's errors; then what was seen before stands."""
+        self.records = read_records(self._server)
+        jobs: dict[tuple[str, str], Job] = {}
+        notes: list[str] = []
+        handling = [] if (old := self._old_hosts()) else self.work.processors
+        if old and self.work.processors:
+            notes.append(f"processors wait: {old} hosts of a build before lanes had leases are still running")
+        for name in self._streams_meant():
+            self._look_at(name, handling, jobs, notes)
+        self._say(notes)
+        self._jobs = jobs
+        self._claims = [LEADER] if self.work.projections or self.work.processors else []
+        for (group, name), job in jobs.items():
+            stream = job.stream if isinstance(job, ViewJob) else job.streams.source
+            self._claims += [Claim(group, name, partition) for partition in range(stream.partitions)]
+        self._looked_at = time.monotonic()
+
+    def _streams_meant(self) -> list[str]:
+        """Those named; or all streams of events, and the topics of Faust apps that a worker names."""
+        there = list_streams(self._server)
+        if self.work.streams:
+            return [name for name in there if name in self.work.streams]
+        workers = [*self.work.projections, *self.work.processors]
+        named = {name for each in workers for name in each.streams or ()}
+        return [name for name, facts in there.items() if name in named or not facts.is_topic]
+
+    def _look_at(
+        self, name: str, processors: list[Processor], jobs: dict[tuple[str, str], Job], notes: list[str]
+    ) -> None:
+        try:
+            stream = self._sources.opened(name)
+        except StreamError as error:
+            notes.append(f"{name}: {error}")
+            return
+        if name in self.work.streams:
+            stream.as_events()
+        for projection in self.work.projections:
+            if projection.takes(stream):
+                record = self._defined(stream, projection)
+                numbers = record.runnable(projection.fingerprint)
+                for number in numbers:
+                    group = generation_group(projection.name, number)
+                    jobs[group, name] = ViewJob(projection, number, stream)
+                if record.live not in numbers:
+                    notes.append(_other_definition(projection, name, record))
+        for processor in processors:
+            if processor.handles(stream):
+                jobs[processor.name, name] = EffectJob(processor, self._effect_streams.of(processor, stream))
+
+    def _defined(self, stream: Stream, projection: Projection[Any]) -> Record:
+        """The view's record, with a definition that somebody claimed."""
+        record = self.records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
+        live, own = record.find(record.live), projection.fingerprint
+        if live is None or live.fingerprint == own:
+            return record
+        group = generation_group(projection.name, record.live)
+        if live.fingerprint and any(card.offers_lane(group, stream.name) for card in self.cards().values()):
+            return record  # somebody lives who can run it
+        with self._sources.lock:
+            return claim_definition(stream, projection.name, own)
+
+    def _old_hosts(self) -> int:
+        """How many hosts of the older scheme live: they run processors under leases that we do not hold."""
+        seconds, _ = self._server.client.time()
+        groups = [OLD_GROUP, *[processor.name for processor in self.work.processors]]
+        asks = [old_members(group, int(seconds) * 1000) for group in groups]
+        return sum(int(self._server.client.execute_command(*ask.command)) for ask in asks)
+
+    def _say(self, notes: list[str]) -> None:
+        """What is new among them, once."""
+        for note in notes:
+            if note not in self.notes:
+                log.warning("lanes_not_run", reason=note)
+        self.notes = tuple(notes)
+
+
+def _other_definition(projection: Projection[Any], stream: str, record: Record) -> str:
+    live = record.find(record.live)
+    by = "" if live is None else live.fingerprint
+    return (
+        f"the view {projection.name} of {stream} was folded by another definition ({by}) than this host has "
+        f"({projection.fingerprint}, version {projection.version}): `aurastream rebuild {projection.name} "
+        f"--stream {stream}` makes one by this."
+    )

@@ -1,0 +1,90 @@
+"""
+A host that ends once there is nothing left: `aurastream run --until-idle`, without Faust.
+
+It is a member like any other: what hosts that serve hold is theirs, and it waits until they have done it.
+Idle means that every lane it can run has read its log to the end, and that two looks in a row saw the same:
+what a lane appends while others are looked at is seen by the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aurastream.processors import ProcessorError
+from aurastream.processors.host.lane_host import LaneHost
+from aurastream.processors.host.roster import LEADER, EffectJob, Job
+from aurastream.streams import Ask, Backoff, Claim, Command, Trouble
+
+LOOKS_S = (0.02, 0.5)  # between two looks
+
+
+class StuckElsewhere(ProcessorError):
+    """A lane that another host holds does not advance."""
+
+    def __init__(self, host: str, trouble: Trouble) -> None:
+        where = f"{trouble.group} at {trouble.stream}/{trouble.partition}"
+        super().__init__(
+            f"{where} is stuck on the host {host}, which runs it: {trouble.reason} "
+            "See `aurastream status`; what this process could do is done."
+        )
+        self.host, self.trouble = host, trouble
+
+
+async def run_until_idle(host: LaneHost, stopping: Callable[[], bool]) -> None:
+    """Run the host until nothing is left for any of its lanes, or until told to stop.
+
+    Raises what stopped a lane, where a person must mend it, and StuckElsewhere.
+    """
+    pauses, before = Backoff(*LOOKS_S), None
+    host.start()
+    try:
+        while not stopping():
+            raise_trouble(host)
+            now = await _places(host)
+            if now is not None and now == before:
+                return
+            before = now
+            await asyncio.sleep(pauses.next_s())
+    finally:
+        await host.stop()
+
+
+def raise_trouble(host: LaneHost) -> None:
+    """Raise what a person must mend before the host's lanes can end."""
+    for lane in host.lanes.values():
+        if lane.error is not None:
+            raise lane.error
+    can = set(host.roster.jobs)
+    for name, card in host.leases.cards.items():
+        for trouble in card.troubles:
+            if name != host.leases.host and (trouble.group, trouble.stream) in can:
+                raise StuckElsewhere(name, trouble)
+
+
+async def _places(host: LaneHost) -> dict[Claim, str] | None:
+    """Where every lane is that this host can run, whoever does; None while one is not at the end."""
+    if not host.is_member:
+        return None
+    claims = [claim for claim in host.claims() if claim != LEADER]
+    questions = [_questions(claim, host.roster.job(claim)) for claim in claims]
+    answers = iter(await host.wires.ask([ask for asks in questions for ask in asks], "whether all is read"))
+    places = {}
+    for claim, asks in zip(claims, questions, strict=True):
+        cursor, last, *waiting = [next(answers) for _ in asks]
+        if any(waiting) or (last and last[0][0] != cursor):
+            return None
+        places[claim] = (cursor or b"").decode()
+    return places
+
+
+def _questions(claim: Claim, job: Job | None) -> list[Ask]:
+    """Where its cursor is, what the log ends with; of a processor, how much waits beside the log."""
+    keys = claim.keys
+    commands: list[Command] = [
+        ("HGET", keys.cursor(claim.group), "position"),
+        ("XREVRANGE", keys.log, "+", "-", "COUNT", 1),
+    ]
+    if isinstance(job, EffectJob):
+        commands += [("HLEN", keys.effects(claim.group, part)) for part in ("due", "outbox")]
+    return [Ask(keys.log, command) for command in commands]

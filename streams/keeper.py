@@ -1,0 +1,180 @@
+"""
+Keep a host's leases from a thread of its own: whatever its event loop is busy with, they are renewed.
+
+    every tick: has the loop shown life within its patience? -> Leases.tick over the thread's own connections
+        -> what is held, or must go, changed -> duty.changed
+    release, lost, leave: from any thread -> done in this one, in order
+    the server is away, or refuses -> said once, tried again at the next tick; nothing ends
+
+Always true: a lease is renewed only while the loop it stands for lives. One that is blocked for longer than
+its patience is given up like a dead one, and the others take its lanes over.
+
+Decision (2026-11): a thread with blocking connections. Refused: a task of the loop, which a handler that
+blocks it holds up: measured on what was here before, a handler of 6 s at a lease of 3 s was run four times,
+and bystanders twice; a process of its own, which can outlive the loop it vouches for.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from aurastream.streams.connection import Server
+from aurastream.streams.drive import Asking, drive, is_passing
+from aurastream.streams.errors import StreamError, UnknownOutcome
+from aurastream.streams.late import Logger
+from aurastream.streams.leases import Claim, Leases
+from aurastream.streams.members import HostCard
+from aurastream.streams.wires import Wires
+
+log = Logger("aurastream.leases")
+
+
+class Duty(Protocol):
+    """What the keeper asks its host, and says to it. All from the keeper's thread."""
+
+    def claims(self) -> list[Claim]:
+        """The lanes the host can run now; none while it stops."""
+        ...
+
+    def card(self, card: HostCard) -> HostCard:
+        """The host's card, with what it says of itself now."""
+        ...
+
+    def blocked(self) -> str:
+        """Why the loop has shown no life for longer than its patience; "" while it has."""
+        ...
+
+    def changed(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
+        """These are the host's now, each under its epoch; of these, the surplus is to be released."""
+        ...
+
+
+class LeaseKeeper:
+    """The thread. trouble: why the last tick did not succeed, or "". ticked: called after every tick."""
+
+    def __init__(self, server: Server, leases: Leases, duty: Duty) -> None:
+        self.leases, self.trouble = leases, ""
+        self.ticked: Callable[[], None] = lambda: None
+        self._server, self._duty = server, duty
+        self._wires = Wires(server, attempts_max=1)
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Asking[None]], Future[None]]] = (
+            queue.SimpleQueue()
+        )
+        self._said: tuple[dict[Claim, int], set[Claim]] = ({}, set())
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._run, name="aurastream-leases", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first tick at once."""
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """Tick now: what the host can run has changed."""
+        self._do(lambda: self.leases.release(()))
+
+    def release(self, claims: Iterable[Claim]) -> Future[None]:
+        """Give leases back, for others to claim at once."""
+        given = list(claims)
+        return self._do(lambda: self.leases.release(given))
+
+    def lost(self, claims: Iterable[Claim]) -> Future[None]:
+        """The server refused these epochs: somebody else owns the lanes."""
+        gone = list(claims)
+
+        def forget() -> Asking[None]:
+            for claim in gone:
+                self.leases.lost(claim)
+            yield from self.leases.release(())
+
+        return self._do(forget)
+
+    def stop(self, patience_s: float) -> None:
+        """Give everything back and end; at most so much later, whatever the server does."""
+        self._is_ending = True
+        self._do(self.leases.leave)
+        if self._thread.is_alive():
+            self._thread.join(patience_s)
+
+    def _do(self, steps: Callable[[], Asking[None]]) -> Future[None]:
+        done: Future[None] = Future()
+        self._commands.put((steps, done))
+        return done
+
+    def _run(self) -> None:
+        try:
+            while not self._is_ending:
+                self._tick()
+                self._obey(self.leases.period_s)
+            self._obey(0.0)
+        finally:
+            self._wires.close()
+
+    def _tick(self) -> None:
+        blocked = self._duty.blocked()
+        if blocked:
+            self._note(f"leases are not renewed: {blocked}")
+            return
+        self._attempt(self._renewed)
+        self.ticked()
+
+    def _renewed(self) -> None:
+        claims = [] if self._is_ending else self._duty.claims()
+        self.leases.card = self._duty.card(self.leases.card)
+        drive(self.leases.tick(claims), self._wires.ask)
+
+    def _obey(self, wait_s: float) -> None:
+        """Commands, until there is none for wait_s. After one that failed the others would wait as long for
+        nothing: their leases lapse.
+        """
+        is_sound = True
+        while True:
+            try:
+                steps, done = self._commands.get(timeout=wait_s) if wait_s else self._commands.get_nowait()
+            except queue.Empty:
+                return
+            is_sound = is_sound and self._attempt(partial(self._drive, steps))
+            done.set_result(None)
+            wait_s = 0.0
+
+    def _drive(self, steps: Callable[[], Asking[None]]) -> None:
+        drive(steps(), self._wires.ask)
+
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        """Do it, and say what changed by it. A fault is noted, and False: the next tick tries again."""
+        is_done = False
+        try:
+            work()
+        except (RedisError, StreamError, OSError) as error:
+            self._note(f"{type(error).__name__}: {error}"[:300])
+            if isinstance(error, UnknownOutcome) or is_passing(error):
+                self._renew()
+        except Exception as error:
+            self._note(f"{type(error).__name__}: {error}"[:300])
+            log.exception("leases_stuck")
+        else:
+            if self.trouble:
+                log.info("leases_kept_again", host=self.leases.host)
+            self.trouble, is_done = "", True
+        now = (dict(self.leases.held), set(self.leases.surplus))
+        if now != self._said:
+            self._said = now
+            self._duty.changed(*now)
+        return is_done
+
+    def _renew(self) -> None:
+        try:
+            self._wires.renew()
+        except (RedisError, StreamError, OSError):
+            self._wires.close()  # still away: the next tick connects
+
+    def _note(self, reason: str) -> None:
+        if not self.trouble:
+            log.warning("leases_not_kept", host=self.leases.host, reason=reason)
+        self.trouble = reason
