@@ -157,7 +157,9 @@ def _run_lanes(session: Session, options: RunOptions, read: Counter[str], stop: 
     async def work() -> None:
         wires = AsyncWires(session.server, ASKS_MAX, session.connection.recover)
         host = LaneHost(
-            wires, roster, HostOptions("until-idle", settings.lease_ms or 0, batch_max=settings.batch_max)
+            wires,
+            roster,
+            HostOptions("until-idle", settings.lease_ms or 0, settings.patience_s, settings.batch_max),
         )
         host.on_lane = watch
         await run_until_idle(host, lambda: stop.was_asked)

@@ -155,7 +155,7 @@ class RedisApp(App):
         work = HostWork(self.chosen, processors, self.options.streams)
         settings, roster = self.settings, Roster(self.server, self.sources, work)
         wires = AsyncWires(self.server, ASKS_MAX, connection.recover)
-        options = HostOptions(lease_ms=settings.lease_ms or 0, batch_max=settings.batch_max)
+        options = HostOptions("run", settings.lease_ms or 0, settings.patience_s, settings.batch_max)
         self.host = LaneHost(wires, roster, options)
         self.host.on_lane = self.measures.watch
 

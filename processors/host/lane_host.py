@@ -15,14 +15,13 @@ given back; what the lanes do is right whoever else runs them, as the cursor and
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from itertools import islice
 from typing import Protocol
 
 import msgspec
 
-from aurastream.processors.effects import EffectLane, Isolation, LaneOptions, LaneRunner
+from aurastream.processors.effects import EffectLane, Isolation, LaneOptions, LaneRunner, Watchdog
 from aurastream.processors.host.lane import HostedLane
 from aurastream.processors.host.roster import LEADER, EffectJob, Roster, ViewJob
 from aurastream.processors.host.wakes import Wakes
@@ -43,6 +42,7 @@ LOOP_PATIENCE_S = 30.0  # how long a loop may show no life before its leases are
 CHECK_S = 0.2  # between two looks at the lanes: fenced ones are given up, troubles go on the card
 LOST_S = 1.0  # for the commit under way: one that is cut off is known by the cursor
 LEAVE_S = 5.0  # for giving the leases back, whatever the server does
+PATIENCE_S = 30.0
 POLLS_S = (0.01, 0.5)  # between a processor's looks at a log without news
 BATCH_MAX = 16_000
 
@@ -75,7 +75,7 @@ class HostOptions(msgspec.Struct, frozen=True):
 
     kind: str = "run"
     lease_ms: int = 0
-    patience_s: float = 30.0
+    patience_s: float = PATIENCE_S
     batch_max: int = BATCH_MAX
 
 
@@ -93,13 +93,14 @@ class LaneHost:
         self.lanes: dict[Claim, Running] = {}
         self.held: dict[Claim, int] = {}
         self.on_lane: Callable[[HostedLane], None] = lambda lane: None
-        self._wakes, self._isolation = Wakes(wires), Isolation()
+        self.watchdog = Watchdog()
+        self._wakes, self._isolation = Wakes(wires), Isolation(self.watchdog)
         self._surplus: set[Claim] = set()
         self._giving: set[Claim] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed, self._failure = asyncio.Event(), None  # type: asyncio.Event, BaseException | None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_leaving, self._beat_at = False, 0.0
+        self._is_leaving = False
         self._troubles: tuple[Trouble, ...] = ()
         self._build = _build()
 
@@ -117,8 +118,8 @@ class LaneHost:
 
     def blocked(self) -> str:
         """Why its leases may not be renewed: the loop shows no life."""
-        silent_s = time.monotonic() - self._beat_at
-        return f"the event loop has shown no life for {silent_s:.0f} s" if silent_s > LOOP_PATIENCE_S else ""
+        blocked = self.watchdog.blocked()  # which says so in the log
+        return str(blocked) if blocked is not None and blocked.for_s > LOOP_PATIENCE_S else ""
 
     def changed(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
         """These are ours now."""
@@ -131,7 +132,7 @@ class LaneHost:
     def start(self) -> None:
         """Begin: the lanes come with the first tick of the leases."""
         self._loop = asyncio.get_running_loop()
-        self._beat_at = time.monotonic()
+        self._spawn(self.watchdog.live(), "aurastream-watchdog")
         self._spawn(self._check(), "aurastream-lanes")
         self.keeper.start()
 
@@ -140,7 +141,7 @@ class LaneHost:
         self._is_leaving = True
         self.keeper.hurry()  # the others learn that their shares grow
         self.wires.hurry(LOST_S)
-        await asyncio.gather(*[self._end(claim) for claim in list(self.lanes)])
+        await asyncio.gather(*[self._end(claim, self.options.patience_s) for claim in list(self.lanes)])
         await asyncio.to_thread(self.keeper.stop, LEAVE_S)
         for task in list(self._tasks):
             task.cancel()
@@ -188,7 +189,7 @@ class LaneHost:
         """Have a lane for what is held, and none for what is not."""
         self.held, self._surplus = held, surplus
         for claim in [claim for claim in self.lanes if claim not in held]:
-            self._spawn(self._end(claim, is_lost=True), f"end {claim.group} {claim.keys.where}")
+            self._spawn(self._end(claim, LOST_S), f"end {claim.group} {claim.keys.where}")
         for claim in surplus - self._giving:
             self._giving.add(claim)
             self._spawn(self._give(claim), f"give {claim.group} {claim.keys.where}")
@@ -224,19 +225,19 @@ class LaneHost:
             case _:
                 return None
 
-    async def _end(self, claim: Claim, *, is_lost: bool = False) -> None:
+    async def _end(self, claim: Claim, patience_s: float) -> None:
         """End the lane after its work under way: of a view, the commit; of a processor, the handlers."""
         lane = self.lanes.get(claim)
         if lane is not None:
-            is_short = is_lost or isinstance(lane, HostedLane)
-            await lane.stop(LOST_S if is_short else self.options.patience_s)
+            await lane.stop(LOST_S if isinstance(lane, HostedLane) else patience_s)
             if self.lanes.get(claim) is lane:
                 del self.lanes[claim]
 
     async def _give(self, claim: Claim) -> None:
         """Let go of surplus once its work under way is done."""
         try:
-            await self._end(claim)
+            lane = self.lanes.get(claim)
+            await self._end(claim, lane.longest_s if isinstance(lane, LaneRunner) else LOST_S)
             if not self._is_leaving:  # then all is given back at once
                 await asyncio.wrap_future(self.keeper.release([claim]))
         finally:
@@ -245,7 +246,6 @@ class LaneHost:
     async def _check(self) -> None:
         """For ever: lanes that were fenced are given up, troubles go on the card."""
         while True:
-            self._beat_at = time.monotonic()
             fenced = [claim for claim, lane in self.lanes.items() if lane.is_fenced]
             if fenced:
                 await asyncio.wrap_future(self.keeper.lost(fenced))
