@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faust.types.transports import TransportT
-
 from aurastream.processors import library_logs
 from aurastream.processors.host.app import GROUP, App, RedisApp
 from aurastream.processors.host.kafka_app import KafkaApp
@@ -56,7 +54,7 @@ def make_app(options: Options | None = None) -> App:
 
 
 def _hear_of_partitions(app: KafkaApp) -> None:
-    transport: TransportT | Any = app.transport
+    transport: Any = app.transport
     transport.resume_at = app.resume_at
     hooks: list[tuple[Any, Any]] = [  # Faust asks for a signature that no function can have
         (app.on_partitions_assigned, _assigned),

@@ -115,8 +115,8 @@ class Roster:
         there = list_streams(self._server)
         if self.work.streams:
             return [name for name in there if name in self.work.streams]
-        workers = [*self.work.projections, *self.work.processors]
-        named = {name for each in workers for name in each.streams or ()}
+        named = {name for projection in self.work.projections for name in projection.streams or ()}
+        named |= {name for processor in self.work.processors for name in processor.streams or ()}
         return [name for name, facts in there.items() if name in named or not facts.is_topic]
 
     def _look_at(
@@ -158,8 +158,9 @@ class Roster:
         """How many hosts of the older scheme live: they run processors under leases that we do not hold."""
         seconds, _ = self._server.client.time()
         groups = [OLD_GROUP, *[processor.name for processor in self.work.processors]]
+        client: Any = self._server.client
         asks = [old_members(group, int(seconds) * 1000) for group in groups]
-        return sum(int(self._server.client.execute_command(*ask.command)) for ask in asks)
+        return sum([int(client.execute_command(*ask.command)) for ask in asks])
 
     def _say(self, notes: list[str]) -> None:
         """What is new among them, once."""
