@@ -14,7 +14,7 @@ import msgspec
 
 from aurastream.processors.commands.common import Session
 from aurastream.projections import Projection, View
-from aurastream.projections.engine import NEVER_REBUILT, Generation, State, read_record
+from aurastream.projections.engine import NEVER_REBUILT, Generation, State, is_same_definition, read_record
 from aurastream.streams import (
     Cursor,
     Lag,
@@ -247,7 +247,7 @@ def _generation(
     return GenerationStanding(
         item.number,
         item.state.value,
-        item.fingerprint in ("", projection.fingerprint),
+        is_same_definition(item.fingerprint, projection.fingerprint),
         _read(View(stream, projection, generation=item.number), item.state),
         total,
         item.by,

@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from aurastream.projections.engine import Listing, ListRow, Projection, View
+from aurastream.projections.engine import Listing, ListRow, Projection, View, is_same_definition
 from aurastream.streams import Position, Stream, named_id
 
 ROWS_MAX = 1_000  # asked for at a time
@@ -125,7 +125,8 @@ def _known(stream: Stream, table: str, names: list[str], partitions: list[int]) 
     )
     # Folded by another definition, it may lack a list: it is then as if nothing were indexed.
     is_ours = {
-        partition: cursors[partition].fingerprint in {"", trail.fingerprint} for partition in partitions
+        partition: is_same_definition(cursors[partition].fingerprint, trail.fingerprint)
+        for partition in partitions
     }
     return {
         partition: Known(sorted(set(positions[partition]), key=Position.parse), until.get(partition, ""))

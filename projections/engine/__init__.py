@@ -28,6 +28,7 @@ from aurastream.projections.engine.check import (
 )
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Operation, Source, is_commit, written
 from aurastream.projections.engine.consumer import Consumer, GroupLane
+from aurastream.projections.engine.definition import is_same_definition
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
@@ -144,6 +145,7 @@ __all__ = [
     "field_of",
     "flat",
     "is_commit",
+    "is_same_definition",
     "microseconds",
     "now_ms",
     "read_record",

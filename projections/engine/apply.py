@@ -146,7 +146,7 @@ class Lane:
         self.cursor = cursor_of(reply)
         self._fold.reset(self.cursor.watermark)
         self._is_settled = True
-        if self.cursor.fingerprint not in ("", self._fingerprint):
+        if self.projection.adopted(self.cursor) is None:
             raise ProjectionRedefined(
                 self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint
             )
@@ -260,9 +260,10 @@ class Lane:
     def _folded_commit(self, batch: Batch) -> Asking[Commit]:
         """The commit of a batch that follows the cursor."""
         changes = yield from self._folded(batch.events)
+        start = self.projection.adopted(self.cursor) or self.cursor
         return Commit(
             before=self.cursor,
-            after=batch.advance(self.cursor, self._fingerprint, self._fold.watermark),
+            after=batch.advance(start, start.fingerprint, self._fold.watermark),
             first=batch.positions[0],
             last=batch.checksum_parts[-1],
             source=Source.HERE if self.is_log_here else Source.ELSEWHERE,

@@ -117,13 +117,14 @@ def check_partition(
     names, complaints = _named(_keys_of(view, partition), view.key(partition, ""))
     for _ in range(LOOKS_MAX):
         cursor, stored = stored_tables(view, partition, sorted(names))
+        folded.obey(projection.adopted(cursor) or cursor)
         complaints += _fold_log(past, partition, folded, cursor)
         if not (unlisted := flat(folded).keys() - names - {"dead"}):
             break
         names |= unlisted
     differences = list(compare(stored, flat(folded)))
     complaints += _audit(stream, partition, cursor, folded.cursor)
-    complaints += _redefined(projection, stream.keys[partition].where, cursor.fingerprint)
+    complaints += _redefined(projection, stream.keys[partition].where, cursor)
     return Checked(
         projection=projection.name,
         stream=stream.name,
@@ -141,10 +142,12 @@ def check_partition(
     )
 
 
-def _redefined(projection: AnyProjection, where: str, stored: str) -> list[str]:
+def _redefined(projection: AnyProjection, where: str, cursor: Cursor) -> list[str]:
     """The complaint about a view that was folded by another definition."""
-    own = projection.fingerprint
-    return [] if stored in ("", own) else [str(ProjectionRedefined(projection.name, where, stored, own))]
+    if projection.adopted(cursor) is not None:
+        return []
+    stored, own = cursor.fingerprint, projection.fingerprint
+    return [str(ProjectionRedefined(projection.name, where, stored, own))]
 
 
 def table_names(view: View[Any], partition: int) -> set[str]:

@@ -7,7 +7,7 @@
 -- KEYS[6..] tables of the view, and dead: hashes and sorted sets
 -- ARGV[1] head, a msgpack map:
 --         position     of the batch's last entry     after  position it was folded from, '' at the start     first  of its first entry
---         fingerprint  of the projection's definition
+--         fingerprint  of the view, as it was when the batch was folded; of the definition, where it had none
 --         repairs      the cursor had when the states were loaded: rows were put right since, if it has more (subject.lua)
 --         source       where the entries come from:
 --             here       this log: they must be what follows the cursor in it

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from aurastream.projections.engine.definition import is_same_definition
 from aurastream.projections.engine.errors import RecordDamaged
 from aurastream.projections.tables import ProjectionError
 from aurastream.streams import (
@@ -126,7 +127,8 @@ class Record(msgspec.Struct, frozen=True):
         none is, the live one,
         whose applier then says by which definition it was folded."""
         held = [item for item in self.generations if item.state in (State.LIVE, State.KEPT)]
-        return tuple(item.number for item in held if item.fingerprint in ("", fingerprint)) or (self.live,)
+        own = [item.number for item in held if is_same_definition(item.fingerprint, fingerprint)]
+        return tuple(own) or (self.live,)
 
     def runnable(self, fingerprint: str) -> tuple[int, ...]:
         """Those a host with this definition can run: the live and the kept that were folded by it."""

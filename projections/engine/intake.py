@@ -18,13 +18,16 @@ from typing import Any
 from zlib import crc32
 
 from aurastream.projections.engine.evidence import Index, Judged, Verdict
+from aurastream.projections.engine.first_rules import decode_by_first_rules
 from aurastream.streams import (
     AHEAD_MAX,
     EPOCH,
     MICROSECOND,
+    START,
     Codec,
     Cursor,
     DamagedEntry,
+    Event,
     Position,
     RawEntry,
     Span,
@@ -64,9 +67,12 @@ class Batch:
     evidence and nothing to judge: the archive says which of them are duplicates.
     """
 
-    def __init__(self, span: Span, codec: Codec, where: str, any_type: bool) -> None:
-        """where: stream/partition. Raises Unread at an event that waits for a better build."""
+    def __init__(self, span: Span, codec: Codec, where: str, any_type: bool, closed_to: str = "") -> None:
+        """where: stream/partition. closed_to: the cursor's (definition.py). Raises Unread at an event that
+        waits for a better build.
+        """
         raw = span.raw
+        self._closed_to = Position.parse(closed_to)
         self.where, self.is_archived = where, span.is_archived
         positions, every = zip(*raw, strict=True) if raw else ((), ())
         self.positions: list[bytes] = list(positions)
@@ -111,6 +117,9 @@ class Batch:
         """The events, as far as they are undamaged, of a type to fold and of today's version; None for those
         to look at closely.
         """
+        if raw and self._is_closed(raw[0][0]):
+            self.read_bytes = json_bytes(raw)
+            return [None] * len(raw)
         jsons = [fields[1] for fields in every] if is_sound else entries_json(every)
         self.read_bytes = json_bytes(raw) if jsons is None else sum(map(len, jsons))
         if jsons is None:
@@ -122,7 +131,7 @@ class Batch:
     ) -> None:
         """The close look at one entry."""
         raw, where = entry_json(self.where, fields), f"{self.where}/{position.decode()}"
-        event = read_envelope(where, raw) if self._any_type else self._codec.decode(raw, where)
+        event = read_envelope(where, raw) if self._any_type else self._decoded(position, raw, where)
         if event is None:
             identified.append((position, read_envelope(self.where, raw).event_id))
             self.skipped += 1
@@ -139,6 +148,15 @@ class Batch:
             self.quarantined += 1
         else:
             self._events.append((text, event))
+
+    def _decoded(self, position: bytes, raw: bytes, where: str) -> Event | None:
+        if self._is_closed(position):
+            return decode_by_first_rules(self._codec, raw, where)
+        return self._codec.decode(raw, where)
+
+    def _is_closed(self, position: bytes) -> bool:
+        """Whether the first rules hold for the entry."""
+        return self._closed_to != START and Position.parse(position) <= self._closed_to
 
     def _settle(self) -> None:
         """Work out what the fold sees, from what is resolved so far."""
@@ -254,4 +272,5 @@ class Batch:
             watermark=watermark,
             read_bytes=cursor.read_bytes + self.read_bytes,
             repairs=cursor.repairs,
+            closed_to=cursor.closed_to,
         )

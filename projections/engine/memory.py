@@ -9,6 +9,8 @@ The tables hold what Redis would: JSON for rows, scores for rankings (by "name" 
 
 from __future__ import annotations
 
+import msgspec
+
 from aurastream.projections.engine.fold import Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import AnyProjection
@@ -34,12 +36,17 @@ class MemoryView:
         self.cursor, self.tables, self.dead = cursor, tables, dead
         self._fold.reset(cursor.watermark)
 
+    def obey(self, cursor: Cursor) -> None:
+        """Fold by the rules by which the view of this cursor was folded (definition.py)."""
+        self.cursor = msgspec.structs.replace(self.cursor, closed_to=cursor.closed_to)
+
     def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
         """Raw entries as a batch, which the caller judges before ``fold``.
 
         duplicates: of archived entries, the positions that are; None where the index knows.
         """
-        return Batch(Span(raw, duplicates), self._codec, self.where, self.projection.events is None)
+        any_type = self.projection.events is None
+        return Batch(Span(raw, duplicates), self._codec, self.where, any_type, self.cursor.closed_to)
 
     def fold(self, batch: Batch) -> list[Change]:
         """Fold a resolved batch and advance the cursor. Returns what was changed."""

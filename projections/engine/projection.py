@@ -23,7 +23,6 @@ All of them are plain hashes and sorted sets with JSON values, read by reads.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -31,8 +30,9 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 import msgspec
 from pydantic_settings import BaseSettings
 
+from aurastream.projections.engine.definition import adopted, fingerprint_of
 from aurastream.projections.tables import Listing, ProjectionError, Ranking, Rollup, Table, Totals
-from aurastream.streams import Codec, Envelope, Event, Stream, Upcaster, checked_name
+from aurastream.streams import Codec, Cursor, Envelope, Event, Stream, Upcaster, checked_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -115,12 +115,16 @@ class Projection(Generic[S]):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of name, version, events and settings: two processes with equal ones fold
+        """Of name, version, events, settings and the rules of intake: two processes with equal ones fold
         alike.
         """
         settings = "" if self.settings is None else self.settings.model_dump_json()
         tags = [] if self.events is None else sorted(str(kind.__struct_config__.tag) for kind in self.events)
-        return hashlib.sha256(f"{self.name}\n{self.version}\n{tags}\n{settings}".encode()).hexdigest()[:16]
+        return fingerprint_of(f"{self.name}\n{self.version}\n{tags}\n{settings}")
+
+    def adopted(self, cursor: Cursor) -> Cursor | None:
+        """The cursor of a view of this definition as this build goes on from it; None for another's."""
+        return adopted(cursor, self.fingerprint, is_of_any_type=self.events is None)
 
     def check(self) -> None:
         """Raise ProjectionError when the definition cannot work, naming what to mend."""

@@ -26,6 +26,7 @@ from aurastream.projections.engine import (
     begun,
     change,
     compared,
+    is_same_definition,
     now_ms,
     read_record,
     swapped,
@@ -161,7 +162,7 @@ class ViewRecord:
         there who keeps it up.
         """
         item, own = record.find(number), self._projection.fingerprint
-        if item is not None and item.state is State.KEPT and item.fingerprint not in ("", own):
+        if item is not None and item.state is State.KEPT and not is_same_definition(item.fingerprint, own):
             stream = self._stream
             forget(stream.server, stream.keys, generation_group(self._projection.name, number))
 

@@ -18,6 +18,7 @@ from aurastream.projections.engine import (
     Retired,
     State,
     View,
+    is_same_definition,
     retire_due,
 )
 from aurastream.projections.rebuild.record import Decision, ViewRecord
@@ -45,7 +46,7 @@ def rollback(
     retire_due(stream, name, decision.by)
     before = record.read()
     kept = _newest_kept(history, projection, before)
-    is_own = kept.fingerprint in ("", projection.fingerprint)
+    is_own = is_same_definition(kept.fingerprint, projection.fingerprint)
     if is_own:
         _catch_up(history, projection, kept.number)
     lag = _lag(history, projection, kept.number, before.live)
