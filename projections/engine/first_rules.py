@@ -8,7 +8,7 @@ closed by hand (``forbid_unknown_fields``) still was. What these exceptions left
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -21,10 +21,8 @@ _UPCAST_DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyE
 def _closed(kind: type[Event]) -> type[Event]:
     tag = str(kind.__struct_config__.tag)
     options: dict[str, Any] = {"frozen": True, "kw_only": True, "tag_field": "type", "tag": tag}
-    made: type[Event] = msgspec.defstruct(
-        kind.__name__, [], bases=(kind,), forbid_unknown_fields=True, **options
-    )
-    return made
+    made = msgspec.defstruct(kind.__name__, [], bases=(kind,), forbid_unknown_fields=True, **options)
+    return cast(type[Event], made)
 
 
 def decode_by_first_rules(codec: Codec, raw: bytes, where: str) -> Event | None:

@@ -52,7 +52,7 @@ def test_the_golden_entries_are_valid_by_their_schema_and_by_no_other(kind: type
 
 @pytest.mark.parametrize("kind", BUILT_IN)
 def test_what_the_codec_refuses_is_not_valid(kind: type[Event]) -> None:
-    """Bounds and names are part of the schema, not only of our Python; a newer producer's fields are valid."""
+    """Bounds and names are part of the schema, not only of our Python; newer producers' fields are valid."""
     sample, schema = json.loads(SAMPLES[kind]), type_schema(kind)
     changes: list[dict[str, Any]] = [
         {"more": 1},
