@@ -9,7 +9,10 @@ A deterministic simulation: the worker core against a server in memory that drop
     world.py    time, the network and the faults; one thread, one random source
     actors.py   the workers (by group, and by lease) and a producer, driven as the real drivers drive them
     schedule.py one schedule: run, heal, drain, and the invariant checker's pure functions over what the
-    server holds
+                server holds
+    mixed.py    a schedule of a mixed fleet: hosts that can run some of several groups, a server that refuses
+                writes (OOM, READONLY, NOREPLICAS, MISCONF), is silent, or has its clock moved
+    fleet.py    what is judged of it: no lane stands still that some living host can run, shares are even
 
 Under test are the scripts, projections.apply.Lane, consumer.GroupLane, streams.leases.Leases, the append
 command and its retry rule.

@@ -9,7 +9,8 @@ from collections import Counter
 
 import structlog
 
-from tests.simulation.schedule import Schedule, play
+from tests.simulation.mixed import FIRST_MIXED, play
+from tests.simulation.schedule import Schedule
 
 
 def main() -> int:
@@ -19,7 +20,7 @@ def main() -> int:
     )
     parser.add_argument("seed", type=int, nargs="?", help="replay this schedule and tell its story")
     parser.add_argument("--minutes", type=float, help="run schedules for so long")
-    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=FIRST_MIXED)
     options = parser.parse_args()
     silence()
     if options.seed is not None:
@@ -29,15 +30,19 @@ def main() -> int:
     end = time.monotonic() + 60 * (options.minutes or 1)
     began, failed, events, count = time.monotonic(), [], 0, 0
     faults: Counter[str] = Counter()
+    still_ms = 0.0
     seed = options.first_seed
     while time.monotonic() < end:
         done = play(seed)
         seed, count, events = seed + 1, count + 1, events + done.events
         faults.update(done.faults)
+        still_ms = max(still_ms, done.longest_still_ms)
         if done.findings:
             failed.append(done)
     rate = count / (time.monotonic() - began) * 60
-    print(f"{count:,} schedules ({rate:,.0f} a minute), {events:,} events, faults: {dict(faults)}")
+    print(f"{count:,} schedules ({rate:,.0f} a minute), {events:,} events; provoked:")
+    print("\n".join(f"    {times:9,}  {fault}" for fault, times in sorted(faults.items())))
+    print(f"longest standstill of a lane without a fault: {still_ms:.0f} ms of simulated time")
     return report(failed)
 
 

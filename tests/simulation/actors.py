@@ -57,7 +57,7 @@ def _answered(asks: Any) -> Life:
 
 
 def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) -> Life:
-    """One flow, for ever."""
+    """One flow of the first group, for ever."""
     flow = GroupLane(Counting(), stream, partition, batch_max=batch_max)
     while True:
         try:
@@ -77,18 +77,37 @@ def reader(stream: Stream, partition: int, batch_max: int, dice: random.Random) 
         yield Sleep(dice.uniform(1, 40))
 
 
-class Owner:
-    """A worker that owns partitions by lease."""
+class Second(Counting):
+    """The same fold for another group."""
 
-    def __init__(self, stream: Stream, name: str, batch_max: int, dice: random.Random) -> None:
+    name = "second"
+
+
+class Third(Counting):
+    """And another."""
+
+    name = "third"
+
+
+GROUPS: dict[str, type[Counting]] = {kind.name: kind for kind in (Counting, Second, Third)}
+
+
+class Owner:
+    """A host that owns lanes by lease. groups: what it can run."""
+
+    def __init__(
+        self, stream: Stream, name: str, batch_max: int, dice: random.Random, groups: tuple[str, ...]
+    ) -> None:
         self._now: Callable[[], float] = lambda: 0.0
         self.leases = Leases(name, LEASE_MS_MIN, clock=lambda: self._now() / 1000)
+        self.groups, self.is_leaving = groups, False
         self._stream, self._dice = stream, dice
         self._claims = [
-            Claim(Counting.name, stream.name, partition) for partition in range(stream.partitions)
+            Claim(group, stream.name, partition) for group in groups for partition in range(stream.partitions)
         ]
         self._lanes = {
-            claim: Lane(Counting(), stream, claim.partition, batch_max=batch_max) for claim in self._claims
+            claim: Lane(GROUPS[claim.group](), stream, claim.partition, batch_max=batch_max)
+            for claim in self._claims
         }
         self._read_to: dict[Claim, str] = {}  # where the transport believes to be; a hint
 
@@ -99,6 +118,9 @@ class Owner:
             try:
                 yield Ask(greeting())
                 while True:
+                    if self.is_leaving:  # SIGTERM: once, as the process ends whatever the server does
+                        yield from ask(self.leases.leave())
+                        return
                     if now() >= tick_at:
                         yield from ask(self.leases.tick(self._claims))
                         tick_at = now() + self.leases.period_s * 1000
@@ -109,6 +131,8 @@ class Owner:
             except (*LOST, ResponseError) as error:
                 if not is_passing(error):
                     raise
+                if self.is_leaving:
+                    return
                 for lane in self._lanes.values():
                     lane.reset()
                     lane.epoch = None  # catch up from the cursor, which a fail-over may have set back

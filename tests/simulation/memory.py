@@ -7,6 +7,10 @@ A server in memory: the Redis commands the product uses, and its Lua scripts as 
 Always true: a command is whole or an error that changed nothing; a script that fails keeps what it wrote
 before, as on a server. ``copy`` is the whole state, for a fail-over. The clock is a number that somebody else
 moves.
+
+``refusal`` is why it refuses writes for a while, in the words of a real server (test_refusals.py compares):
+OOM refuses what may need memory, the others every write; within a script only its first one, since a script
+that has begun to write is let through to its end. Redis 6.2 has the reason inside the script's error text.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any
 
 import msgspec
 from lupa.lua51 import LuaRuntime, lua_type
+from redis._parsers.base import BaseParser
 from redis.exceptions import NoScriptError, ResponseError
 
 Position = tuple[int, int]
@@ -73,6 +78,16 @@ class Ranked(dict[bytes, float]):
         return sorted(self, key=lambda member: (self[member], member))
 
 
+# Commands that write; those that a full server refuses are the ones that may need memory.
+GROWING = frozenset(b"SET HSET HSETNX HINCRBY ZADD XADD XGROUP".split())
+WRITING = GROWING | frozenset(b"DEL HDEL ZREM ZREMRANGEBYSCORE XACK XREADGROUP".split())
+REFUSALS = {
+    "OOM": "OOM command not allowed when used memory > 'maxmemory'.",
+    "READONLY": "READONLY You can't write against a read only replica.",
+    "NOREPLICAS": "NOREPLICAS Not enough good replicas to write.",
+    "MISCONF": "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+}
+
 KINDS: dict[type, bytes] = {dict: b"hash", Ranked: b"zset", Log: b"stream", bytes: b"string"}
 
 
@@ -83,6 +98,10 @@ class Memory:
         self.data: dict[bytes, Any] = {}
         self.scripts: set[str] = set()
         self.now_ms = 1_800_000_000_000.0
+        self.refusal = ""  # one of REFUSALS
+        self.is_old = False  # words its scripts' errors as Redis 6.2
+        self.script = ""  # the one that runs
+        self._has_written = False
 
     def copy(self) -> Memory:
         """As a replica that has everything but the scripts."""
@@ -112,7 +131,16 @@ class Memory:
             raise ResponseError(
                 f"the server in memory has no command {words[0]!r}: add it to tests/simulation/memory.py"
             )
+        if words[0] in WRITING:
+            self._check_write(words[0])
         return method(self, words[1:])
+
+    def _check_write(self, name: bytes) -> None:
+        """Raise the refusal of a write, unless a script that has written before goes on."""
+        is_refused = self.refusal and (name in GROWING or self.refusal != "OOM")
+        if is_refused and not (self.script and self._has_written):
+            raise refused(self.refusal, self.script, is_old=self.is_old)
+        self._has_written = bool(self.script)
 
     def _of(self, key: bytes, kind: type) -> Any:
         value = self.data.get(key)
@@ -162,7 +190,11 @@ class Memory:
         sha, count = words[0].decode(), int(words[1])
         if sha not in self.scripts:
             raise NoScriptError("No matching script. Please use EVAL.")
-        return LUA.run(self, sha, words[2 : 2 + count], words[2 + count :])
+        self.script, self._has_written = sha, False
+        try:
+            return LUA.run(self, sha, words[2 : 2 + count], words[2 + count :])
+        finally:
+            self.script = ""
 
     # Hashes.
 
@@ -356,6 +388,18 @@ class Memory:
         return sum(pending.pop(_position(word, 0), None) is not None for word in words[2:])
 
 
+def refused(why: str, script: str = "", *, is_old: bool = False) -> ResponseError:
+    """The error as redis-py makes it. script: within this one."""
+    text = REFUSALS[why]
+    if script and is_old:
+        text = f"ERR Error running script (call to f_{script}): @user_script:1: @user_script: 1: -{text}"
+    elif script:
+        text += f" script: {script}, on @user_script:1."
+    error = BaseParser.parse_error(text)
+    assert isinstance(error, ResponseError), error
+    return error
+
+
 def _bytes(word: Any) -> bytes:
     if isinstance(word, bytes):
         return word
@@ -377,7 +421,9 @@ def _slice(first: bytes, last: bytes) -> slice:
 COMMANDS: dict[bytes, Callable[[Memory, list[bytes]], Any]] = {
     name[1:].upper().encode(): method
     for name, method in vars(Memory).items()
-    if name.startswith("_") and not name.startswith("__") and name not in ("_of", "_make", "_tidy", "_group")
+    if name.startswith("_")
+    and not name.startswith("__")
+    and name not in ("_of", "_make", "_tidy", "_group", "_check_write")
 }
 
 

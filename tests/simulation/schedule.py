@@ -8,14 +8,16 @@ fault.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
 from aurastream.streams import ClipViewsObserved, Event
-from tests.invariants import Ack, Held, check, check_acks, check_prefix
+from tests.invariants import GROUP, Ack, Held, check, check_acks, check_prefix
 from tests.simulation.actors import STREAM, Owner, producer, reader, stream_of
+from tests.simulation.fleet import position_of
 from tests.simulation.memory import KINDS, Log, Memory, Ranked
 from tests.simulation.world import Actor, World
 
@@ -35,12 +37,8 @@ class Schedule:
     findings: list[str] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    longest_still_ms: float = 0.0
     story: list[str] = field(default_factory=list)
-
-
-def play(seed: int) -> Schedule:
-    """Run the schedule of the seed."""
-    return _Play(seed).run()
 
 
 def held_in(memory: Memory, partition: int) -> Held:
@@ -66,7 +64,9 @@ def held_in(memory: Memory, partition: int) -> Held:
     return held
 
 
-class _Play:
+class Play:
+    """One group on a stream, and whoever works on it."""
+
     def __init__(self, seed: int) -> None:
         self.world = World(seed)
         self.dice = dice = self.world.dice
@@ -96,10 +96,14 @@ class _Play:
         world.run(lambda: False, FAULTY_MS)
         world.is_faulty = False
         world.story.append(f"{world.now_ms:9.1f} ms  no faults from here on")
-        if not any(not worker.is_over for worker in self.workers):
-            self._bear("reader")
+        self._populate()
         self._drain(producers)
         return self.done
+
+    def _populate(self) -> None:
+        """Somebody must be there to finish."""
+        if not self._living():
+            self._bear("reader")
 
     def _batches(self) -> list[list[Event]]:
         """New events, and some again: in a batch, and in a later one."""
@@ -132,17 +136,22 @@ class _Play:
         self._born += 1
         name, batch_max = f"{kind} {self._born}", self.dice.choice((1, 2, 3, 7, 100))
         if kind == "owner":
-            life = Owner(self.stream, name, batch_max, self.dice).life(lambda: self.world.now_ms)
-            self.workers.append(self.world.start(name, life))
+            self._bear_owner(name, batch_max)
             return
         for partition in range(self.partitions):
             self.workers.append(
                 self.world.start(f"{name}/{partition}", reader(self.stream, partition, batch_max, self.dice))
             )
 
+    def _bear_owner(self, name: str, batch_max: int) -> None:
+        life = Owner(self.stream, name, batch_max, self.dice, (GROUP,)).life(lambda: self.world.now_ms)
+        self.workers.append(self.world.start(name, life))
+
     def _misfortune(self) -> None:
-        dice = self.dice
-        kinds = (
+        self.dice.choice(self._misfortunes())()
+
+    def _misfortunes(self) -> tuple[Callable[[], None], ...]:
+        return (
             self._kill,
             self._kill,
             self._pause,
@@ -157,7 +166,6 @@ class _Play:
             self._glimpse,
             self._glimpse,
         )
-        dice.choice(kinds)()
 
     def _living(self) -> list[Actor]:
         return [worker for worker in self.workers if not worker.is_over]
@@ -231,8 +239,12 @@ class _Play:
         self.world.server.run([("XADD", log, "*", *fields)])
 
     def _glimpse(self) -> None:
-        for partition in range(self.partitions):
-            self._find(check_prefix(held_in(self.world.server, partition)))
+        for held in self._helds():
+            self._find(check_prefix(held))
+
+    def _helds(self) -> list[Held]:
+        """Every partition, as the checker knows it."""
+        return [held_in(self.world.server, partition) for partition in range(self.partitions)]
 
     def _find(self, sentences: list[str]) -> None:
         self.done.findings += sentences
@@ -254,18 +266,17 @@ class _Play:
             for partition in range(self.partitions)
         ]
         world.run(lambda: all(actor.turn > 14 for actor in tidy), 300)
-        helds = [held_in(world.server, partition) for partition in range(self.partitions)]
+        helds = self._helds()
         for held in helds:
             self._find(check(held))
         may_lose = ["memory"] if self.has_failed_over else []
-        self._find(check_acks(helds, self.acks, may_lose=may_lose, strangers=self.has_strangers))
+        first = helds[: self.partitions]  # the same logs for every group
+        self._find(check_acks(first, self.acks, may_lose=may_lose, strangers=self.has_strangers))
 
     def _is_applied(self) -> bool:
-        for keys in self.stream.keys:
-            log, cursor = (
-                self.world.server.data.get(keys.log.encode()),
-                self.world.server.data.get(keys.cursor("counting").encode(), {}),
-            )
-            if log is not None and log.entries and cursor.get(b"position") != log.entries[-1][0]:
-                return False
-        return True
+        return all(self._is_group_applied(GROUP, partition) for partition in range(self.partitions))
+
+    def _is_group_applied(self, group: str, partition: int) -> bool:
+        log = self.world.server.data.get(self.stream.keys[partition].log.encode())
+        at = position_of(self.world.server, group, partition)
+        return log is None or not log.entries or at == log.entries[-1][0]

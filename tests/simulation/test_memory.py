@@ -12,7 +12,7 @@ import redis
 
 from aurastream.streams import Server
 from tests.simulation.memory import LUA, Memory
-from tests.simulation.schedule import play
+from tests.simulation.mixed import play
 
 SCRIPT = b"""
 local found = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 3)

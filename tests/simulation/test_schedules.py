@@ -11,9 +11,10 @@ import pytest
 import structlog
 
 from aurastream.projections.engine import commit
-from aurastream.streams import Script
+from aurastream.streams import Script, leases, members
 from aurastream.streams import appending as log
-from tests.simulation.schedule import play
+from aurastream.streams.members import HostCard
+from tests.simulation.mixed import FIRST_MIXED, play
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -73,6 +74,20 @@ def test_a_script_without_its_guard_is_found_out(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, guard: str, without: str
 ) -> None:
     """A simulation that cannot fail proves nothing. The number of the schedule that found it is printed."""
+    mutate(monkeypatch, module, name, guard, without)
+    assert_is_found_out(f"without the {guard[:40]!r}", 0)
+
+
+def test_seeds_of_mixed_fleets_stay_sound() -> None:
+    """Hosts of unlike capabilities, writes refused, clocks moved five minutes: the first of them."""
+    failed = {
+        seed: findings for seed in range(FIRST_MIXED, FIRST_MIXED + 60) if (findings := play(seed).findings)
+    }
+    assert not failed
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, guard: str, without: str) -> None:
+    """The module's script without its guard."""
     whole = getattr(module, name)
     assert whole.text.count(guard) == 1
     mutant = object.__new__(Script)
@@ -81,7 +96,32 @@ def test_a_script_without_its_guard_is_found_out(
     monkeypatch.setitem(Script.every, mutant.sha, mutant)
     monkeypatch.setattr(module, name, mutant)
 
-    seed = next((each for each in range(MUTANT_SCHEDULES_MAX) if play(each).findings), None)
 
-    print(f"without the {guard[:40]!r}: found by seed {seed}")
+def assert_is_found_out(what: str, first: int) -> None:
+    seed = next((each for each in range(first, first + MUTANT_SCHEDULES_MAX) if play(each).findings), None)
+    print(f"{what}: found by seed {seed}")
     assert seed is not None
+
+
+def test_shares_among_all_hosts_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ownership was: each host counted in everybody's share, whatever it could run, and lanes stood
+    still.
+    """
+    monkeypatch.setattr(HostCard, "offers_lane", lambda card, group, stream: True)
+    assert_is_found_out("shares among all hosts", FIRST_MIXED)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "guard", "without"),
+    [
+        (leases, "_LEASE", "if ends > longest then", "if false then"),
+        (members, "_MEMBERS", "for i = 1, #ahead do", "for i = 1, 0 do"),
+    ],
+    ids=["leases", "marks"],
+)
+def test_a_clock_that_steps_back_is_found_out_where_nothing_is_shortened(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, guard: str, without: str
+) -> None:
+    """The lanes of a host that died stood still for as long as the clock had been set back."""
+    mutate(monkeypatch, module, name, guard, without)
+    assert_is_found_out(f"without the {guard!r}", FIRST_MIXED)

@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as LostConnection
 
 from tests.simulation.memory import Memory
 
+ANSWER_TIMEOUT_MS = 150.0  # after which whoever is not answered gives the connection up
 EVENTS_MAX = 60_000  # of one schedule; beyond it something goes round in circles
 
 
@@ -65,6 +66,7 @@ class World:
         self.now_ms = 0.0
         self.skew_ms = self.server.now_ms  # the server's clock minus ours
         self.is_faulty = True
+        self.silent_until = 0.0  # what is asked before then is never answered
         self.actors: list[Actor] = []
         self.story: list[str] = []
         self.faults: dict[str, int] = {}
@@ -118,6 +120,11 @@ class World:
                 actor.turn += 1
                 self._lose(actor, actor.turn, self.dice.random() * 5)
 
+    def step_clock(self, ms: float) -> None:
+        """The server's clock is set: forward, or back."""
+        self.skew_ms += ms
+        self.server.now_ms += ms
+
     def _later(self, actor: Actor, ms: float, given: Any) -> None:
         """Give it an answer after a while, unless something else comes first."""
         actor.turn += 1
@@ -153,6 +160,9 @@ class World:
         if actor.is_cut_off:
             actor.is_cut_off = False
             self._lose(actor, turn, there)
+            return
+        if self.now_ms < self.silent_until:
+            self._lose(actor, turn, ANSWER_TIMEOUT_MS)
             return
         fate = dice.random() if self.is_faulty else 1.0
         if fate > 0.12:
