@@ -16,7 +16,18 @@ from aurastream.processors.connect import Connection, connected
 from aurastream.processors.errors import NotConfigured, ProcessorError
 from aurastream.processors.logs import configure_logs, library_logs
 from aurastream.processors.plugins import Installed, PluginError, Worker, app_module, find_plugins
-from aurastream.processors.show import Bar, as_json, harmless, into_nothing, line, progress_bar, remark, table
+from aurastream.processors.show import (
+    Bar,
+    as_json,
+    harmless,
+    into_nothing,
+    line,
+    paragraph,
+    progress_bar,
+    remark,
+    stacked,
+    table,
+)
 from aurastream.processors.stopping import Stop, stopping_by_signal
 from aurastream.processors.times import parsed_duration, parsed_time
 from aurastream.streams import late
@@ -49,10 +60,12 @@ __all__ = [
     "is_worth",
     "library_logs",
     "line",
+    "paragraph",
     "parsed_duration",
     "parsed_time",
     "progress_bar",
     "remark",
+    "stacked",
     "stopping_by_signal",
     "table",
 ]

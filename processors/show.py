@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -108,6 +109,44 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         drawn.add_row(*[Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)])
     line(f"\n{harmless(title)}", "bold")
     _console().print(drawn)
+
+
+def stacked(columns: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 2) -> None:
+    """A table whose first column is names, which are never cut: where a row does not fit, its other cells
+    stand in the line below. Columns of nothing but zeros are left out.
+    """
+    listed = [list(row) for row in rows]
+    kept = [0, *[i for i in range(1, len(columns)) if any(row[i] for row in listed)]]
+    cells = [[columns[i] for i in kept], *[[_cell(row[i]) for i in kept] for row in listed]]
+    numeric = {
+        place for place, i in enumerate(kept) if all(isinstance(row[i], int | float) for row in listed)
+    }
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(row[place]) for row in cells) for place in range(len(kept))]
+    is_wide = indent + sum(widths) + 2 * (len(widths) - 1) > _console().width
+    for number, row in enumerate(cells):
+        padded = [_padded(cell, widths[place], place in numeric) for place, cell in enumerate(row)]
+        style = "dim" if not number else ""
+        if is_wide:
+            line(" " * indent + row[0], style)
+            line(" " * (indent + 2) + "  ".join(padded[1:]).rstrip(), style)
+        else:
+            line(" " * indent + "  ".join(padded).rstrip(), style)
+
+
+def _padded(cell: str, width: int, is_right: bool) -> str:
+    from rich.cells import cell_len
+
+    room = " " * (width - cell_len(cell))
+    return room + cell if is_right else cell + room
+
+
+def paragraph(text: str, style: str = "", indent: str = "  ") -> None:
+    """A text in whole words, within the terminal; what follows the first line is indented further."""
+    width = _console().width
+    for each in wrap(harmless(text), width, initial_indent=indent, subsequent_indent=indent + "  "):
+        line(each, style)
 
 
 def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int]:

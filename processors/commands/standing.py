@@ -1,33 +1,30 @@
 """
 Where everything stands, gathered: what `aurastream status` says.
 
-Structs whose names are the keys of --json; times are ISO 8601, sizes bytes. Lags are counted by the server,
-so that nothing is read but counts, a first and a last entry per group and partition.
+Structs whose names are the keys of --json; times are ISO 8601, sizes bytes. The groups, the hosts and the
+colour are the fleet's (processors/fleet), which knows those that are not installed here as well; nothing is
+read but counts, positions and reasons.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from aurastream.processors.commands.common import Session
-from aurastream.projections import Projection, View
-from aurastream.projections.engine import NEVER_REBUILT, Generation, State, is_same_definition, read_record
-from aurastream.streams import (
-    Cursor,
-    Lag,
-    Settings,
-    Stream,
-    backlogs,
-    cursor_of,
-    generation_group,
-    lag_of,
-    list_streams,
+from aurastream.processors.fleet import (
+    Colour,
+    FleetHost,
+    FleetLane,
+    FleetReader,
+    FleetReason,
+    instant,
+    judged,
 )
-
-NO_LAG_KNOWN = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and the host's /health
+from aurastream.projections.engine import Generation, Record, State, is_same_definition
+from aurastream.streams import Settings, Stream, backlogs, generation_group
 
 
 class ServerStanding(msgspec.Struct, frozen=True):
@@ -60,25 +57,6 @@ class PartitionStanding(msgspec.Struct, frozen=True):
     pressure: PressureStanding | None
 
 
-class GroupStanding(msgspec.Struct, frozen=True):
-    """How far a group is in a partition. missing: entries gone without the trimmer; rewound: the log ends
-    before the cursor.
-    """
-
-    partition: int
-    position: str | None
-    lag_events: int
-    lag_seconds: float
-    missing: int
-    rewound: bool
-    pending: int
-    applied: int
-    duplicates: int
-    skipped: int
-    dead: int
-    quarantined: int
-
-
 class GenerationStanding(msgspec.Struct, frozen=True):
     """A generation of a view that was ever rebuilt. read: of the entries there ever were. differing: None
     where it was not compared.
@@ -98,11 +76,13 @@ class GenerationStanding(msgspec.Struct, frozen=True):
 
 
 class StreamStanding(msgspec.Struct, frozen=True):
-    """A stream; groups and generations by name. is_topic: it has the messages of Faust apps, no events."""
+    """A stream; groups and generations by name; of a group its lanes. is_topic: it has the messages of Faust
+    apps, no events.
+    """
 
     partitions: list[PartitionStanding]
     versioned: bool
-    groups: dict[str, list[GroupStanding]]
+    groups: dict[str, list[FleetLane]]
     generations: dict[str, list[GenerationStanding]]
     is_topic: bool = False
 
@@ -115,21 +95,44 @@ class ProjectionStanding(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """All of it."""
+    """All of it. colour: of the fleet; reasons: why, red first."""
 
+    colour: Colour
+    reasons: list[FleetReason]
     server: ServerStanding
     home: str | None
+    hosts: list[FleetHost]
     streams: dict[str, StreamStanding]
     projections: dict[str, ProjectionStanding]
 
 
 def standing(session: Session) -> Standing:
     """Look at everything."""
-    facts, home = session.server.facts, session.connection.home
+    server, home = session.server.facts, session.connection.home
+    streams = session.streams()
+    reader = FleetReader(session.server, session.settings.attempts_max)
+    facts = reader.seen({stream.name: _installed(session, stream) for stream in streams})
+    reader.close()
+    fleet = judged(facts)
+    entries = dict.fromkeys(facts.streams, 0)
+    for at in facts.partitions:
+        entries[at.keys.stream] += at.length + at.trimmed
     return Standing(
-        ServerStanding(facts.name, facts.is_cluster, facts.eviction, _memory(session)),
+        fleet.colour,
+        fleet.reasons,
+        ServerStanding(server.name, server.is_cluster, server.eviction, _memory(session)),
         str(home) if home else None,
-        {name: _stream(session, session.open(name)) for name in list_streams(session.server)},
+        fleet.hosts,
+        {
+            stream.name: StreamStanding(
+                [_partition(session.settings, stream, partition) for partition in range(stream.partitions)],
+                stream.versioned,
+                fleet.of(stream.name),
+                _generations(session, stream.name, facts.records, fleet.of(stream.name), entries),
+                bool(stream.facts.is_topic),
+            )
+            for stream in streams
+        },
         {
             name: ProjectionStanding(projection.version, projection.fingerprint)
             for name, projection in sorted(session.installed.projections.items())
@@ -143,25 +146,16 @@ def _memory(session: Session) -> int:
     return sum(int(node["used_memory"]) for node in nodes)
 
 
-def _stream(session: Session, stream: Stream) -> StreamStanding:
-    views = {name: view for name, view in sorted(session.installed.projections.items()) if view.takes(stream)}
-    effects = _effects(session, stream) if session.installed.processors else []
-    return StreamStanding(
-        [_partition(session.settings, stream, partition) for partition in range(stream.partitions)],
-        stream.versioned,
-        {name: _folded(stream, view) for name, view in views.items()}
-        | {name: _handled(stream, name) for name in effects},
-        {name: _generations(stream, view) for name, view in views.items()},
-        bool(stream.facts.is_topic),
-    )
+def _installed(session: Session, stream: Stream) -> frozenset[str]:
+    """The views and processors of this process that take the stream."""
+    projections = session.installed.projections
+    views = {name for name, projection in projections.items() if projection.takes(stream)}
+    if not session.installed.processors:
+        return frozenset(views)
+    from aurastream.processors.effects import processors_of  # here, as most who look have none
 
-
-def _effects(session: Session, stream: Stream) -> list[str]:
-    """The processors that read the stream. Imported here, as most who ask have none."""
-    from aurastream.processors.effects import processors_of
-
-    processors = sorted(processors_of(session.installed).items())
-    return [name for name, processor in processors if processor.takes(stream)]
+    processors = processors_of(session.installed)
+    return frozenset(views.union(name for name, each in processors.items() if each.takes(stream)))
 
 
 def _partition(settings: Settings, stream: Stream, partition: int) -> PartitionStanding:
@@ -189,80 +183,43 @@ def _pressure(settings: Settings, stream: Stream, partition: int) -> PressureSta
     return PressureStanding(slowest.group, slowest.events, slowest.bytes, is_full)
 
 
-def _folded(stream: Stream, projection: Projection[Any]) -> list[GroupStanding]:
-    """A view's."""
-    view = View(stream, projection)
-    cursors = view.cursors()
-    group = generation_group(projection.name, view.generation)
-    return [_group(stream, group, partition, cursor) for partition, cursor in cursors.items()]
-
-
-def _handled(stream: Stream, name: str) -> list[GroupStanding]:
-    """A processor's; its dead letters are those that are parked or wait behind one."""
-    return [
-        _group(stream, name, partition, cursor_of(stream.ask(partition, ("HGETALL", keys.cursor(name)))[0]))
-        for partition, keys in enumerate(stream.keys)
-    ]
-
-
-def _group(stream: Stream, group: str, partition: int, cursor: Cursor) -> GroupStanding:
-    lag = lag_of(stream.server, stream.keys[partition], cursor) if stream.is_log_here else NO_LAG_KNOWN
-    return GroupStanding(
-        partition,
-        cursor.position or None,
-        lag.events,
-        lag.seconds,
-        lag.missing,
-        lag.rewound,
-        _pending(stream, partition, group),
-        cursor.applied,
-        cursor.duplicates,
-        cursor.skipped,
-        cursor.dead,
-        cursor.quarantined,
-    )
-
-
-def _pending(stream: Stream, partition: int, group: str) -> int:
-    wire = stream.wire(partition)
-    wire.send([("XPENDING", stream.keys[partition].log, group)])
-    reply = wire.receive()
-    return 0 if isinstance(reply, Exception) else int(reply[0])  # an Exception: no such group or log yet
-
-
-def _generations(stream: Stream, projection: Projection[Any]) -> list[GenerationStanding]:
-    record = read_record(stream.server, stream.name, projection.name)
-    if record == NEVER_REBUILT:
-        return []
-    total = 0
-    for partition, keys in enumerate(stream.keys):
-        length, trimmed = stream.ask(partition, ("XLEN", keys.log), ("HGET", keys.meta, "trimmed"))
-        total += int(length) + int(trimmed or 0)
-    return [_generation(stream, projection, item, total) for item in record.generations]
+def _generations(
+    session: Session,
+    stream: str,
+    records: Mapping[str, Record],
+    lanes: Mapping[str, list[FleetLane]],
+    entries: Mapping[str, int],
+) -> dict[str, list[GenerationStanding]]:
+    """Of the stream's views that were ever rebuilt, installed here or not."""
+    views = {}
+    for field, record in sorted(records.items()):
+        name, _, view = field.rpartition("/")
+        if name == stream and record.last > 1:
+            own = session.installed.projections.get(view)
+            fingerprint = own.fingerprint if own is not None else None
+            views[view] = [
+                _generation(
+                    item, fingerprint, lanes.get(generation_group(view, item.number), []), entries[stream]
+                )
+                for item in record.generations
+            ]
+    return views
 
 
 def _generation(
-    stream: Stream, projection: Projection[Any], item: Generation, total: int
+    item: Generation, fingerprint: str | None, lanes: list[FleetLane], entries: int
 ) -> GenerationStanding:
+    read = sum(lane.read for lane in lanes)
     return GenerationStanding(
         item.number,
         item.state.value,
-        is_same_definition(item.fingerprint, projection.fingerprint),
-        _read(View(stream, projection, generation=item.number), item.state),
-        total,
+        fingerprint is not None and is_same_definition(item.fingerprint, fingerprint),
+        0 if item.state is State.RETIRED else read,
+        entries,
         item.by,
-        _instant(item.started_ms),
-        _instant(item.swapped_ms),
-        _instant(item.kept_until_ms),
+        instant(item.started_ms),
+        instant(item.swapped_ms),
+        instant(item.kept_until_ms),
         item.differing if item.compared_with else None,
         item.builder if item.state is State.BUILDING else None,
     )
-
-
-def _read(view: View[Any], state: State) -> int:
-    """How many entries the generation has read; 0 of one whose cursors are gone."""
-    return 0 if state is State.RETIRED else sum(cursor.read for cursor in view.cursors().values())
-
-
-def _instant(at_ms: int) -> str | None:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds") if at_ms else None

@@ -19,8 +19,9 @@ from aurastream.processors.fleet.fleet import (
     FleetReason,
     GroupKind,
     LaneState,
-    host_rows,
+    instant,
     ranges,
+    shown_lanes,
 )
 from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.reading import FleetReader
@@ -36,7 +37,8 @@ __all__ = [
     "GroupKind",
     "LaneState",
     "SetAside",
-    "host_rows",
+    "instant",
     "judged",
     "ranges",
+    "shown_lanes",
 ]

@@ -6,7 +6,7 @@ Times are ISO 8601 in UTC by the servers' clocks; a lane is one group's way thro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -86,6 +86,7 @@ class FleetLane(msgspec.Struct, frozen=True, kw_only=True):
     moved_at: str | None = None
     pending: int = 0
     begun: int = 0
+    read: int = 0
     applied: int = 0
     duplicates: int = 0
     skipped: int = 0
@@ -163,13 +164,6 @@ def ranges(partitions: Iterable[int]) -> str:
         else:
             runs.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def host_rows(hosts: Iterable[FleetHost]) -> Iterator[list[object]]:
-    """host, kind, build, since, lanes; for a table."""
-    for host in hosts:
-        since = (host.started_at or "").replace("+00:00", "Z")
-        yield [host.host, host.kind, host.build, since, host.held, shown_lanes(host)]
 
 
 def shown_lanes(host: FleetHost) -> str:

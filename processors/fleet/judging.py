@@ -108,7 +108,6 @@ class _Judge:
             return None if server is None or is_ours else _foreign(at, server)
         lag = at.lag(group.read, group.reached, group.following) if around.is_here else NO_LAG
         state, colour, why, since_ms = verdict(at, group, lag, around)
-        cursor = group.cursor
         return FleetLane(
             group=group.name,
             stream=at.keys.stream,
@@ -128,11 +127,8 @@ class _Judge:
             moved_at=instant(group.moved_ms),
             pending=server.pending if server else 0,
             begun=group.begun,
-            applied=cursor.applied,
-            duplicates=cursor.duplicates,
-            skipped=cursor.skipped,
-            dead=cursor.dead,
-            quarantined=cursor.quarantined,
+            read=group.read,
+            **_counts(group),
             set_aside=group.set_aside,
             aside_colour=aside_colour(group, at.now_ms),
             aside=group.first,
@@ -170,6 +166,11 @@ def _foreign(at: PartitionFacts, group: ServerGroup) -> FleetLane:
         lag_seconds=max(0.0, round(waits_s, 3)),
         pending=group.pending,
     )
+
+
+def _counts(group: GroupFacts) -> dict[str, int]:
+    names = ("applied", "duplicates", "skipped", "dead", "quarantined")
+    return {name: getattr(group.cursor, name) for name in names}
 
 
 def _shown(trouble: Trouble | None) -> LaneTrouble | None:

@@ -40,11 +40,11 @@ def reasons_of(
 
 def _states(lanes: list[FleetLane]) -> Iterator[FleetReason]:
     coloured = [lane for lane in lanes if lane.colour is not Colour.GREEN]
-    for same in _alike(coloured, lambda lane: (lane.stream, lane.group, lane.state, lane.colour, lane.why)):
+    for same in _alike(coloured, lambda lane: (lane.stream, lane.group, lane.state, lane.why)):
         first = same[0]
         parts = [STATES.get(first.state, ""), first.why[:WHY_MAX], _waiting(same), _entry(first)]
         since = min((lane.since for lane in same if lane.since), default=None)
-        yield _reason(first.colour, first.state, same, "; ".join(part for part in parts if part), since)
+        yield _reason(worst(lane.colour for lane in same), first.state, same, "; ".join(part for part in parts if part), since)
 
 
 def _asides(lanes: list[FleetLane]) -> Iterator[FleetReason]:
