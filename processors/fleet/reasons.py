@@ -44,7 +44,13 @@ def _states(lanes: list[FleetLane]) -> Iterator[FleetReason]:
         first = same[0]
         parts = [STATES.get(first.state, ""), first.why[:WHY_MAX], _waiting(same), _entry(first)]
         since = min((lane.since for lane in same if lane.since), default=None)
-        yield _reason(worst(lane.colour for lane in same), first.state, same, "; ".join(part for part in parts if part), since)
+        yield _reason(
+            worst(lane.colour for lane in same),
+            first.state,
+            same,
+            "; ".join(part for part in parts if part),
+            since,
+        )
 
 
 def _asides(lanes: list[FleetLane]) -> Iterator[FleetReason]:
