@@ -114,7 +114,6 @@ from aurastream.streams.facts import (
     facts_of,
     is_audit,
     is_system,
-    operator,
 )
 from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import Cursor, Lag, cursor_of, ensure, lag_of, read_new, seek, wake_up
@@ -168,6 +167,7 @@ from aurastream.streams.spare import beyond, put_beyond
 from aurastream.streams.stream import READ_MAX, Entry, Stream
 from aurastream.streams.wire import Script, Wire
 from aurastream.streams.wires import Wires
+from aurastream.streams.words import checked_words, operator, shortened
 
 __all__ = [
     "AHEAD_MAX",
@@ -299,6 +299,7 @@ __all__ = [
     "beyond",
     "check_identifiers",
     "checked_name",
+    "checked_words",
     "collided_field_of",
     "configure_with",
     "cursor_of",
@@ -346,6 +347,7 @@ __all__ = [
     "retried",
     "seek",
     "serve",
+    "shortened",
     "sound",
     "subject_of",
     "to_cloudevent",

@@ -1,5 +1,5 @@
 """
-What is fixed for a stream's life, and which streams are the system's own. And who decides.
+What is fixed for a stream's life, and which streams are the system's own.
 
 A stream's facts are its row in the registry, the hash aura:streams. Older builds read rows of newer ones: a
 field they do not know is passed over. Of the system streams the product tells what it does itself:
@@ -15,8 +15,6 @@ that is of them alone. No other module has a list of them.
 
 from __future__ import annotations
 
-import getpass
-import socket
 from typing import Annotated, Literal, TypedDict
 
 import msgspec
@@ -75,8 +73,3 @@ def is_audit(name: str) -> bool:
 def is_system(name: str, facts: StreamFacts) -> bool:
     """Whether the stream is one of the product's own, or repeats another."""
     return name in _NAMED or facts.is_replay
-
-
-def operator() -> str:
-    """Who decides: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"

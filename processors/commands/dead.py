@@ -11,7 +11,7 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, opened
-from aurastream.processors.commands.options import json_option, stream_option_all, why_option
+from aurastream.processors.commands.options import Words, json_option, stream_option_all, why_option
 from aurastream.processors.effects import (
     DeadLetter,
     DeadLetterUnknown,
@@ -100,7 +100,7 @@ def retry_(context: click.Context, group: str, place: str, why: str, as_json: bo
 @dead.command("discard")
 @group_argument
 @place_argument
-@click.option("--why", required=True, metavar="TEXT", help="For the audit trail.")
+@click.option("--why", required=True, type=Words(), metavar="TEXT", help="For the audit trail.")
 @json_option
 @click.pass_context
 def discard_(context: click.Context, group: str, place: str, why: str, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line
 from aurastream.processors.commands.common import opened
-from aurastream.processors.commands.options import json_option
+from aurastream.processors.commands.options import Words, json_option
 from aurastream.streams import operator
 from aurastream.streams.keyring import KEY_AGE_S
 
@@ -21,6 +21,7 @@ FILES = {"aof": "append-only file", "rdb": "snapshot"}
 @click.option(
     "--why",
     required=True,
+    type=Words(),
     metavar="TEXT",
     help="For the audit trail; without the creator's name, for it stays.",
 )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from aurastream.processors import parsed_duration, parsed_time
+from aurastream.streams import checked_words
 
 F = TypeVar("F", bound=Callable[..., object])
 Options = TypeVar("Options")
@@ -60,6 +61,16 @@ class Duration(click.ParamType):
         return duration
 
 
+class Words(click.ParamType):
+    """A person's words for the audit trail: as much as an event can hold."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Bounded."""
+        return checked_words(param.opts[0] if param else self.name, value)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 stream_option = click.option("--stream", "stream_name", metavar="NAME", help="Which stream.")
 stream_option_all = click.option(
@@ -68,7 +79,7 @@ stream_option_all = click.option(
 projection_option = click.option(
     "--projection", "names", multiple=True, metavar="NAME", help="Only this one (repeatable)."
 )
-why_option = click.option("--why", default="", metavar="TEXT", help="For the audit trail.")
+why_option = click.option("--why", default="", type=Words(), metavar="TEXT", help="For the audit trail.")
 keep_option = click.option(
     "--keep",
     default="24h",

@@ -1,5 +1,6 @@
 -- acknowledge: record how far an app has come in one partition, or refuse the owner of an older lease.
--- KEYS[1] acked  hash    position, read, epoch                      all share one {partition} hash tag
+-- KEYS[1] acked  hash    position, read, epoch; forgotten: nobody waits for the app until it acknowledges again
+--                                            all share one {partition} hash tag
 -- KEYS[2] lease  hash    owner, epoch: who may (streams/lease.lua)
 -- KEYS[3] log    stream  the partition's events
 -- ARGV[1] head   msgpack map
@@ -20,6 +21,7 @@ local epoch = tonumber(redis.call('HGET', LEASE, 'epoch') or 0)
 redis.call('XLEN', LOG)
 if epoch > head.epoch then return ANSWER.FENCED end
 
+redis.call('HDEL', ACKED, 'forgotten')
 redis.call('HSET', ACKED, 'position', head.position, 'read', head.read, 'epoch', head.epoch)
 local at = head.position == '' and '0' or head.position
 redis.pcall('XGROUP', 'CREATE', LOG, head.group, at, 'MKSTREAM') -- BUSYGROUP where it exists

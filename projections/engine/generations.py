@@ -48,6 +48,7 @@ from aurastream.streams import (
     generation_group,
     open_stream,
     retried,
+    shortened,
 )
 
 CHANGES_MAX = 50  # tries of one compare-and-set: each lost one is somebody else's won one
@@ -275,12 +276,25 @@ def record_of(raw: bytes | None, field: str = "") -> Record:
     try:
         record = _decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RecordDamaged(field, str(error)) from error
+        record = _with_words_bounded(raw, field, error)
     if [item.number for item in record.generations if item.state is State.LIVE] != [record.live]:
         raise RecordDamaged(
             field, f"it says that generation {record.live} is live, and does not have it as that"
         )
     return record
+
+
+def _with_words_bounded(raw: bytes, field: str, error: Exception) -> Record:
+    """The record, where nothing is wrong with it but that an earlier build let a person's words into an event
+    that waits in it which no event can hold: without the rest of them. Raises RecordDamaged.
+    """
+    try:
+        plain = msgspec.json.decode(raw)
+        for event in plain["outbox"]:
+            event |= {name: shortened(text) for name, text in event.items() if isinstance(text, str)}
+        return _decode(msgspec.json.encode(plain))
+    except (msgspec.MsgspecError, UnicodeError, LookupError, TypeError, AttributeError):
+        raise RecordDamaged(field, str(error)) from error
 
 
 def pointer(stream: str, projection: str) -> tuple[str, ...]:

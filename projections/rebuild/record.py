@@ -38,6 +38,7 @@ from aurastream.streams import (
     Stream,
     ViewRolledBack,
     ViewSwapped,
+    checked_words,
     forget,
     generation_group,
     named_id,
@@ -45,10 +46,14 @@ from aurastream.streams import (
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Who decided, and why, for the audit trail."""
+    """Who decided, and why, for the audit trail. Raises StreamError for what no event can hold."""
 
     by: str
     why: str = ""
+
+    def __post_init__(self) -> None:
+        checked_words("the name of who decides", self.by)
+        checked_words("the reason", self.why)
 
 
 class _Fact(TypedDict):

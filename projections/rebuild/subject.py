@@ -29,6 +29,7 @@ from aurastream.streams import (
     History,
     InvariantBroken,
     SubjectRebuilt,
+    check_identifiers,
     named_id,
     open_stream,
 )
@@ -81,9 +82,11 @@ def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: 
     differences = list(compare(stored, folded))
     is_written = bool(differences) and accept
     if is_written:
+        event = _fact(rows, cursor, decision, len(differences))
+        check_identifiers([event])  # what cannot be told is not done
         if not rows.write(cursor, stored, folded):
             return None
-        _announce(rows, cursor, decision, len(differences))
+        _announce(rows, event)
     return SubjectResult(
         rows.partition,
         cursor.position,
@@ -97,10 +100,10 @@ def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: 
     )
 
 
-def _announce(rows: SubjectRows, cursor: Cursor, decision: Decision, differing: int) -> None:
-    """Append the fact to the audit trail."""
+def _fact(rows: SubjectRows, cursor: Cursor, decision: Decision, differing: int) -> SubjectRebuilt:
+    """For the audit trail."""
     stream, projection, subject = rows.stream, rows.projection.name, rows.subject
-    event = SubjectRebuilt(
+    return SubjectRebuilt(
         event_id=named_id("rebuild", stream.name, projection, subject, cursor.position, cursor.repairs),
         subject=subject,
         source=decision.by,
@@ -110,5 +113,9 @@ def _announce(rows: SubjectRows, cursor: Cursor, decision: Decision, differing: 
         differing=differing,
         why=decision.why,
     )
+
+
+def _announce(rows: SubjectRows, event: SubjectRebuilt) -> None:
+    stream = rows.stream
     with closing(open_stream(stream.server, OPERATIONS, settings=stream.settings, create=True)) as operations:
         operations.append([event])

@@ -76,7 +76,7 @@ class Archiver:
         self, archive: StreamArchive, operations: Stream | None, on_step: OnStep = lambda step: None
     ) -> None:
         self.archive, self.stream, self.operations = archive, archive.stream, operations
-        self._on_step, self._worker = on_step, host_name()
+        self._on_step, self._worker, self._by = on_step, host_name(), operator()
         if not self.stream.is_log_here:
             raise ArchiveRefused(
                 f"the log of stream {self.stream.name!r} is in Kafka: archive its topic there. Here are only "
@@ -215,7 +215,7 @@ class Archiver:
             return
         if self.operations is not None:
             chain = self.archive.segments(partition)[slot.audited :]
-            self.operations.append([_archived(manifest) for manifest in chain])
+            self.operations.append([_archived(manifest, self._by) for manifest in chain])
         note = beyond(self.stream.keys[partition].archive, "HSET", "told", slot.number)
         self.stream.ask(partition, note, what=self._what(partition, "noting what the audit trail has"))
 
@@ -223,14 +223,14 @@ class Archiver:
         return f"{what} of {self.stream.name}/{partition}"
 
 
-def _archived(manifest: Manifest) -> LogArchived:
+def _archived(manifest: Manifest, by: str) -> LogArchived:
     """The fact; its ID is derived, so that a repeat after a kill is the same fact."""
     names = (manifest.stream, manifest.partition, "archived", manifest.number, manifest.hash[:16])
     return LogArchived(
         event_id=named_id(*names),
         subject=manifest.stream,
         occurred_at=datetime.now(UTC),
-        source=operator(),
+        source=by,
         partition=manifest.partition,
         number=manifest.number,
         first=manifest.first,

@@ -6,14 +6,19 @@ from aurastream.streams.events.envelope import Count, Event, Sha256, ShortText
 
 
 class GroupForgotten(Event, frozen=True, kw_only=True, tag="group.forgotten"):
-    """A person decided that the producers of a stream no longer wait for a group (the subject). source: who.
+    """A person decided that the producers of a stream and its trimmer no longer wait for somebody (the
+    subject). source: who.
 
-    behind_events: how far it was behind, over all partitions.
+    behind_events: how far it was behind, over all partitions. kind: what it was, "" for a group of a view or
+    a processor; else app (of Faust), foreign group (of the server), dead letter. group: its name, where that
+    is no subject as it is.
     """
 
     producers_of: ShortText
     behind_events: Count
     why: ShortText = ""
+    kind: ShortText = ""
+    group: ShortText = ""
 
 
 class RebuildStarted(Event, frozen=True, kw_only=True, tag="rebuild.started"):

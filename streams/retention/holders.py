@@ -13,10 +13,12 @@ letter is of an entry after its group's cursor.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from aurastream.streams import START, Command, Keys, Position, Reply, Stream
 from aurastream.streams.retention.doubles import search_doubles
 from aurastream.streams.retention.look import Holder, Look
+from aurastream.streams.retention.names import named_keys, server_groups, shown
 
 
 class Looker:
@@ -33,15 +35,15 @@ class Looker:
         )
         if not length:
             return Look(keys=[])
-        apps, joined = self._named(keys.acked("")), {name.decode() for name in names}
+        apps, joined = named_keys(self._stream, keys.acked("")), {name.decode() for name in names}
         # Letters of a group that was forgotten may be retried as well.
-        groups = sorted(joined.union(self._named(keys.dead(""))))
+        groups = sorted(joined.union(named_keys(self._stream, keys.dead(""))))
         of_groups = [key for name in groups for key in (keys.cursor(name), keys.dead(name))]
         look = Look(keys=[*of_groups, *map(keys.acked, apps)], apps=apps)
         look.holders = [
             _archive(archived),
             *[holder for name in groups for holder in self._group(keys, look, name, name in joined)],
-            *[self._app(keys, app) for app in apps],
+            *[holder for app in apps for holder in self._app(keys, app)],
         ]
         look.holders += self._foreign(keys, look)
         self._measure(keys, look)
@@ -49,11 +51,6 @@ class Looker:
             going = None if keep_events is None else look.entries - keep_events
             search_doubles(self._stream, partition, look, going)
         return look
-
-    def _named(self, prefix: str) -> list[str]:
-        """What follows the prefix in the names of keys."""
-        names: Iterator[bytes] = self._stream.server.client.scan_iter(match=f"{prefix}*", count=1_000)
-        return sorted({key.decode(errors="backslashreplace").removeprefix(prefix) for key in names})
 
     def _group(self, keys: Keys, look: Look, name: str, is_joined: bool) -> Iterator[Holder]:
         """A group of ours, where it holds something: by its cursor, by its letters."""
@@ -64,7 +61,9 @@ class Looker:
         look.ours.add(name)
         if is_joined and retired is None:
             through = (position or b"").decode()
-            why = f"the group {name!r} {_reached('read', through)}. {_remedy(name, keys.stream)}"
+            why = (
+                f"the group {name!r} {_reached('read', through)}. {_remedy(_runner(name), name, keys.stream)}"
+            )
             yield Holder("group", name, through, why)
         # A processor's letters are JSON objects and need their entries for a retry; a projection's reasons
         # are sentences.
@@ -76,18 +75,20 @@ class Looker:
         if letters:
             least = min(letters)
             why = (
-                f"{len(letters)} dead letters of {name!r} need their entries, the first at {least}. "
-                f"`aurastream dead list {name}`, then retry or discard them."
+                f"{len(letters)} dead letters of {name!r} need their entries, the first at {least}. Retry them "
+                f"(`aurastream dead list {name}` shows them); to discard them all: "
+                f"{_let_go(name, keys.stream, '--letters ')}."
             )
             yield Holder("dead letter", name, str(least.before()), why)
 
-    def _app(self, keys: Keys, app: str) -> Holder:
-        (position,) = self._ask(keys, ("HGET", keys.acked(app), "position"))
+    def _app(self, keys: Keys, app: str) -> Iterator[Holder]:
+        """A worker app of Faust; what earlier builds' hosts have left is one as well (aurastream)."""
+        ((position, forgotten),) = self._ask(keys, ("HMGET", keys.acked(app), "position", "forgotten"))
+        if forgotten is not None:
+            return
         through = (position or b"").decode()
-        remedy = f"Run it; if it is gone for good, delete the key {keys.acked(app)}."
-        return Holder(
-            "app", app, through, f"the worker app {app!r} {_reached('acknowledged', through)}. {remedy}"
-        )
+        why = f"the worker app {app!r} {_reached('acknowledged', through)}. {_remedy('it', app, keys.stream)}"
+        yield Holder("app", app, through, why)
 
     def _reached(self, keys: Keys, group: dict[bytes, Reply]) -> tuple[Position, str]:
         """Up to where a group needs nothing any more, and how far it has read, for a sentence."""
@@ -102,8 +103,8 @@ class Looker:
     def _foreign(self, keys: Keys, look: Look) -> Iterator[Holder]:
         """Groups of the server that no cursor of ours stands for."""
         look.ours.update(look.apps)
-        for group in map(_paired, self._ask(keys, ("XINFO", "GROUPS", keys.log))[0]):
-            name = group[b"name"].decode(errors="backslashreplace")
+        for group in server_groups(self._stream, keys):
+            name = shown(group[b"name"])
             if name in look.ours:
                 continue
             if self._ask(keys, ("EXISTS", keys.cursor(name)))[0]:
@@ -112,7 +113,7 @@ class Looker:
             through, reached = self._reached(keys, group)
             why = (
                 f"the server's group {name!r}, which is none of AuraStream's, {reached}. "
-                "Let it read on, or XGROUP DESTROY it."
+                f"{_remedy('its reader', name, keys.stream)}"
             )
             yield Holder("foreign group", name, str(through), why)
 
@@ -140,12 +141,20 @@ def _reached(verb: str, through: str) -> str:
     return f"has {verb} up to {through}" if through else f"has {verb} nothing yet"
 
 
-def _remedy(group: str, stream: str) -> str:
-    if "@" in group:
-        return (
-            "It is a generation of a view: let its rebuild or its worker go on, or see `aurastream status`."
-        )
-    return f"Run its worker; if it is gone for good: `aurastream groups forget {group} --stream {stream}`."
+def _runner(group: str) -> str:
+    return "its rebuild or its host (it is a generation of a view)" if "@" in group else "its host"
+
+
+def _remedy(runner: str, name: str, stream: str) -> str:
+    return f"Run {runner}; if it is gone for good: {_let_go(name, stream)}."
+
+
+def _let_go(name: str, stream: str, option: str = "") -> str:
+    """The command, as a shell takes it."""
+    words = (
+        f"--stream {stream} -- {quote(name)}" if name.startswith("-") else f"{quote(name)} --stream {stream}"
+    )
+    return f"`aurastream groups forget {option}{words}`"
 
 
 def _archive(position: bytes | None) -> Holder:

@@ -61,21 +61,27 @@ class Look(msgspec.Struct):
 
     def blocking(self, first: Position, end: Position) -> list[Holder]:
         """Who needs the entry at `first`, which is the first of those that were to go up to `end`."""
-        holders = [holder for holder in self.holders if holder.last < first]
-        last, double = self._limit(end)
-        if holders or double is None or last >= first:
-            return sorted(holders, key=lambda holder: holder.last)
-        canonical, second = double
+        holders = sorted(self.holders, key=lambda holder: holder.last)
+        needing = [holder for holder in holders if holder.last < first]
+        last, parted = self._limit(end)
+        if needing or not parted or last >= first:
+            return needing
+        canonical, second = min(parted)
         why = (
             f"the event at {canonical} was added again at {second}, not by an append: both can only go "
-            "together. Archive and trim up to the second one."
+            "together. Run `aurastream archive`, and trim up to the second one."
         )
-        return [Holder("second entry", str(second), str(last), why)]
+        farthest = max(double[1] for double in parted)
+        return [
+            Holder("second entry", str(second), str(last), why),
+            *[holder for holder in holders if holder.last < farthest],
+        ]
 
-    def _limit(self, end: Position) -> tuple[Position, Double | None]:
-        """That position, and the two entries of one ID that would be parted after it, if any."""
-        last, double = min([end, *[holder.last for holder in self.holders]]), None
-        while split := [pair for pair in self.doubles if pair[0] <= last < pair[1]]:
-            double = min(split)
-            last = double[0].before()
-        return last, double
+    def _limit(self, end: Position) -> tuple[Position, list[Double]]:
+        """That position, and the pairs of entries of one ID that would be parted after it."""
+        last = min([end, *[holder.last for holder in self.holders]])
+        parted: list[Double] = []
+        while split := [double for double in self.doubles if double[0] <= last < double[1]]:
+            parted.append(min(split))
+            last = parted[-1][0].before()
+        return last, parted

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from aurastream.streams import Keys, LogTrimmed, Script, Stream, named_id, operator
+from aurastream.streams import Keys, LogTrimmed, Script, Stream, checked_words, named_id, operator, shortened
 
 _SETTLE = Script(__file__, "settle.lua")
 
@@ -31,8 +31,9 @@ class TrimNote(msgspec.Struct, frozen=True):
 
 
 def new_note(why: str) -> str:
-    """The note of a new run, as trim.lua takes it."""
-    return msgspec.json.encode(TrimNote(secrets.token_hex(8), operator(), why, datetime.now(UTC))).decode()
+    """The note of a new run, as trim.lua takes it. Raises StreamError for a reason that no event can hold."""
+    note = TrimNote(secrets.token_hex(8), operator(), checked_words("the reason", why), datetime.now(UTC))
+    return msgspec.json.encode(note).decode()
 
 
 def settle(stream: Stream, partition: int, operations: Stream) -> Iterator[str]:
@@ -54,16 +55,18 @@ def settle(stream: Stream, partition: int, operations: Stream) -> Iterator[str]:
 
 
 def _event(keys: Keys, closed: str) -> LogTrimmed:
-    """The audit event of a closed note: the same, however often it is made."""
+    """The audit event of a closed note: the same, however often it is made. Earlier builds did not bound the
+    words of a note.
+    """
     before, after, until, text = closed.split(" ", 3)
     note = msgspec.json.decode(text, type=TrimNote)
     return LogTrimmed(
         event_id=named_id(keys.stream, keys.partition, "trimmed", until),
         subject=keys.stream,
         occurred_at=note.at,
-        source=note.who,
+        source=shortened(note.who),
         partition=keys.partition,
         until=until,
         entries=int(after) - int(before),
-        why=note.why,
+        why=shortened(note.why),
     )

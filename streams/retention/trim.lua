@@ -67,7 +67,8 @@ end
 
 local function held_by_apps(key)
   for i, app in ipairs(head.apps) do
-    if is_behind(redis.call('HGET', KEYS[key + i - 1], 'position')) then return {ANSWER.HELD, app} end
+    local acked = redis.call('HMGET', KEYS[key + i - 1], 'position', 'forgotten')
+    if not acked[2] and is_behind(acked[1]) then return {ANSWER.HELD, app} end
   end
 end
 

@@ -140,7 +140,14 @@ def test_the_group_that_holds_producers_back_is_shown_and_can_be_forgotten(
     assert "counting" in command("groups", "list").out
 
     told = command("groups", "forget", "counting", "--stream", STREAM, "--why", "gone", "--json").json()
-    assert told == {"group": "counting", "stream": STREAM, "partitions": 1, "behind_events": 2}
+    assert told == {
+        "group": "counting",
+        "stream": STREAM,
+        "kinds": ["group"],
+        "partitions": 1,
+        "behind_events": 2,
+        "letters": 0,
+    }
     ahead.append([observation(views=n, minute=n) for n in range(2, 9)])
     again = command("groups", "forget", "counting", "--stream", STREAM)
     assert (again.code, "groups list" in again.err) == (1, True)

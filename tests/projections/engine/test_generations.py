@@ -558,3 +558,31 @@ def test_a_damaged_record_is_refused_by_reader_and_check_alike(
     for ask in (View(stream, Counting()).states, lambda: list(check(stream, [Counting()]))):
         with pytest.raises(RecordDamaged, match=r"aura:views|counting"):
             ask()
+
+
+def test_a_record_with_more_words_than_an_event_can_hold_is_read_and_its_event_appended(
+    server: Server,
+) -> None:
+    """Earlier builds let a reason of any length in, and nobody could read the record again."""
+    stream = open_stream(server, "clips-test", create=True, partitions=1)
+    swap = ViewSwapped(
+        event_id=named_id("x", 1),
+        subject="counting",
+        occurred_at=datetime.now(UTC),
+        source="ada@host",
+        stream="clips-test",
+        generation=2,
+        previous=1,
+        why="LONG",
+    )
+    raw = msgspec.json.encode(announcing(NEVER_REBUILT, swap)).replace(b"LONG", b"y" * 1_001)
+    server.client.hset(VIEWS, field_of("clips-test", "counting"), raw)
+
+    assert read_record(server, "clips-test", "counting").live == 1
+    assert announce(stream, "counting") == 1
+
+    operations = open_stream(server, OPERATIONS)
+    entries = [entry.event for at in range(operations.partitions) for entry in operations.read(at)]
+    (event,) = [event for event in entries if isinstance(event, ViewSwapped)]
+    assert event.why == "y" * 999 + "\N{HORIZONTAL ELLIPSIS}"
+    assert read_record(server, "clips-test", "counting") == NEVER_REBUILT

@@ -427,6 +427,24 @@ def test_a_key_of_another_type_fails_before_anything_is_removed(
     assert dump(server) == before
 
 
+def test_a_note_with_more_words_than_an_event_can_hold_is_told_with_what_fits(
+    server: Server, stream: Stream, operations: Stream
+) -> None:
+    """Earlier builds let a reason of any length in, removed, and refused ever after."""
+    positions = fill(stream, 20)
+    archive(stream, positions[9])
+    note = msgspec.json.decode(new_note("disk")) | {"why": "y" * 1_001, "who": "z" * 1_001}
+    meta = {"trim": f"0 {msgspec.json.encode(note).decode()}", "trimmed": 0, "trimmed_to": positions[0]}
+    server.client.hset(stream.keys[0].meta, mapping=meta)
+
+    (done,) = trim(stream, operations, Goal(keep_events=10))
+
+    assert done.removed == 10
+    assert [len(event.why) for event in told(operations)] == [1_000, 0]
+    with pytest.raises(StreamError, match="1,001 characters"):
+        trim(stream, operations, why="y" * 1_001)
+
+
 def test_a_full_memory_can_be_trimmed(server: Server, stream: Stream, operations: Stream) -> None:
     """That is when it is needed most."""
     fill(stream)
