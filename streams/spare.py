@@ -9,9 +9,10 @@ has written anything, the rest of it is let through, as it could not be undone. 
 through begins with HDEL of a field that is nowhere, which removes nothing and needs no memory; producers'
 scripts and commits do not, and are refused. The same on Redis 6.2, 7.0 and Valkey 9.1 (tests fill them).
 
-Decision (2026-11): that first removal. Refused: the script flag allow-oom (``#!lua``), which Redis 6.2 does not
-know, and which takes a script's parts out of the mode that all others run in. What it may take beyond the
-limit: a few hundred bytes a decision (audit events, the archive's slot, leases, a record of generations).
+Decision (2026-11): that first removal. Refused: the script flag allow-oom (``#!lua``), which Redis 6.2
+does not know, and which takes a script's parts out of the mode that all others run in. What it may take
+beyond the limit: a few hundred bytes a decision (audit events, the archive's slot, leases, a record of
+generations).
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 A person's words, bounded where they enter: why something is decided, and who decides.
 
     --why, LOGNAME -> checked_words: a sentence where no event could hold them, before anything is changed
-    what an earlier build has written without a bound -> shortened: read, shown and appended with the rest left out
+    what an earlier build has written without a bound -> shortened: read, shown and appended with the rest
+        left out
 
-Always true: what was checked can be appended as an event's text; so a decision and its audit event never part.
+Always true: what was checked can be appended as an event's text; so a decision and its audit event never
+part.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def checked_words(what: str, text: str) -> str:
     """The text, when an event can hold it. Raises StreamError. what: it is, for the sentence."""
     if len(text) > TEXT_MAX:
         raise StreamError(
-            f"{what} has {len(text):,} characters; {TEXT_MAX:,} is the most that the audit trail keeps. Nothing "
+            f"{what} has {len(text):,} characters; {TEXT_MAX:,} is the most that the audit trail keeps. "
+            "Nothing "
             "was changed: say it shorter, or say where the rest is."
         )
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):

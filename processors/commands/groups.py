@@ -103,8 +103,8 @@ def _row(stream: str, hold: Hold) -> JoinedGroup:
 @json_option
 @into(ForgetOptions)
 def forget_(context: click.Context, options: ForgetOptions) -> None:
-    """Let producers and trimmer of a stream no longer wait for NAME: a group of a view (clips, or clips@2 of a
-    generation) or of a processor, a worker app of Faust, a foreign group of the server.
+    """Let producers and trimmer of a stream no longer wait for NAME: a group of a view (clips, or clips@2
+    of a generation) or of a processor, a worker app of Faust, a foreign group of the server.
 
     A group or an app joins again when it goes on; its cursor, its place and its view stay as they are. A
     foreign group is removed from the server. Exit code 1 when nothing of that name holds the stream back.
@@ -151,7 +151,8 @@ def _letters(stream: Stream, name: str) -> list[DeadLetter]:
 def _unknown(options: ForgetOptions, letters: list[DeadLetter]) -> ProjectionError:
     if letters:
         return ProjectionError(
-            f"{options.name!r} holds {options.stream_name!r} back by its {len(letters):,} dead letters alone. "
+            f"{options.name!r} holds {options.stream_name!r} back by its {len(letters):,} dead letters "
+            "alone. "
             f"Retry or discard them (`aurastream dead list {options.name}`), or add --letters to discard all."
         )
     return ProjectionError(

@@ -1,6 +1,6 @@
 """
-Retention: what may leave the live log, who holds it back (holders.py), the trim itself (trimmer.py), and how to
-wait for somebody no longer (letting_go.py).
+Retention: what may leave the live log, who holds it back (holders.py), the trim itself (trimmer.py), and
+how to wait for somebody no longer (letting_go.py).
 
     look.py what one look at a partition says    holders.py, doubles.py make it    chunk.py a call of
         trim.lua    notes.py the audit trail     names.py who is there

@@ -75,7 +75,8 @@ class Looker:
         if letters:
             least = min(letters)
             why = (
-                f"{len(letters)} dead letters of {name!r} need their entries, the first at {least}. Retry them "
+                f"{len(letters)} dead letters of {name!r} need their entries, the first at {least}. "
+                "Retry them "
                 f"(`aurastream dead list {name}` shows them); to discard them all: "
                 f"{_let_go(name, keys.stream, '--letters ')}."
             )

@@ -1,17 +1,20 @@
 """
 Letting go: producers and the trimmer no longer wait for a name, whatever has it.
 
-    holds_of(stream, name)   joined groups (views, their generations, processors), worker apps of Faust, foreign
+    holds_of(stream, name)   joined groups (views, their generations, processors), worker apps of Faust,
+    foreign
                              groups of the server
         -> GroupForgotten, in the audit trail first
-        -> let_go(..)        HDEL of the group's place; a mark in the app's; XGROUP DESTROY of the foreign group
+        -> let_go(..)        HDEL of the group's place; a mark in the app's; XGROUP DESTROY of the foreign
+            group
 
 What comes back joins again: a group's cursor and an app's place stay as they are, and the mark goes with the
-app's next acknowledgement. A foreign group is the server's and has no place but itself, so that it is gone; so
-is the server's group of one of ours that has read nothing yet, as without a cursor it would pass for foreign.
+app's next acknowledgement. A foreign group is the server's and has no place but itself, so that it is
+gone; so is the server's group of one of ours that has read nothing yet, as without a cursor it would pass
+for foreign.
 
-Decision (2026-11): an app that is let go is marked. Refused: deleting its place, after which it would read all
-the log again, and its server's group would hold back the trimmer as a foreign one.
+Decision (2026-11): an app that is let go is marked. Refused: deleting its place, after which it would read
+all the log again, and its server's group would hold back the trimmer as a foreign one.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ GROUP, APP, FOREIGN = "group", "app", "foreign group"
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """What of a name may hold back one partition. kind: group, app or foreign group. events, bytes: how far it
-    is behind; bytes are counted for groups alone. joined_ms: server time, 0 where nobody knows.
+    """What of a name may hold back one partition. kind: group, app or foreign group. events, bytes: how
+    far it is behind; bytes are counted for groups alone. joined_ms: server time, 0 where nobody knows.
     """
 
     kind: str

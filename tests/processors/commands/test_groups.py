@@ -1,4 +1,6 @@
-"""What holds back trimming can be let go by its name: each holder names the command, and the command does it."""
+"""What holds back trimming can be let go by its name: each holder names the command, and the command does
+it.
+"""
 
 from __future__ import annotations
 
