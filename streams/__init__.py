@@ -21,7 +21,13 @@ checksum, as every language has it.
 from aurastream.streams.appending import AHEAD_MAX, BATCH_MAX, Appended, Outcome
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
-from aurastream.streams.cloudevents import PLACE, from_cloudevent, is_cloudevent, to_cloudevent
+from aurastream.streams.cloudevents import (
+    PLACE,
+    from_cloudevent,
+    is_cloudevent,
+    stored_as_cloudevent,
+    to_cloudevent,
+)
 from aurastream.streams.codec import Codec, Upcaster
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import (
@@ -157,6 +163,7 @@ from aurastream.streams.members import (
     read_members,
 )
 from aurastream.streams.news import News
+from aurastream.streams.passing import StoredEvent
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import event_streams, list_streams, open_stream
@@ -276,6 +283,7 @@ __all__ = [
     "Settings",
     "ShortText",
     "Span",
+    "StoredEvent",
     "Stream",
     "StreamError",
     "StreamFacts",
@@ -349,6 +357,7 @@ __all__ = [
     "serve",
     "shortened",
     "sound",
+    "stored_as_cloudevent",
     "subject_of",
     "to_cloudevent",
     "unpack_position",

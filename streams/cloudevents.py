@@ -46,6 +46,19 @@ def to_cloudevent(event: Event) -> Json:
     """The event as a CloudEvent, of JSON types."""
     plain: Json = msgspec.to_builtins(event)
     plain["version"] = type(event).schema_version
+    return _made_of(plain)
+
+
+def stored_as_cloudevent(raw: bytes) -> Json:
+    """A stored event's JSON as a CloudEvent, whatever its type; fields that the type does not have are among
+    its data.
+    """
+    plain: Json = msgspec.json.decode(raw)
+    return _made_of({**plain, "version": plain.get("version", 1)})
+
+
+def _made_of(plain: Json) -> Json:
+    """plain: an event's fields, its type and its version."""
     made: Json = {"specversion": "1.0"}
     for theirs, ours in _ENVELOPE.items():
         value = plain.pop(ours, "")

@@ -29,6 +29,7 @@ from aurastream.streams.events import Event
 from aurastream.streams.facts import HERE, OPERATIONS, StreamFacts, is_system
 from aurastream.streams.keyring import Keyring
 from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.passing import StoredEvent, as_passed_on
 from aurastream.streams.positions import Position
 from aurastream.streams.pressure import Gate, Patience
 from aurastream.streams.settings import Ack, Settings
@@ -92,8 +93,25 @@ class Stream:
         if not batch:
             return []
         batch = self.keyring.sealed(batch, level)
-        call = Appending(self._requests(batch, expected), self._gate, self._replicas(level))
-        what = f"append of {len(batch)} events to {self.name}"
+        return self._sent(self._requests(batch, expected), level)
+
+    def append_stored(self, stored: Iterable[StoredEvent], *, ack: Ack | None = None) -> list[Appended]:
+        """``append`` of events of another log, by the JSON that is stored there: what this build does not
+        know of them is kept (passing.py). Raises as append does.
+        """
+        batch, level = list(stored), ack or self.settings.ack
+        self._check_append(None, level)
+        if not batch:
+            return []
+        sealed = self.keyring.sealed([item.event for item in batch], level)
+        admitted(self.codec, sealed)
+        plan = Plan(self.keys, self.versioned, {}, self.name == OPERATIONS)
+        return self._sent(plan.requests(sealed, as_passed_on(self.codec, batch, sealed)), level)
+
+    def _sent(self, requests: list[Append], level: Ack) -> list[Appended]:
+        """Send until every event is placed, and wait where producers must."""
+        call = Appending(requests, self._gate, self._replicas(level))
+        what = f"append of {sum(len(request.indexes) for request in requests)} events to {self.name}"
         patience, rounds = Patience(self.settings), 0
         while call.left:
             full = call.take(self.wires.ask(call.asks(), what))

@@ -23,6 +23,7 @@ from aurastream.streams import (
     LogReplayed,
     Outcome,
     Server,
+    StoredEvent,
     Stream,
     named_id,
     operator,
@@ -104,17 +105,17 @@ class Journal:
 
 
 class ToStream:
-    """Appends to another stream. Waits where its producers must."""
+    """Appends to another stream, by the stored bytes. Waits where its producers must."""
 
     def __init__(self, target: Stream, journal: Journal) -> None:
         self._target, self._journal = target, journal
-        self._batch: list[tuple[PastEvent, Event]] = []
+        self._batch: list[tuple[PastEvent, StoredEvent]] = []
         self.events: Counter[str] = Counter()
         self.duplicates = 0  # of them, what the target had already
 
     def put(self, event: PastEvent) -> None:
         """Take the event; every BATCH_MAX are appended together."""
-        self._batch.append((event, event_of(event, self._target.codec)))
+        self._batch.append((event, StoredEvent(event.raw, event_of(event, self._target.codec))))
         if len(self._batch) >= BATCH_MAX:
             self.flush()
 
@@ -123,7 +124,7 @@ class ToStream:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        placed = self._target.append([event for _, event in batch])
+        placed = self._target.append_stored([stored for _, stored in batch])
         self.duplicates += sum(item.outcome is Outcome.DUPLICATE for item in placed)
         self._journal.save([event for event, _ in batch])
         self.events.update(event.stream for event, _ in batch)
