@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, TypeAlias
 from aurastream.processors.effects import OPERATIONS, EffectStreams, LaneStreams, Processor
 from aurastream.processors.host.sources import Sources
 from aurastream.projections import Projection
-from aurastream.projections.engine import NEVER_REBUILT, Record, claim_definition, field_of, read_records
+from aurastream.projections.engine import (
+    NEVER_REBUILT,
+    Record,
+    claim_definition,
+    field_of,
+    may_go_on,
+    read_records,
+)
 from aurastream.streams import (
     Claim,
     HostCard,
@@ -146,7 +153,7 @@ class Roster:
         """The view's record, with a definition that somebody claimed."""
         record = self.records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
         live, own = record.find(record.live), projection.fingerprint
-        if live is None or live.fingerprint == own:
+        if live is None or may_go_on(live.fingerprint, own):
             return record
         group = generation_group(projection.name, record.live)
         if live.fingerprint and any(card.offers_lane(group, stream.name) for card in self.cards().values()):

@@ -28,7 +28,7 @@ from aurastream.projections.engine.check import (
 )
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Operation, Source, is_commit, written
 from aurastream.projections.engine.consumer import Consumer, GroupLane
-from aurastream.projections.engine.definition import is_same_definition
+from aurastream.projections.engine.definition import is_same_definition, may_go_on
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
@@ -146,6 +146,7 @@ __all__ = [
     "flat",
     "is_commit",
     "is_same_definition",
+    "may_go_on",
     "microseconds",
     "now_ms",
     "read_record",

@@ -45,6 +45,13 @@ def is_same_definition(stored: str, own: str) -> bool:
     return stored == "" or stored.partition(".")[0] == own.partition(".")[0]
 
 
+def may_go_on(stored: str, own: str) -> bool:
+    """Whether a view of the stored fingerprint is one of this definition, by rules that this build knows."""
+    definition, _, rules = stored.partition(".")
+    known = rules in ("", "1-2") or (rules.isdecimal() and int(rules) <= RULES)
+    return known and definition == own.partition(".")[0]
+
+
 def adopted(cursor: Cursor, own: str, *, is_of_any_type: bool = False) -> Cursor | None:
     """The cursor as this build goes on from it; None where it is another definition's, or of rules that this
     build does not know.

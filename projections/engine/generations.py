@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from aurastream.projections.engine.definition import is_same_definition
+from aurastream.projections.engine.definition import is_same_definition, may_go_on
 from aurastream.projections.engine.errors import RecordDamaged
 from aurastream.projections.tables import ProjectionError
 from aurastream.streams import (
@@ -134,7 +134,7 @@ class Record(msgspec.Struct, frozen=True):
     def runnable(self, fingerprint: str) -> tuple[int, ...]:
         """Those a host with this definition can run: the live and the kept that were folded by it."""
         held = [item for item in self.generations if item.state in (State.LIVE, State.KEPT)]
-        return tuple(item.number for item in held if item.fingerprint == fingerprint)
+        return tuple(item.number for item in held if may_go_on(item.fingerprint, fingerprint))
 
     def due(self, now_ms: int) -> list[Generation]:
         """Those to retire now, and those whose retirement was cut off."""
@@ -353,7 +353,7 @@ def claim_definition(stream: Stream, projection: str, fingerprint: str) -> Recor
     """
     record = read_record(stream.server, stream.name, projection)
     live = record.find(record.live)
-    if live is not None and live.fingerprint == fingerprint:
+    if live is not None and may_go_on(live.fingerprint, fingerprint):
         return record
     group = generation_group(projection, record.live)
     cursors = [Ask(keys.log, ("HGET", keys.cursor(group), "fingerprint")) for keys in stream.keys]

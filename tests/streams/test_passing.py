@@ -1,4 +1,4 @@
-"""What passes events on passes what is stored: the fields of a newer producer, the version, the sealed texts."""
+"""What passes events on passes what is stored: a newer producer's fields, the version, the sealed texts."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from aurastream.projections import Projection, ProjectionError, ProjectionRedefined, View
 from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import Batch, projection
-from aurastream.projections.engine.definition import adopted, fingerprint_of, is_same_definition
+from aurastream.projections.engine.definition import adopted, fingerprint_of, is_same_definition, may_go_on
 from aurastream.projections.rebuild import Decision, rebuild_subject
 from aurastream.streams import Codec, Cursor, Server, Stream
 from aurastream.streams.history import History
@@ -163,3 +163,7 @@ def test_generations_of_either_rules_are_kept_up() -> None:
     assert is_same_definition("0000000000000000", "0000000000000000.2")
     assert is_same_definition("0000000000000000.1-2", "0000000000000000.2")
     assert not is_same_definition("ffffffffffffffff", "0000000000000000.2")
+    runnable = ["0000000000000000", "0000000000000000.1-2", "0000000000000000.2"]
+    assert [stored for stored in runnable if may_go_on(stored, "0000000000000000.2")] == runnable
+    for stored in ("", "ffffffffffffffff.2", "0000000000000000.3", "0000000000000000.2-3"):
+        assert not may_go_on(stored, "0000000000000000.2"), stored
