@@ -52,7 +52,9 @@ class Duty(Protocol):
         ...
 
     def changed(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
-        """These are the host's now, each under its epoch; of these, the surplus is to be released."""
+        """These are the host's now, each under its epoch; of these, the surplus is to be released. Also after
+        the first tick that succeeded, whatever it brought.
+        """
         ...
 
 
@@ -67,7 +69,7 @@ class LeaseKeeper:
         self._commands: queue.SimpleQueue[tuple[Callable[[], Asking[None]], Future[None]]] = (
             queue.SimpleQueue()
         )
-        self._said: tuple[dict[Claim, int], set[Claim]] = ({}, set())
+        self._said: tuple[dict[Claim, int], set[Claim]] | None = None  # None before the first tick
         self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="aurastream-leases", daemon=True)
 
@@ -163,7 +165,7 @@ class LeaseKeeper:
                 log.info("leases_kept_again", host=self.leases.host)
             self.trouble, is_done = "", True
         now = (dict(self.leases.held), set(self.leases.surplus))
-        if now != self._said:
+        if now != self._said and (is_done or self._said is not None):
             self._said = now
             self._duty.changed(*now)
         return is_done

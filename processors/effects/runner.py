@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from typing import Protocol
 
 from aurastream.processors.effects.handler import CANCEL_S, TRACEBACK_MAX, Isolation
 from aurastream.processors.effects.lane import EffectLane
@@ -29,10 +30,23 @@ LOOK_S = 0.5  # how late a person's word may be noticed
 log = Logger("aurastream.effects")
 
 
+class Waker(Protocol):
+    """Who waits for logs: pokes a lane, once, when its log has something after its position."""
+
+    def expect(self, lane: LaneRunner) -> None:
+        """The lane has read all there is."""
+        ...
+
+    def forget(self, lane: LaneRunner) -> None:
+        """It waits no longer."""
+        ...
+
+
 class LaneRunner:
     """A lane and the task that runs it.
 
     polls_s: least and most between two looks at a log without news. is_fenced: a newer owner ended it.
+    waker: wakes it before that.
     """
 
     def __init__(
@@ -43,6 +57,7 @@ class LaneRunner:
         self._error_since_ms = 0
         self.epoch: int | None = None
         self.is_fenced = False
+        self.waker: Waker | None = None
         self._poked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -97,6 +112,16 @@ class LaneRunner:
                 self._run(), name=f"effects {self.lane.group} {self.lane.keys.where}"
             )
 
+    @property
+    def log_key(self) -> str:
+        """Of its log, for the waker."""
+        return self.lane.keys.log
+
+    @property
+    def position(self) -> str:
+        """Of the last entry it has read."""
+        return self.lane.window.seen
+
     def poke(self) -> None:
         """There is something new."""
         self._poked.set()
@@ -137,10 +162,15 @@ class LaneRunner:
         if has_news:
             self._polls.reset()
             return
+        if self.waker is not None:
+            self.waker.expect(self)
         try:
             await asyncio.wait_for(self._poked.wait(), self._polls.next_s())
         except TimeoutError:
             return
+        finally:
+            if self.waker is not None:
+                self.waker.forget(self)
 
     def _troubled(self, error: Exception) -> float:
         """Say so; the pause."""

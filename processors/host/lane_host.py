@@ -43,7 +43,7 @@ CHECK_S = 0.2  # between two looks at the lanes: fenced ones are given up, troub
 LOST_S = 1.0  # for the commit under way: one that is cut off is known by the cursor
 LEAVE_S = 5.0  # for giving the leases back, whatever the server does
 PATIENCE_S = 30.0
-POLLS_S = (0.01, 0.5)  # between a processor's looks at a log without news
+POLLS_S = (0.5, 1.0)  # between a processor's looks at a log without news, should nobody wake it
 BATCH_MAX = 16_000
 
 log = Logger("aurastream.host")
@@ -221,7 +221,9 @@ class LaneHost:
                 return hosted
             case EffectJob(processor, streams):
                 effect = EffectLane(processor, streams, claim.partition, self.effect_options)
-                return LaneRunner(effect, self.wires, self._isolation, POLLS_S)
+                runner = LaneRunner(effect, self.wires, self._isolation, POLLS_S)
+                runner.waker = self._wakes
+                return runner
             case _:
                 return None
 

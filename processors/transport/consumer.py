@@ -68,7 +68,7 @@ class RedisConsumer(Partitions):
         self.reader = TopicReader(self.wires)
         self._rebalance = Rebalance(self)
         self._coordinator = Coordinator(
-            self.wires, self._rebalance, self._claims, Settings().lease_ms, self.add_future
+            self.wires.server, self._rebalance, self._claims, Settings().lease_ms, self.add_future
         )
         await super().on_start()
 
