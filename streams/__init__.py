@@ -30,22 +30,7 @@ from aurastream.streams.cloudevents import (
 )
 from aurastream.streams.codec import Codec, Upcaster
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import (
-    LOST,
-    PAUSE_FIRST_S,
-    PAUSE_MAX_S,
-    Ask,
-    Asking,
-    Backoff,
-    Command,
-    Reply,
-    adrive,
-    drive,
-    is_passing,
-    relay,
-    retried,
-    sound,
-)
+from aurastream.streams.drive import Ask, Asking, Command, Reply, adrive, drive, relay, sound
 from aurastream.streams.embedded import EmbeddedServer, EmbeddedServerError, home_directory, serve
 from aurastream.streams.entities import CHUNK, PLACE_BYTES, Places
 from aurastream.streams.entries import (
@@ -71,11 +56,14 @@ from aurastream.streams.errors import (
     InvalidEvent,
     InvariantBroken,
     KeysLocked,
+    NotAnswered,
     NotReplicated,
     PartitionMismatch,
     RegistryDamaged,
     ServerAway,
+    ServerRefuses,
     ServerUnfit,
+    ServerUnreachable,
     StreamError,
     StreamUnknown,
     UnknownEventVersion,
@@ -164,6 +152,16 @@ from aurastream.streams.members import (
 )
 from aurastream.streams.news import News
 from aurastream.streams.passing import StoredEvent
+from aurastream.streams.faults import (
+    LOST,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    Backoff,
+    is_passing,
+    passing_of,
+    retried,
+    said,
+)
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import event_streams, list_streams, open_stream
@@ -264,6 +262,7 @@ __all__ = [
     "Logger",
     "Member",
     "News",
+    "NotAnswered",
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
@@ -279,7 +278,9 @@ __all__ = [
     "Script",
     "Server",
     "ServerAway",
+    "ServerRefuses",
     "ServerUnfit",
+    "ServerUnreachable",
     "Settings",
     "ShortText",
     "Span",
@@ -346,6 +347,7 @@ __all__ = [
     "operator",
     "pack_position",
     "pack_positions",
+    "passing_of",
     "put_beyond",
     "read_envelope",
     "read_envelopes",
@@ -353,6 +355,7 @@ __all__ = [
     "read_new",
     "relay",
     "retried",
+    "said",
     "seek",
     "serve",
     "shortened",

@@ -13,19 +13,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from zlib import crc32
 
 import msgspec
 
 from aurastream.streams.codec import Codec
-from aurastream.streams.drive import Ask, Command, Reply
+from aurastream.streams.drive import Ask, Command, Questions, Reply
 from aurastream.streams.entries import check_identifiers
 from aurastream.streams.errors import (
     BacklogFull,
     InvalidEvent,
     InvariantBroken,
     NotReplicated,
+    ServerRefuses,
+    UnknownOutcome,
     VersionConflict,
 )
 from aurastream.streams.events import Event
@@ -34,6 +36,7 @@ from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.pressure import Budget, Gate
 from aurastream.streams.wire import Script
 
+Refusal = TypeVar("Refusal", ServerRefuses, UnknownOutcome)
 AHEAD_MAX = timedelta(hours=24)  # event time further ahead of the clock is a broken clock, not an early fact
 
 
@@ -235,6 +238,27 @@ class Appending:
                 _refuse(request, code, answer)
         self.left = left
         return self._worst(full) if full else None
+
+    def given_up(self, error: Refusal, questions: Questions, batch: list[Event]) -> Refusal:
+        """The error with what is known of each event: in the log for sure, perhaps (its answer was lost), or
+        not. questions: made of ``asks``.
+        """
+        per_request = 1 if self._replicas is None else 2
+        unsure: set[str] = set()
+        for number, request in enumerate(self.left):
+            index = number * per_request
+            if index not in questions.left and not isinstance(questions.answers[index], Exception):
+                code, positions, *_ = questions.answers[index]
+                if code == AppendAnswer.OK:
+                    self._place(request, positions, set())
+            elif index in questions.unsure:
+                unsure.update(batch[event].event_id for event in request.indexes)
+        stream = self.left[0].keys.stream
+        for event, at in self._placed.items():
+            error.appended[batch[event].event_id] = f"{stream}/{at.partition}/{at.position}"
+        if isinstance(error, UnknownOutcome):
+            error.unknown = frozenset(unsure)
+        return error
 
     def result(self) -> list[Appended]:
         """One per event, in the order given."""

@@ -1,10 +1,12 @@
 """
 An event loop's connections, one per node, shared by all its tasks.
 
-    ask -> grouped by node, all at once -> a passing fault? -> a pause, slots learnt anew once for all who
-    wait ->
-        grouped and put again: until there is an answer, or attempts_max times
-    hurry -> the process stops: who waits for a server that is away waits so much longer, then gets ServerAway
+    ask -> grouped by node, all at once -> a passing fault? -> a pause -> where another node would: slots
+        learnt anew once for all who wait -> what is not answered for good is grouped and put again: until
+        there is an answer, or attempts_max times
+    hurry -> the process stops: a question waits so much longer, whatever the server does, then gets
+        ServerAway
+    trouble -> what is refused now, by whom and since when: for health and metrics
 
 Always true: a question is grouped anew each time it is put, so what moved is asked where it is by then.
 """
@@ -14,15 +16,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from redis.exceptions import ClusterError, RedisError
+from redis.exceptions import ClusterError, RedisError, ResponseError
 
+from aurastream.streams.aside import aside
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import LOST, Ask, Backoff, Reply, passing_among, sound
-from aurastream.streams.errors import ServerAway, StreamError, UnknownOutcome
+from aurastream.streams.drive import Ask, Questions, Reply, Round, sound
+from aurastream.streams.errors import ServerAway, StreamError
 from aurastream.streams.late import Logger
+from aurastream.streams.faults import LOST, Passing, Tries, is_passing, passing_among, passing_of, said
+from aurastream.streams.troubles import Troubles
+
+HURRIED_AGAIN_S = 0.5  # for a question of a process that stops and has given one up already
 
 log = Logger(__name__)
 
@@ -42,9 +50,19 @@ class AsyncWires:
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by node
         self._renewing = asyncio.Lock()
         self._renewals = 0
-        self._waiting = 0  # questions that wait for a server
-        self._hurried_at = float("inf")  # monotonic seconds
-        self._patience_s = 0.0
+        self._bounds: set[asyncio.Timeout] = set()  # of the questions under way
+        self._patience_s: float | None = None  # of a process that stops
+        self._troubles = Troubles()
+
+    @property
+    def trouble(self) -> str:
+        """What the server refuses or does not answer now, and for how long; "" while all is well."""
+        return self._troubles.sentence()
+
+    @property
+    def trouble_since_ms(self) -> int | None:
+        """Since when, in milliseconds since 1970 by this host's clock."""
+        return self._troubles.since_ms()
 
     async def of(self, key: str) -> AsyncWire:
         """The connection to the key's node, made anew where it was lost. Raises one of LOST."""
@@ -63,54 +81,28 @@ class AsyncWires:
 
     async def exchange(self, asks: Sequence[Ask]) -> list[Reply]:
         """One answer for each, in order, all nodes at once; the server's errors are values. Raises LOST."""
-        by_node: dict[str, list[int]] = {}
-        for index, ask in enumerate(asks):
-            by_node.setdefault(self.server.node_of(ask.key), []).append(index)
-        if len(by_node) == 1:
-            return await self._of_node(asks)
-        parts = await asyncio.gather(
-            *[self._of_node([asks[index] for index in indexes]) for indexes in by_node.values()]
-        )
-        answers: list[Reply] = [None] * len(asks)
-        for indexes, part in zip(by_node.values(), parts, strict=True):
-            for index, answer in zip(indexes, part, strict=True):
-                answers[index] = answer
-        return answers
-
-    async def _of_node(self, asks: Sequence[Ask]) -> list[Reply]:
-        wire = await self.of(asks[0].key)
-        answers = await wire.exchange(*[ask.command for ask in asks])
-        if passing_among(answers):
-            await wire.close()  # one made anew loads the scripts, and finds the primary where it is by then
-        return answers
+        part = await self._put(asks, range(len(asks)))
+        if part.lost is not None:
+            raise part.lost
+        return [part.answers[index] for index in range(len(asks))]
 
     async def answers(self, asks: Sequence[Ask], what: str = "a question") -> list[Reply]:
         """The same, put again after a passing fault.
 
-        Raises UnknownOutcome after attempts_max; ServerAway after ``hurry``.
+        Raises UnknownOutcome or ServerRefuses after attempts_max; ServerAway after ``hurry``.
         """
-        backoff, attempt, since = Backoff(), 0, None
-        try:
-            while True:
-                attempt, renewals = attempt + 1, self._renewals
-                try:
-                    answers = await self.exchange(asks)
-                    fault: Exception | None = passing_among(answers)
-                except (*LOST, ClusterError) as error:
-                    fault = error
-                if fault is None:
-                    if since is not None and self._waiting == 1:
-                        log.warning("server_back", away_s=round(time.monotonic() - since, 3))
-                    return answers
-                if attempt == self.attempts_max:
-                    raise UnknownOutcome(what, attempt) from fault
-                since = self._begin_to_wait(fault) if since is None else since
-                self._check_patience(since, fault)
-                await asyncio.sleep(backoff.next_s())
-                await self._renew_after(renewals)
-        finally:
-            if since is not None:
-                self._waiting -= 1
+        questions, tries = Questions(asks), Tries(what, self.attempts_max)
+        with self._bounded() as bound:
+            async with bound:
+                renewals = self._renewals
+                fault = questions.take(await self._put(asks, questions.left))
+                while fault is not None:
+                    await asyncio.sleep(tries.pause_s(fault, is_unsure=bool(questions.unsure)))
+                    if passing_of(fault) is not Passing.REFUSED:
+                        await self._renew_after(renewals)
+                    renewals = self._renewals
+                    fault = questions.take(await self._put(asks, questions.left))
+        return questions.answers
 
     async def ask(self, asks: Sequence[Ask], what: str = "a question") -> list[Reply]:
         """The same; raises the first error of the server."""
@@ -122,25 +114,12 @@ class AsyncWires:
         """
         await self._renew_after(self._renewals)
 
-    async def _renew_after(self, renewals: int) -> None:
-        """``renew``, once for all whose question was put before it."""
-        async with self._renewing:
-            if self._renewals != renewals:
-                return
-            try:
-                await asyncio.to_thread(self._renew)
-            except (RedisError, StreamError, OSError) as error:
-                log.warning("server_away", reason=f"{type(error).__name__}: {error}"[:300])
-            self._renewals += 1
-
-    def _renew(self) -> None:
-        if self._recover is not None:
-            self._recover()
-        self.server.refresh()
-
     def hurry(self, patience_s: float) -> None:
-        """The process stops: wait for a server that is away no longer than this."""
-        self._hurried_at, self._patience_s = time.monotonic(), patience_s
+        """The process stops: whatever the server does, a question waits no longer than this."""
+        self._patience_s = patience_s
+        ends = asyncio.get_running_loop().time() + patience_s
+        for bound in self._bounds:
+            bound.reschedule(ends)
 
     async def close(self) -> None:
         """Drop all; requests under way fail, their outcome unknown."""
@@ -149,14 +128,82 @@ class AsyncWires:
         for wire in wires:
             await wire.close()
 
-    def _begin_to_wait(self, fault: Exception) -> float:
-        if not self._waiting:
-            log.warning("server_lost", error=str(fault)[:200])
-        self._waiting += 1
-        return time.monotonic()
+    async def _put(self, asks: Sequence[Ask], indexes: Sequence[int]) -> Round:
+        """These of the questions, once, all nodes at once."""
+        by_node: dict[str, list[int]] = {}
+        lost: Exception | None = None
+        for index in indexes:
+            try:
+                by_node.setdefault(self.server.node_of(asks[index].key), []).append(index)
+            except LOST as error:  # nobody holds the slot for now
+                self._troubles.begin(("", ""), error)
+                lost = lost or error
+        if len(by_node) == 1 and lost is None:
+            ((node, own),) = by_node.items()
+            return await self._of_node(node, [asks[index] for index in own], own)
+        parts = await asyncio.gather(
+            *[self._of_node(node, [asks[index] for index in own], own) for node, own in by_node.items()]
+        )
+        whole = Round(set(), {}, next((part.lost for part in parts if part.lost is not None), lost))
+        for part in parts:
+            whole.sent.update(part.sent)
+            whole.answers.update(part.answers)
+        return whole
 
-    def _check_patience(self, since: float, fault: Exception) -> None:
-        """Raise ServerAway where the question has waited for longer than a process that stops has time."""
-        now = time.monotonic()
-        if now - max(since, self._hurried_at) > self._patience_s:
-            raise ServerAway(now - since) from fault
+    async def _of_node(self, node: str, asks: list[Ask], indexes: list[int]) -> Round:
+        """Those of one node. What does not pass is raised."""
+        sent: list[int] = []
+        try:
+            wire = await self.of(asks[0].key)
+            sent = indexes
+            answers = await wire.exchange(*[ask.command for ask in asks])
+        except (*LOST, ClusterError, ResponseError) as error:
+            if not is_passing(error):
+                raise
+            self._troubles.begin((node, ""), error)
+            return Round(set(sent), {}, error)
+        if fault := passing_among(answers):
+            self._refused(node, asks, answers)
+            if passing_of(fault) is not Passing.REFUSED:
+                await (
+                    wire.close()
+                )  # one made anew loads the scripts, and finds the primary where it is by then
+        elif self._troubles:
+            self._troubles.end(node, [ask.command for ask in asks])
+        return Round.of(indexes, answers)
+
+    def _refused(self, node: str, asks: list[Ask], answers: list[Reply]) -> None:
+        for ask, answer in zip(asks, answers, strict=True):
+            if isinstance(answer, Exception) and is_passing(answer):
+                self._troubles.refused(node, ask.command, answer)
+
+    async def _renew_after(self, renewals: int) -> None:
+        """``renew``, once for all whose question was put before it."""
+        async with self._renewing:
+            if self._renewals != renewals:
+                return
+            try:
+                await aside(self._renew)
+            except (RedisError, StreamError, OSError) as error:
+                log.warning("server_away", reason=f"{type(error).__name__}: {said(error)}")
+            self._renewals += 1
+
+    def _renew(self) -> None:
+        if self._recover is not None:
+            self._recover()
+        self.server.refresh()
+
+    @contextmanager
+    def _bounded(self) -> Iterator[asyncio.Timeout]:
+        """A bound for one question, that ``hurry`` moves. Raises ServerAway where it is over."""
+        began, bound = time.monotonic(), asyncio.timeout(self._patience_s)
+        self._bounds.add(bound)
+        try:
+            yield bound
+        except TimeoutError as error:
+            if not bound.expired():
+                raise
+            self._patience_s = HURRIED_AGAIN_S
+            raise ServerAway(time.monotonic() - began) from error
+        finally:
+            self._bounds.discard(bound)

@@ -20,25 +20,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisClusterException, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
 from redis.retry import Retry
 
 from aurastream.streams.async_wire import AsyncWire
-from aurastream.streams.drive import LOST, Reply
-from aurastream.streams.errors import ServerUnfit
+from aurastream.streams.drive import Reply
+from aurastream.streams.errors import ServerUnfit, ServerUnreachable
+from aurastream.streams.faults import LOST, is_passing, said
 from aurastream.streams.settings import Ack
 from aurastream.streams.wire import Script, Wire
 
-ANSWER_TIMEOUT_S = 20.0  # longer than any BLOCK and than a commit of the largest batch
-CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 4.0  # far more than any command of ours may hold a server; what BLOCK says is added
+GREETING_S = 1.0  # for a new connection to a node that was silent last
 VERSION_MIN = (6, 2)
 
+W = TypeVar("W", Wire, AsyncWire)
 Options: TypeAlias = dict[str, Any]  # keyword options of redis-py's clients and connections
 
 
@@ -58,12 +62,18 @@ class Facts:
 
 
 class Server:
-    """One server or cluster, and all connections this process has to it."""
+    """One server or cluster, and all connections this process has to it.
 
-    def __init__(self, url: str) -> None:
+    answer_timeout_s: for each answer and each new connection; default: as the settings say.
+    """
+
+    def __init__(self, url: str, answer_timeout_s: float | None = None) -> None:
         self.url = url
-        self.client, self.facts = _open(url)
+        self.answer_timeout_s = ANSWER_TIMEOUT_S if answer_timeout_s is None else answer_timeout_s
+        self.client, self.facts = _open(url, self.answer_timeout_s)
         self._fsyncs_always = False
+        self._wires: WeakKeyDictionary[Wire | AsyncWire, str] = WeakKeyDictionary()  # -> node
+        self._silent: set[str] = set()  # nodes that did not answer in time, and have not since
 
     def check_ack(self, ack: Ack) -> None:
         """Raise ServerUnfit where the server cannot vouch for what `ack` says: only appendfsync always is a
@@ -81,27 +91,58 @@ class Server:
 
     def wire(self, key: str) -> Wire:
         """A new connection to the node that holds the key. Raises one of LOST."""
+        node = self.node_of(key)
         if isinstance(self.client, RedisCluster):
             pool = self.client.get_redis_connection(self._node(key)).connection_pool
         else:
             pool = self.client.connection_pool
-        return Wire(pool.connection_class(**pool.connection_kwargs))
+        bound_s = self._greeting_s(node)
+        settings = {**pool.connection_kwargs, "socket_connect_timeout": bound_s, "socket_timeout": bound_s}
+        wire = Wire(pool.connection_class(**settings), self.answer_timeout_s, partial(self.silent, node))
+        return self._opened(wire, node)
 
     async def async_wire(self, key: str) -> AsyncWire:
         """The same for the running event loop."""
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry as AsyncRetry
 
-        options: Options = {**_options(), "retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None}
+        node, options = self.node_of(key), _options(self.answer_timeout_s)
+        options |= {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None}
         pool = Redis.from_url(self.url, **options).connection_pool
         settings = dict(pool.connection_kwargs)
         if self.facts.is_cluster:
-            node = self._node(key)
-            settings |= {"host": node.host, "port": node.port}
+            at = self._node(key)
+            settings |= {"host": at.host, "port": at.port}
             settings.pop("db", None)
-        wire = AsyncWire(pool.connection_class(**settings), ANSWER_TIMEOUT_S)
+        connection = pool.connection_class(**settings)
+        wire = AsyncWire(connection, self.answer_timeout_s, partial(self.silent, node))
         greeting = [("SCRIPT", "LOAD", script.text) for script in Script.every.values()]
-        return await wire.open(*greeting, timeout_s=CONNECT_TIMEOUT_S)
+        await wire.open(*greeting, timeout_s=self._greeting_s(node))
+        return self._opened(wire, node)
+
+    def silent(self, node: str) -> None:
+        """A connection to the node was not answered in time: all others to it are dropped, so that nobody
+        else waits out a time-out of his own, and what comes next asks anew. From any thread.
+        """
+        self._silent.add(node)
+        for wire in [wire for wire, its in list(self._wires.items()) if its == node]:
+            wire.cut()
+        if isinstance(self.client, RedisCluster):
+            at = self.client.get_node(node_name=node)
+            pool = None if at is None or at.redis_connection is None else at.redis_connection.connection_pool
+        else:
+            pool = self.client.connection_pool
+        if pool is not None:
+            pool.disconnect()
+
+    def _greeting_s(self, node: str) -> float:
+        """How long a new connection to the node may take."""
+        return min(GREETING_S, self.answer_timeout_s) if node in self._silent else self.answer_timeout_s
+
+    def _opened(self, wire: W, node: str) -> W:
+        self._wires[wire] = node
+        self._silent.discard(node)
+        return wire
 
     def node_of(self, key: str) -> str:
         """A name for the node that holds the key: keys of one name can share a wire. Raises one of LOST."""
@@ -111,7 +152,8 @@ class Server:
         """Learn anew which node holds which slot; after a fail-over or a moved slot. Raises one of LOST."""
         if isinstance(self.client, RedisCluster):
             try:
-                self.client.nodes_manager.initialize()
+                # what was silent last is asked last
+                self.client.nodes_manager.initialize(last_failed_node_name=next(iter(self._silent), None))
             except (
                 RedisClusterException
             ) as error:  # none of its nodes answers, or not for all slots: no RedisError
@@ -139,18 +181,20 @@ class Server:
         self.client.close()
 
 
-def _options() -> Options:
+def _options(answer_timeout_s: float) -> Options:
     return {
         "protocol": 2,
-        "socket_timeout": ANSWER_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": answer_timeout_s,
+        "socket_connect_timeout": answer_timeout_s,
         "client_name": "aurastream",
     }
 
 
-def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
-    """A client without retries, and what it talks to. Raises ServerUnfit, without the password."""
-    options = {"retry": Retry(NoBackoff(), 0), **_options()}
+def _open(url: str, answer_timeout_s: float) -> tuple[redis.Redis | RedisCluster, Facts]:
+    """A client without retries, and what it talks to. Raises ServerUnfit, ServerUnreachable where waiting may
+    help, without the password.
+    """
+    options = {"retry": Retry(NoBackoff(), 0), **_options(answer_timeout_s)}
     try:
         client = redis.Redis.from_url(url, **options)
         facts = _facts(client)
@@ -161,16 +205,29 @@ def _open(url: str) -> tuple[redis.Redis | RedisCluster, Facts]:
         raise ServerUnfit(
             f"AURASTREAM_REDIS_URL is no Redis address ({error}). Use redis://, rediss:// or unix://."
         ) from None
-    except (*LOST, ResponseError) as error:
-        raise ServerUnfit(
-            f"cannot reach the Redis server at {_without_password(url)} ({error}). "
-            "Start it or correct AURASTREAM_REDIS_URL; unset it to use the embedded server."
-        ) from error
+    except (*LOST, ResponseError, RedisClusterException) as error:
+        raise _unreached(url, error) from error
     return client, facts
+
+
+def _unreached(url: str, error: Exception) -> ServerUnfit:
+    where = _without_password(url)
+    if is_passing(error) or isinstance(error, RedisClusterException):
+        return ServerUnreachable(
+            f"cannot reach the Redis server at {where} ({said(error)}). "
+            "Start it or correct AURASTREAM_REDIS_URL; unset it to use the embedded server."
+        )
+    return ServerUnfit(
+        f"the Redis server at {where} does not let us in ({said(error)}). Correct the user and the password "
+        "in AURASTREAM_REDIS_URL, or the server's ACL."
+    )
 
 
 def _facts(client: redis.Redis) -> Facts:
     info: dict[str, Reply] = client.info()
+    if info.get("loading"):
+        left = info.get("loading_eta_seconds", "?")
+        raise BusyLoadingError(f"it is loading its data, for some {left} s more", status_code="LOADING")
     flavour = "valkey" if "valkey_version" in info else "redis"
     version = tuple(
         int(part) for part in str(info.get("valkey_version", info["redis_version"])).split(".")[:3]

@@ -1,5 +1,5 @@
 """
-Questions to the server, who puts them, and which faults pass.
+Questions to the server, and who puts them.
 
 What decides (an append, a lane, a lease) is a generator: it yields what it wants to know and is sent the
 answers. It has no socket, no clock and no thread, so the same code runs over blocking connections, in an
@@ -7,35 +7,19 @@ event loop and in a simulation.
 
     steps: yields [Ask(key, command), ..] -> drive(steps, answer) or adrive(..) -> the steps' result
     answer: Wires.ask, AsyncWires.ask, or whatever else knows the answers
-    a fault -> is_passing -> put again, after a pause -> Backoff: each about twice as long, none in step with
-        others
+    Questions     what was answered for good, and what is put again after a passing fault (faults.py)
 
 Every question may be put twice: a lost reply leaves its outcome unknown. So all commands here are idempotent,
-and they are put again with a bound (``retried``), or for as long as their caller lives.
+and they are put again with a bound, or for as long as their caller lives.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from aurastream.streams.errors import StreamError, UnknownOutcome
+from aurastream.streams.faults import is_passing
 
 Command: TypeAlias = tuple[Any, ...]  # as redis takes it: text, bytes and numbers
 Reply: TypeAlias = Any  # as the server answers: bytes, numbers, None, an error as a value, and lists of these
@@ -104,77 +88,82 @@ def sound(answers: list[Reply]) -> list[Reply]:
     return answers
 
 
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.02, 1.0
-LOST = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
-_ANSWERED = (
-    NoScriptError,
-    ReadOnlyError,
-    ClusterDownError,
-    TryAgainError,
-    AskError,
-    ClusterError,
-)  # AskError: MOVED too
-_WORDS = (
-    "BUSY",
-    "LOADING",
-    "MASTERDOWN",
-    "MOVED",
-    "ASK",
-    "TRYAGAIN",
-    "UNBLOCKED",
-    "NOSCRIPT",
-    "READONLY",
-    "FAILOVER",
-)
+class Questions:
+    """Questions on their way: which were answered for good, and of which it is not known whether they ran.
 
-
-def is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, LOST + _ANSWERED):
-        return True
-    return isinstance(error, ResponseError) and str(error).startswith(_WORDS)
-
-
-def passing_among(answers: list[Reply]) -> Exception | None:
-    """The first passing fault among answers."""
-    return next((each for each in answers if isinstance(each, Exception) and is_passing(each)), None)
-
-
-class Backoff:
-    """Pauses that double from first_s to most_s, each shortened at random by up to half."""
-
-    def __init__(self, first_s: float = PAUSE_FIRST_S, most_s: float = PAUSE_MAX_S) -> None:
-        self._first_s, self._most_s = first_s, most_s
-        self._next_s = first_s
-
-    def next_s(self) -> float:
-        """How long to pause now, in seconds."""
-        pause_s, self._next_s = self._next_s, min(self._most_s, self._next_s * 2)
-        return pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that clients do not return in step
-
-    def reset(self) -> None:
-        """It went well: the next pause is a first one."""
-        self._next_s = self._first_s
-
-
-def retried(
-    what: str, attempts_max: int, operation: Callable[[], T], recover: Callable[[], None] | None = None
-) -> T:
-    """The operation's result, repeating it after a passing fault. Only for idempotent operations.
-
-    recover: called before each repeat; its own passing faults count as a failed attempt. Raises
-    UnknownOutcome.
+    Always true: what has one hash tag is answered in the order it was put; a refused question is put again
+    with all that follow it there, and with it the WAIT behind it, which vouches for nothing alone.
     """
-    backoff = Backoff()
-    for attempt in range(1, attempts_max + 1):
-        try:
-            if attempt > 1 and recover is not None:
-                recover()
-            return operation()
-        except (*LOST, ResponseError, ClusterError) as error:
-            if not is_passing(error):
-                raise
-            if attempt == attempts_max:
-                raise UnknownOutcome(what, attempts_max) from error
-        time.sleep(backoff.next_s())
-    raise StreamError(f"{what}: attempts_max must be at least 1")
+
+    def __init__(self, asks: Sequence[Ask]) -> None:
+        self.asks, self.left = asks, list(range(len(asks)))
+        self.answers: list[Reply] = [None] * len(asks)
+        self.unsure: set[int] = set()
+
+    def take(self, part: Round) -> Exception | None:
+        """Keep what was answered for good; the rest is left. Returns the first fault, None when all is done.
+
+        Raises a fault that does not pass, if that is why there was no answer.
+        """
+        self.unsure.update(part.sent.difference(part.answers))
+        fault = part.lost
+        units: dict[str, list[int]] = {}
+        for index in self.left:
+            units.setdefault(hash_tag(self.asks[index].key), []).append(index)
+        left: list[int] = []
+        for indexes in units.values():
+            refused, kept = self._first_refused(indexes, part.answers)
+            fault = fault or refused
+            for index in indexes[:kept]:
+                self.answers[index] = part.answers[index]
+                self.unsure.discard(index)
+            left += indexes[kept:]
+        self.left = sorted(left)
+        if fault is not None and not is_passing(fault):
+            raise fault
+        return fault
+
+    def _first_refused(self, indexes: list[int], answers: dict[int, Reply]) -> tuple[Exception | None, int]:
+        """The first passing fault of a unit, and how many before it stand."""
+        for number, index in enumerate(indexes):
+            answer = answers.get(index, _MISSING)
+            is_fault = isinstance(answer, Exception) and is_passing(answer)
+            if is_fault or answer is _MISSING:
+                is_wait = number > 0 and self.asks[index].command[0] == "WAIT"
+                return (answer if is_fault else None), number - is_wait
+        return None, len(indexes)
+
+
+class Round(NamedTuple):
+    """What came of putting some questions once. sent: indexes; answers: by index. lost: why some are
+    missing.
+    """
+
+    sent: set[int]
+    answers: dict[int, Reply]
+    lost: Exception | None
+
+    @classmethod
+    def of(cls, indexes: Sequence[int], answers: Sequence[Reply]) -> Round:
+        """All of these were answered."""
+        return cls(set(indexes), dict(zip(indexes, answers, strict=True)), None)
+
+
+_MISSING = object()
+
+
+def hash_tag(key: str) -> str:
+    """What a cluster takes a key's slot from."""
+    start = key.find("{")
+    end = key.find("}", start + 1) if start >= 0 else -1
+    return key[start + 1 : end] if end > start + 1 else key
+
+
+def waits_s(command: Command) -> float:
+    """How long the server may hold its answer back because it was bidden to, in seconds: BLOCK, WAIT."""
+    name = command[0]
+    if name == "WAIT":
+        return int(command[2]) / 1000
+    if name in ("XREAD", "XREADGROUP") and "BLOCK" in command:
+        return int(command[command.index("BLOCK") + 1]) / 1000
+    return 0.0

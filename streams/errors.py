@@ -139,7 +139,11 @@ class BacklogFull(StreamError):
         self.budget_events, self.budget_bytes = budget
 
 
-class ServerAway(StreamError):
+class NotAnswered(StreamError):
+    """The server did not do it in the time there was; it may later, so the same may be put again."""
+
+
+class ServerAway(NotAnswered):
     """The server did not come back while the process was stopping."""
 
     def __init__(self, waited_s: float) -> None:
@@ -150,8 +154,44 @@ class ServerAway(StreamError):
         self.waited_s = waited_s
 
 
-class UnknownOutcome(StreamError):
-    """The connection was lost so often that it is not known whether the events are in the log."""
+class ServerRefuses(NotAnswered):
+    """The server said no for as long as it was waited for: nothing of what was put last was written.
+
+    word: the server's, as OOM; "" where it never came to that. said: its sentence. is_written: of an append,
+    False: of the call's events those of ``appended`` are in the log (event ID -> stream/partition/position),
+    and no other one.
+    """
+
+    is_written = False
+
+    def __init__(self, what: str, word: str, said: str) -> None:
+        how = "the server refuses for now" if word else "there was no server"
+        super().__init__(f"{what}: {how} ({said}). Nothing of it was written. {REMEDIES.get(word, REMEDY)}")
+        self.what, self.word, self.said = what, word, said
+        self.appended: dict[str, str] = {}
+
+
+REMEDY = "Repeat it once the server is well."
+REMEDIES = {
+    "OOM": "It is full: free memory (`aurastream archive`, then `aurastream trim`) or raise its maxmemory.",
+    "MISCONF": "It cannot write to its disk: free space there, or see its log; then repeat it.",
+    "NOREPLICAS": "Too few of its replicas are linked (min-replicas-to-write): start one, then repeat it.",
+    "READONLY": "It is a replica: name the primary in AURASTREAM_REDIS_URL, or promote this one.",
+    "LOADING": "It is loading its data: repeat it in a moment.",
+    "BUSY": "A script of somebody's occupies it: see SCRIPT KILL; then repeat it.",
+    "CLUSTERDOWN": "Some slots have no primary: bring the node back or fail over to its replica.",
+    "MASTERDOWN": "It is a replica without its primary: name the primary, or promote this one.",
+}
+
+
+class UnknownOutcome(NotAnswered):
+    """The connection was lost so often that it is not known whether the events are in the log.
+
+    is_written: of an append, None: of the call's events those of ``appended`` are in the log (event ID ->
+    stream/partition/position), of those in ``unknown`` (event IDs) it is not known, and no other one is.
+    """
+
+    is_written = None
 
     def __init__(self, what: str, attempts: int) -> None:
         super().__init__(
@@ -159,6 +199,8 @@ class UnknownOutcome(StreamError):
             "Repeat it with the same event IDs once the server answers; what arrived already counts once."
         )
         self.what, self.attempts = what, attempts
+        self.appended: dict[str, str] = {}
+        self.unknown: frozenset[str] = frozenset()
 
 
 class KeysLocked(StreamError):
@@ -185,6 +227,10 @@ class CreatorUnknown(StreamError):
 
 class ServerUnfit(StreamError):
     """The server's settings would lose or change data; the process refuses to start."""
+
+
+class ServerUnreachable(ServerUnfit):
+    """The server is away, silent, loading or refuses to speak for now, and was not waited for any longer."""
 
 
 class StreamUnknown(StreamError):

@@ -26,7 +26,7 @@ from typing import Protocol
 from redis.exceptions import RedisError
 
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Asking, drive, is_passing
+from aurastream.streams.drive import Asking, drive
 from aurastream.streams.errors import StreamError, UnknownOutcome
 from aurastream.streams.late import Logger
 from aurastream.streams.leases import Claim, Leases

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
-from aurastream.streams.drive import Ask, Backoff
+from aurastream.streams.drive import Ask
 from aurastream.streams.groups import wake_up
 from aurastream.streams.positions import Position
 

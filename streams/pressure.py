@@ -27,11 +27,12 @@ from collections.abc import Iterable
 import msgspec
 
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Backoff, Command, sound
+from aurastream.streams.drive import Command, sound
 from aurastream.streams.errors import BacklogFull
 from aurastream.streams.groups import cursor_of
 from aurastream.streams.instant import at_once
 from aurastream.streams.keys import Keys
+from aurastream.streams.faults import Backoff
 from aurastream.streams.settings import Pressure, Settings
 from aurastream.streams.wire import Script
 

@@ -62,8 +62,26 @@ class Settings(BaseSettings):
     pressure_wait_s: float = Field(
         default=30.0, ge=0, le=3_600, description="how long it waits before it is refused after all"
     )
+    answer_timeout_s: float = Field(
+        default=4.0,
+        ge=0.1,
+        le=600,
+        description="after which a server that says nothing is taken for lost: of each answer and each new "
+        "connection, besides what a blocking command waits",
+    )
+    server_wait_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3_600,
+        description="how long an append, a read or a verb waits for a server that is away, loading or "
+        "refuses (full, read-only, without replicas); `aurastream run` waits until it is stopped",
+    )
     attempts_max: int = Field(
-        default=8, ge=1, le=100, description="tries of an idempotent operation when the connection fails"
+        default=8,
+        ge=1,
+        le=100,
+        description="tries of an idempotent operation when the connection fails; at least so many, however "
+        "long they take",
     )
     batch_max: int = Field(default=2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
     lease_ms: int = Field(

@@ -22,9 +22,9 @@ import msgspec
 from aurastream.streams.appending import Append, Appended, Appending, Plan, Replicas, admitted
 from aurastream.streams.codec import Codec
 from aurastream.streams.connection import Server
-from aurastream.streams.drive import Ask, Asking, Command, Reply, sound
+from aurastream.streams.drive import Ask, Asking, Command, Questions, Reply, sound
 from aurastream.streams.entries import RawEntry, entry_json
-from aurastream.streams.errors import StreamError
+from aurastream.streams.errors import BacklogFull, ServerRefuses, StreamError, UnknownOutcome
 from aurastream.streams.events import Event
 from aurastream.streams.facts import HERE, OPERATIONS, StreamFacts, is_system
 from aurastream.streams.keyring import Keyring
@@ -62,7 +62,7 @@ class Stream:
         self.is_topic = bool(facts.is_topic)
         self.is_log_here, self.is_system = facts.log == HERE, is_system(name, facts)
         self.keys = tuple(Keys(name, partition) for partition in range(facts.partitions))
-        self.wires = Wires(server, settings.attempts_max)
+        self.wires = Wires(server, settings.attempts_max, settings.server_wait_s)
         self.keyring = Keyring(self.wires, settings)
         self._gate = Gate(settings.budget_events, settings.budget_bytes)
         self._open_gate = Gate(0, 0)
@@ -86,7 +86,8 @@ class Stream:
         are refused.
         ack: what success vouches for; default: the settings'.
         Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict;
-        NotReplicated, BacklogFull and UnknownOutcome, after which the same events may be appended again.
+        NotReplicated, BacklogFull, and after server_wait_s ServerRefuses (not written) or UnknownOutcome, which
+        name the events that are in the log; after these the same events may be appended again.
         """
         batch, level = list(events), ack or self.settings.ack
         self._check_append(expected, level)
@@ -97,7 +98,7 @@ class Stream:
 
     def append_stored(self, stored: Iterable[StoredEvent], *, ack: Ack | None = None) -> list[Appended]:
         """``append`` of events of another log, by the JSON that is stored there: what this build does not
-        know of them is kept (passing.py). Raises as append does.
+        know of them is kept (faults.py). Raises as append does.
         """
         batch, level = list(stored), ack or self.settings.ack
         self._check_append(None, level)
@@ -114,7 +115,7 @@ class Stream:
         what = f"append of {sum(len(request.indexes) for request in requests)} events to {self.name}"
         patience, rounds = Patience(self.settings), 0
         while call.left:
-            full = call.take(self.wires.ask(call.asks(), what))
+            full = self._put(call, batch, what)
             if full is not None:
                 patience.wait(full)
             elif call.left and (rounds := rounds + 1) > ROUNDS_MAX:
@@ -122,6 +123,15 @@ class Stream:
                     f"{what}: the groups that read it change faster than it can be asked. Append again later."
                 )
         return call.result()
+
+    def _put(self, call: Appending, batch: list[Event], what: str) -> BacklogFull | None:
+        """What is left of a call, once. Raises the server's refusals with what of the call is in the log."""
+        questions = Questions(call.asks())
+        try:
+            self.wires.settle(questions, what)
+        except (ServerRefuses, UnknownOutcome) as error:
+            raise call.given_up(error, questions, batch) from error.__cause__
+        return call.take(sound(questions.answers))
 
     def appending(self, events: Iterable[Event]) -> Asking[list[Appended]]:
         """``append`` for who drives the log by generators.

@@ -45,7 +45,7 @@ class Producer:
         self._events_max = options.pop("events_max", 1_000_000)
         self._made: Callable[..., Event] = options.pop("made", ClipViewsObserved)
         codec = Codec((self._made,)) if isinstance(self._made, type) else options.pop("codec")
-        self._settings = Settings(ack=self._level, **options)
+        self._settings = Settings(ack=self._level, **{"server_wait_s": 0, **options})
         self._over = threading.Event()
         self.sent = self.acked = 0
         self.acked_at: list[float] = [time.monotonic()]

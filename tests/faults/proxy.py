@@ -18,7 +18,7 @@ from typing import Any
 
 import hiredis
 
-PASS, DROP, LOSE, HOLD, DOUBLE = "pass", "drop", "lose", "hold", "double"
+PASS, DROP, LOSE, HOLD, DOUBLE, DOUBLED = "pass", "drop", "lose", "hold", "double", "doubled"
 HELD_MAX = 1_000
 
 Decide = Callable[[list[bytes]], str]
@@ -48,7 +48,8 @@ def shut(*ends: socket.socket) -> None:
 class Interceptor:
     """decide: the fate of a command, asked for each. LOSE executes it and cuts the connection; HOLD cuts the
     connection and keeps
-    the command, to be delivered by ``deliver``; DOUBLE passes it and keeps a copy."""
+    the command, to be delivered by ``deliver``; DOUBLE passes it and keeps a copy; DOUBLED passes it and
+    gives its answer twice."""
 
     def __init__(self, target: str, decide: Decide = lambda command: PASS) -> None:
         self.directory = tempfile.mkdtemp(prefix="aura-")
@@ -57,6 +58,7 @@ class Interceptor:
         self.held: list[bytes] = []
         self.fates: dict[str, int] = {}
         self._open: list[socket.socket] = []
+        self._doubled: set[socket.socket] = set()  # whose next answer is given twice
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{self.directory}/p.sock")
@@ -99,7 +101,9 @@ class Interceptor:
         if fate != PASS:
             with self._lock:
                 self.fates[fate] = self.fates.get(fate, 0) + 1
-        if fate in (PASS, LOSE, DOUBLE):
+        if fate == DOUBLED:
+            self._doubled.add(server)
+        if fate in (PASS, LOSE, DOUBLE, DOUBLED):
             server.sendall(packed)
         if fate in (HOLD, DOUBLE):
             with self._lock:
@@ -107,12 +111,15 @@ class Interceptor:
                     self.held.append(packed)
         if fate in (DROP, HOLD):
             shut(server)
-        return fate in (PASS, DOUBLE)
+        return fate in (PASS, DOUBLE, DOUBLED)
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         try:
             while data := server.recv(262_144):
                 client.sendall(data)
+                if server in self._doubled:
+                    self._doubled.discard(server)
+                    client.sendall(data)
         except OSError:
             pass  # as above
         shut(client, server)

@@ -233,7 +233,7 @@ def test_a_process_that_stops_waits_no_longer_than_its_patience(other: ServerPro
         await wires.ask([echo("a", "warm")])
         other.kill()
         waiting = asyncio.create_task(wires.ask([echo("a", "1")]))
-        while not wires._waiting:  # noqa: ASYNC110 - it has no event to wait for
+        while not wires.trouble:  # noqa: ASYNC110 - it has no event to wait for
             await asyncio.sleep(0)
         wires.hurry(0.1)
         await waiting

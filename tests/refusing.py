@@ -1,0 +1,71 @@
+"""A real server that refuses for a while, one way after another, and is mended."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.servers import until
+
+Undo = Callable[[], object]
+
+
+def _full(client: Any) -> Undo:
+    client.config_set("maxmemory", 1)
+    return lambda: client.config_set("maxmemory", 0)
+
+
+def _without_replicas(client: Any) -> Undo:
+    client.config_set("min-replicas-to-write", 1)
+    return lambda: client.config_set("min-replicas-to-write", 0)
+
+
+def _read_only(client: Any) -> Undo:
+    client.execute_command("REPLICAOF", "127.0.0.1", 1)
+    return lambda: client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def _without_disk(client: Any) -> Undo:
+    """It cannot put a snapshot where the last one was, and is set to refuse writes then."""
+    place = Path(client.config_get("dir")["dir"]) / client.config_get("dbfilename")["dbfilename"]
+    before = client.config_get("save")["save"]
+    client.config_set("save", "3600 1")
+    place.unlink(missing_ok=True)
+    (place / "in the way").mkdir(parents=True)
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save to fail")
+
+    def mend() -> None:
+        shutil.rmtree(place)
+        until(lambda: not client.info("persistence")["rdb_bgsave_in_progress"], "the last try to end")
+        client.bgsave()
+        until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", "the save")
+        client.config_set("save", before)
+
+    return mend
+
+
+REFUSALS = {"OOM": _full, "NOREPLICAS": _without_replicas, "READONLY": _read_only, "MISCONF": _without_disk}
+
+
+@contextlib.contextmanager
+def refusing(url: str, word: str) -> Iterator[Undo]:
+    """The server says this word to writes until the block ends, or until what it yields is called."""
+    client = redis.Redis.from_url(url, decode_responses=True)
+    mend = REFUSALS[word](client)
+    mended: list[object] = []
+
+    def once() -> None:
+        if not mended:
+            mended.append(mend())
+
+    try:
+        yield once
+    finally:
+        once()
+        client.close()
