@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 from zlib import crc32
 
 import msgspec
@@ -36,7 +36,6 @@ from aurastream.streams.keys import Keys, partition_of
 from aurastream.streams.pressure import Budget, Gate
 from aurastream.streams.wire import Script
 
-Refusal = TypeVar("Refusal", ServerRefuses, UnknownOutcome)
 AHEAD_MAX = timedelta(hours=24)  # event time further ahead of the clock is a broken clock, not an early fact
 
 
@@ -239,9 +238,11 @@ class Appending:
         self.left = left
         return self._worst(full) if full else None
 
-    def given_up(self, error: Refusal, questions: Questions, batch: list[Event]) -> Refusal:
-        """The error with what is known of each event: in the log for sure, perhaps (its answer was lost), or
-        not. questions: made of ``asks``.
+    def give_up(
+        self, error: ServerRefuses | UnknownOutcome, questions: Questions, batch: list[Event]
+    ) -> None:
+        """Say in the error what is known of each event: in the log for sure, perhaps (its answer was lost),
+        or not. questions: made of ``asks``.
         """
         per_request = 1 if self._replicas is None else 2
         unsure: set[str] = set()
@@ -258,7 +259,6 @@ class Appending:
             error.appended[batch[event].event_id] = f"{stream}/{at.partition}/{at.position}"
         if isinstance(error, UnknownOutcome):
             error.unknown = frozenset(unsure)
-        return error
 
     def result(self) -> list[Appended]:
         """One per event, in the order given."""

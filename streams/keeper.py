@@ -27,10 +27,11 @@ from redis.exceptions import RedisError
 
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Asking, drive
-from aurastream.streams.errors import StreamError, UnknownOutcome
+from aurastream.streams.errors import StreamError
 from aurastream.streams.late import Logger
 from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.members import HostCard
+from aurastream.streams.passing import is_passing
 from aurastream.streams.wires import Wires
 
 log = Logger("aurastream.leases")
@@ -155,7 +156,7 @@ class LeaseKeeper:
             work()
         except (RedisError, StreamError, OSError) as error:
             self._note(f"{type(error).__name__}: {error}"[:300])
-            if isinstance(error, UnknownOutcome) or is_passing(error):
+            if is_passing(error):
                 self._renew()
         except Exception as error:
             self._note(f"{type(error).__name__}: {error}"[:300])

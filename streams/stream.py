@@ -86,8 +86,8 @@ class Stream:
         are refused.
         ack: what success vouches for; default: the settings'.
         Raises InvalidEvent and ServerUnfit (it cannot vouch so) before anything is sent; VersionConflict;
-        NotReplicated, BacklogFull, and after server_wait_s ServerRefuses (not written) or UnknownOutcome, which
-        name the events that are in the log; after these the same events may be appended again.
+        NotReplicated, BacklogFull, and after server_wait_s ServerRefuses (not written) or UnknownOutcome,
+        which name the events that are in the log; after these the same events may be appended again.
         """
         batch, level = list(events), ack or self.settings.ack
         self._check_append(expected, level)
@@ -130,7 +130,8 @@ class Stream:
         try:
             self.wires.settle(questions, what)
         except (ServerRefuses, UnknownOutcome) as error:
-            raise call.given_up(error, questions, batch) from error.__cause__
+            call.give_up(error, questions, batch)
+            raise
         return call.take(sound(questions.answers))
 
     def appending(self, events: Iterable[Event]) -> Asking[list[Appended]]:

@@ -17,8 +17,6 @@ from redis.exceptions import ResponseError
 from aurastream.streams import (
     Ask,
     AsyncWires,
-    Claim,
-    Leases,
     Server,
     ServerAway,
     ServerRefuses,
@@ -92,14 +90,13 @@ def test_an_append_waits_for_a_server_that_refuses_for_less_than_its_patience(
 
 @pytest.mark.parametrize("word", REFUSALS)
 def test_a_loop_waits_says_what_the_server_says_once_and_when_it_is_back(
-    server: Server, word: str, capsys: pytest.CaptureFixture[str]
+    server: Server, stream: Stream, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A host outlives it, and whoever looks at it sees why nothing moves; reads that go on hide nothing."""
-    claims = [Claim("app", "clips", partition) for partition in range(4)]
 
-    async def ticked(mend: object) -> str:
-        wires, leases = AsyncWires(server), Leases("a", 60_000)
-        ticking = asyncio.create_task(adrive(leases.tick(claims), wires.ask))
+    async def waited(mend: object) -> str:
+        wires = AsyncWires(server)
+        waiting = asyncio.create_task(adrive(stream.appending([observation()]), wires.ask))
         while not wires.trouble:  # noqa: ASYNC110 - it has no event to wait for
             await asyncio.sleep(0.01)
         await wires.ask([Ask("a", ("ECHO", "read"))])
@@ -107,15 +104,14 @@ def test_a_loop_waits_says_what_the_server_says_once_and_when_it_is_back(
         assert since_ms is not None
         assert abs(since_ms / 1000 - time.time()) < 10
         await aside(mend)
-        await asyncio.wait_for(ticking, 10)
+        await asyncio.wait_for(waiting, 10)
         assert wires.trouble == ""
         assert wires.trouble_since_ms is None
-        assert sorted(leases.held) == claims
         await wires.close()
         return said
 
     with refusing(server.url, word) as mend:
-        assert word in asyncio.run(ticked(mend))
+        assert word in asyncio.run(waited(mend))
     said = capsys.readouterr()
     assert (said.out + said.err).count("server_refuses") == (said.out + said.err).count("server_back") == 1
 
