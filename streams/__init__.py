@@ -109,6 +109,16 @@ from aurastream.streams.facts import (
     is_audit,
     is_system,
 )
+from aurastream.streams.faults import (
+    LOST,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    Backoff,
+    is_passing,
+    passing_of,
+    retried,
+    said,
+)
 from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import Cursor, Lag, cursor_of, ensure, lag_of, read_new, seek, wake_up
 from aurastream.streams.history import History, Span
@@ -152,16 +162,6 @@ from aurastream.streams.members import (
 )
 from aurastream.streams.news import News
 from aurastream.streams.passing import StoredEvent
-from aurastream.streams.faults import (
-    LOST,
-    PAUSE_FIRST_S,
-    PAUSE_MAX_S,
-    Backoff,
-    is_passing,
-    passing_of,
-    retried,
-    said,
-)
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
 from aurastream.streams.registry import event_streams, list_streams, open_stream

@@ -26,8 +26,8 @@ from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Questions, Reply, Round, sound
 from aurastream.streams.errors import ServerAway, StreamError
-from aurastream.streams.late import Logger
 from aurastream.streams.faults import LOST, Passing, Tries, is_passing, passing_among, passing_of, said
+from aurastream.streams.late import Logger
 from aurastream.streams.troubles import Troubles
 
 HURRIED_AGAIN_S = 0.5  # for a question of a process that stops and has given one up already

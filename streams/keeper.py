@@ -28,10 +28,10 @@ from redis.exceptions import RedisError
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Asking, drive
 from aurastream.streams.errors import StreamError
+from aurastream.streams.faults import is_passing
 from aurastream.streams.late import Logger
 from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.members import HostCard
-from aurastream.streams.passing import is_passing
 from aurastream.streams.wires import Wires
 
 log = Logger("aurastream.leases")

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.drive import Ask
+from aurastream.streams.faults import Backoff
 from aurastream.streams.groups import wake_up
-from aurastream.streams.passing import Backoff
 from aurastream.streams.positions import Position
 
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # between looks at a cluster

@@ -29,10 +29,10 @@ import msgspec
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Command, sound
 from aurastream.streams.errors import BacklogFull
+from aurastream.streams.faults import Backoff
 from aurastream.streams.groups import cursor_of
 from aurastream.streams.instant import at_once
 from aurastream.streams.keys import Keys
-from aurastream.streams.faults import Backoff
 from aurastream.streams.settings import Pressure, Settings
 from aurastream.streams.wire import Script
 

@@ -17,8 +17,8 @@ from aurastream.streams.codec import Codec
 from aurastream.streams.connection import VERSION_MIN, Server
 from aurastream.streams.errors import PartitionMismatch, ServerUnfit, StreamUnknown
 from aurastream.streams.facts import HERE, Fixed, StreamFacts, facts_of
-from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.faults import retried
+from aurastream.streams.keys import PARTITIONS_MAX, STREAMS, checked_name
 from aurastream.streams.settings import Settings
 from aurastream.streams.spare import put_beyond
 from aurastream.streams.stream import Stream

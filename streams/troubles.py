@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from aurastream.streams.drive import Command
-from aurastream.streams.late import Logger
 from aurastream.streams.faults import said
+from aurastream.streams.late import Logger
 
 FORGET_S = 30.0
 
