@@ -94,11 +94,11 @@ class Stream:
         if not batch:
             return []
         batch = self.keyring.sealed(batch, level)
-        return self._sent(self._requests(batch, expected), level)
+        return self._sent(self._requests(batch, expected), batch, level)
 
     def append_stored(self, stored: Iterable[StoredEvent], *, ack: Ack | None = None) -> list[Appended]:
         """``append`` of events of another log, by the JSON that is stored there: what this build does not
-        know of them is kept (faults.py). Raises as append does.
+        know of them is kept (passing.py). Raises as append does.
         """
         batch, level = list(stored), ack or self.settings.ack
         self._check_append(None, level)
@@ -107,12 +107,13 @@ class Stream:
         sealed = self.keyring.sealed([item.event for item in batch], level)
         admitted(self.codec, sealed)
         plan = Plan(self.keys, self.versioned, {}, self.name == OPERATIONS)
-        return self._sent(plan.requests(sealed, as_passed_on(self.codec, batch, sealed)), level)
+        requests = plan.requests(sealed, as_passed_on(self.codec, batch, sealed))
+        return self._sent(requests, sealed, level)
 
-    def _sent(self, requests: list[Append], level: Ack) -> list[Appended]:
-        """Send until every event is placed, and wait where producers must."""
+    def _sent(self, requests: list[Append], batch: list[Event], level: Ack) -> list[Appended]:
+        """Send until every event is placed, and wait where producers must. batch: what the requests are of."""
         call = Appending(requests, self._gate, self._replicas(level))
-        what = f"append of {sum(len(request.indexes) for request in requests)} events to {self.name}"
+        what = f"append of {len(batch)} events to {self.name}"
         patience, rounds = Patience(self.settings), 0
         while call.left:
             full = self._put(call, batch, what)
