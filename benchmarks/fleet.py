@@ -30,7 +30,7 @@ from benchmarks.reference import Pulse
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(sys.executable).parent
-GROUP = "aurastream"  # of the hosts' leases
+GROUP = Pulse.name  # whose leases are looked at
 POLL_S = 0.002
 PATIENCE_S = 60.0
 STOP_MAX_S = 20.0
