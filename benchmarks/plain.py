@@ -20,7 +20,6 @@ from aurastream.projections.engine.fold import Fold
 from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import Codec, InvariantBroken, Server, Stream, relay
 from aurastream.streams.entries import RawEntry, entries_json
-from aurastream.streams.groups import Cursor, ensure, read_new
 from aurastream.streams.keys import Keys
 
 BATCH_MAX = 1_000  # entries a read, as in the product's consumer
@@ -69,7 +68,7 @@ class PlainView:
 def make_groups(server: Server, stream: Stream, group: str) -> None:
     """A group at the start of every partition."""
     for keys in stream.keys:
-        server.client.execute_command(*ensure(keys, group, Cursor()))
+        server.client.execute_command("XGROUP", "CREATE", keys.log, group, "0", "MKSTREAM")
 
 
 def consume(server: Server, stream: Stream, projection: Projection[Any]) -> None:
@@ -106,7 +105,8 @@ def checked(answers: Iterable[Any]) -> list[Any]:
 
 
 def _flow(view: PlainView) -> Generator[Commands, list[Any], None]:
-    read = read_new(view.keys, view.group, BATCH_MAX)
+    count = ("COUNT", BATCH_MAX, "NOACK")
+    read = ("XREADGROUP", "GROUP", view.group, "owner", *count, "STREAMS", view.keys.log, ">")
     answers = yield [read]
     while answers[-1]:
         raw = answers[-1][0][1]

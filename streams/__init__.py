@@ -120,7 +120,7 @@ from aurastream.streams.faults import (
     said,
 )
 from aurastream.streams.glance import occurred_at_of, subject_of
-from aurastream.streams.groups import Cursor, Lag, cursor_of, ensure, lag_of, read_new, seek, wake_up
+from aurastream.streams.groups import FOLLOW, Cursor, Lag, align, cursor_of, lag_of, wake_up
 from aurastream.streams.history import History, Span
 from aurastream.streams.ids import derived_id, named_id, observed_id
 from aurastream.streams.index import (
@@ -187,6 +187,7 @@ __all__ = [
     "EPOCH",
     "ERASURES",
     "EVENT_BYTES_MAX",
+    "FOLLOW",
     "HERE",
     "IDENTIFIER",
     "IMPORTS",
@@ -302,6 +303,7 @@ __all__ = [
     "Wire",
     "Wires",
     "adrive",
+    "align",
     "ask_lease",
     "at_once",
     "backlogs",
@@ -314,7 +316,6 @@ __all__ = [
     "cursor_of",
     "derived_id",
     "drive",
-    "ensure",
     "entries_json",
     "entry_json",
     "event_streams",
@@ -352,7 +353,6 @@ __all__ = [
     "read_envelope",
     "read_envelopes",
     "read_members",
-    "read_new",
     "relay",
     "retried",
     "said",

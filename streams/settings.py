@@ -83,7 +83,18 @@ class Settings(BaseSettings):
         description="tries of an idempotent operation when the connection fails; at least so many, however "
         "long they take",
     )
-    batch_max: int = Field(default=2_000, ge=1, le=4_000, description="entries a consumer reads at a time")
+    batch_max: int = Field(
+        default=16_000,
+        ge=1,
+        le=16_000,
+        description="most entries of a commit: a lane's batch grows with its lag",
+    )
+    commit_ms: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="how long a commit may hold the server: a batch grows up to that",
+    )
     lease_ms: int = Field(
         default=3_000, ge=200, le=600_000, description="after which a dead host's partitions are taken over"
     )

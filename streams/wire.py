@@ -7,7 +7,7 @@ opened.
         chunk
 
 A part is a file of local functions with a contract of its own; what it uses of an earlier part, its header
-says. Lua on the server has no include; joined here, a function of a part costs what it would cost in one
+says. A part of another package is named by its path. Lua on the server has no include; joined here, a function of a part costs what it would cost in one
 file. See connection.py for why redis-py's client is not on top of a wire.
 """
 
@@ -36,8 +36,8 @@ class Script:
 
     every: dict[str, Script] = {}  # noqa: RUF012 - the registry of scripts, filled at import
 
-    def __init__(self, beside: str, *files: str) -> None:
-        self.name = files[-1]
+    def __init__(self, beside: str, *files: str | Path) -> None:
+        self.name = Path(files[-1]).name
         folder = Path(beside).parent
         self.text = "".join([(folder / file).read_text(encoding="utf-8") for file in files])
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()

@@ -10,6 +10,8 @@ from aurastream.processors import find_plugins
 from aurastream.processors.host import RawBatch, batches
 from aurastream.streams import Codec, DamagedEntry, Event, Logger, Settings, entry_json
 
+HANDED_MAX = 2_000  # entries: a batch waits in queues, and nobody knows what its lane could take
+
 log = Logger(__name__)
 
 
@@ -32,5 +34,5 @@ async def events(stream: StreamT[RawBatch], codec: Codec | None = None) -> Async
 
 
 def entries_max() -> int:
-    """How many entries a batch may hold: AURASTREAM_BATCH_MAX."""
-    return Settings().batch_max
+    """How many entries a batch may hold: AURASTREAM_BATCH_MAX, and no more than HANDED_MAX."""
+    return min(Settings().batch_max, HANDED_MAX)

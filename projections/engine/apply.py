@@ -22,11 +22,12 @@ from typing import ClassVar
 
 import msgspec
 
-from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys
+from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys, held_s
 from aurastream.projections.engine.errors import LogRewound, ProjectionRedefined, TrimmedUnread, ViewBroken
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
 from aurastream.projections.engine.intake import Batch
+from aurastream.projections.engine.pace import Pace
 from aurastream.projections.engine.projection import AnyProjection
 from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import (
@@ -43,13 +44,12 @@ from aurastream.streams import (
     Span,
     Stream,
     Unread,
+    align,
     collided_field_of,
     cursor_of,
-    ensure,
     field_of,
     join,
     relay,
-    seek,
     sound,
     unpack_position,
 )
@@ -86,7 +86,7 @@ class Lane:
     generation: of the view; cursor, tables, dead entries and the place among those producers wait for are
     its own. group: the consumer group to read by and to hold the lease of; the generation's
     (streams/keys.py) unless it is set. epoch: of the lease under which it commits; None compares no lease
-    (the cursor alone decides).
+    (the cursor alone decides). batch_max: entries of a commit; the settings' unless it is given.
 
     A log that another system keeps (Kafka) is not here: nothing can be read back from it, so the caller must
     hand over what follows the cursor, and event IDs are known by full name, as no entry can be looked at to
@@ -94,6 +94,7 @@ class Lane:
     """
 
     states_max: ClassVar[int] = CACHE_MAX
+    has_group: ClassVar[bool] = False  # that follows the cursor
 
     def __init__(
         self,
@@ -102,11 +103,13 @@ class Lane:
         partition: int,
         *,
         generation: int = 1,
-        batch_max: int = 2_000,
+        batch_max: int | None = None,
     ) -> None:
         self.projection, self.stream, self.partition = projection, stream, partition
         self.keys: Keys = stream.keys[partition]
-        self.generation, self.batch_max, self.is_log_here = generation, batch_max, stream.is_log_here
+        self.generation, self.is_log_here = generation, stream.is_log_here
+        self.batch_max = batch_max or stream.settings.batch_max
+        self.pace = Pace(self.batch_max, stream.settings.commit_ms / 1000)
         self.view = ViewKeys(self.keys, projection.name, generation)
         self.epoch: int | None = None
         self.cursor = Cursor()
@@ -114,6 +117,7 @@ class Lane:
         self.on_commit: Callable[[Progress], None] | None = None
         self.on_refusal: Callable[[CommitAnswer], None] | None = None
         self._is_settled = self._has_joined = False
+        self.is_grouped = True
         self._codec = projection.codec()
         self._fold = Fold(projection, self.keys.where, self.states_max)
         self._any_type = projection.events is None
@@ -145,6 +149,7 @@ class Lane:
             raise Retired(f"{self.view.group} of {self.keys.where}")
         self.cursor = cursor_of(reply)
         self._fold.reset(self.cursor.watermark)
+        self.pace.rest()
         self._is_settled = True
         if self.projection.adopted(self.cursor) is None:
             raise ProjectionRedefined(
@@ -154,16 +159,12 @@ class Lane:
             raise TrimmedUnread(self.projection.name, self.keys.where, self.cursor.read, int(trimmed))
 
     def align(self) -> Asking[None]:
-        """Put the server's group where the cursor is, and acknowledge what the cursor has passed."""
-        made, sought = yield self.asks(
-            ensure(self.keys, self.group, self.cursor), seek(self.keys, self.group, self.cursor)
-        )
-        if isinstance(made, Exception) and not str(made).startswith("BUSYGROUP"):
-            raise made
-        if isinstance(sought, Exception) and not is_without_group(
-            sought
-        ):  # destroyed just now: the next read says so
-            raise sought
+        """Put the server's group where the cursor is, and let go what others hold of it."""
+        sound((yield self.asks(align(self.keys, self.group, self.cursor))))
+        yield from self.acknowledge()
+
+    def acknowledge(self) -> Asking[None]:
+        """What others read by the group and the cursor has passed: nobody is to wait for it."""
         while self.cursor.position:
             pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, PENDING_MAX)
             (reply,) = yield self.asks(pending)
@@ -185,7 +186,7 @@ class Lane:
             elif self._after_cursor(raw) == []:
                 return
             if self.is_log_here:
-                (fresh,) = sound((yield self.asks(self._following(last, self.batch_max))))
+                (fresh,) = sound((yield self.asks(self._following(last, self.pace.ask()))))
             else:
                 fresh = self._after_cursor(raw)
 
@@ -193,8 +194,9 @@ class Lane:
         """Reach the end of the log as it is now: for a start, a take-over, a new projection."""
         yield from self.settle()
         while self.is_log_here:
-            (raw,) = sound((yield self.asks(self._following("+", self.batch_max))))
+            (raw,) = sound((yield self.asks(self._following("+", self.pace.ask()))))
             if not raw:
+                self.pace.rest()
                 yield from self.join()
                 return
             answer, _ = yield from self.commit(raw)
@@ -219,9 +221,11 @@ class Lane:
         """The connection was lost or the lease moved: what is held in memory is no longer to be trusted."""
         self._is_settled = False
 
-    def commit(self, raw: list[RawEntry], then: Command | None = None) -> Asking[tuple[CommitAnswer, Reply]]:
-        """Fold and commit the next entries of the log. Returns the answer, and that of the command `then`,
-        sent along with it.
+    def commit(
+        self, raw: list[RawEntry], *, reads_on: bool = False
+    ) -> Asking[tuple[CommitAnswer, list[RawEntry]]]:
+        """Fold and commit the next entries of the log. Returns the answer, and what follows them in the log
+        where that was to be read along with it.
 
         Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, TrimmedUnread, and FoldFailed of
         the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor; Unread at an event that
@@ -236,26 +240,28 @@ class Lane:
             raise
         if not self.is_log_here:
             yield from self._judge_by_name(batch)
-        following: Reply = None
-        for attempt in range(RESOLVE_MAX):
+        is_timed = self.pace.has_read(len(raw), batch.read_bytes)
+        for _ in range(RESOLVE_MAX):
             commit = yield from self._folded_commit(batch)
-            command = commit.command(self.view, self.epoch)
-            # Sent along once only: a second read would leave out what the first one was given.
-            replies = yield self.asks(command) if then is None or attempt else self.asks(command, then)
-            following = replies[1] if len(replies) > 1 else following
-            (reply,) = sound(replies[:1])
+            asks = self.asks(commit.command(self.view, self.epoch), *[("TIME",)] * is_timed)
+            if reads_on:
+                asks += self.asks(self._following("+", self.pace.ask(), after=commit.after.position))
+            reply, *more = sound((yield asks))
             answer = CommitAnswer(reply[0])
             if answer is CommitAnswer.OK:
+                if is_timed:
+                    self.pace.has_committed(len(raw), held_s(reply, more[0]))
+                self.is_grouped = bool(reply[1])
                 self._move(commit.after, len(raw))
                 yield from self.join()
-                return answer, following
+                return answer, more[-1] if reads_on else []
             self._refuse(answer, reply)
             if answer is not CommitAnswer.ODD:
-                return answer, None
+                return answer, []
             if self.is_log_here:
                 yield from self._judge(batch, [place - 1 for place in reply[1]])
             self._fold.reset(self.cursor.watermark)
-        return CommitAnswer.ODD, None
+        return CommitAnswer.ODD, []
 
     def _folded_commit(self, batch: Batch) -> Asking[Commit]:
         """The commit of a batch that follows the cursor."""
@@ -272,6 +278,7 @@ class Lane:
             digests=batch.digests,
             packed=batch.packed,
             judged=batch.judged,
+            group=self.group if self.has_group else "",
         )
 
     def _move(self, after: Cursor, events: int) -> None:
@@ -318,9 +325,10 @@ class Lane:
                 "Run `aurastream check`; the log or its index was changed by hand."
             )
 
-    def _following(self, until: str, count: int) -> Command:
-        """The read of the log after the cursor."""
-        return ("XRANGE", self.keys.log, f"({self.cursor.position or '0-0'}", until, "COUNT", count)
+    def _following(self, until: str, count: int, after: str = "") -> Command:
+        """The read of the log after the cursor, or after that position."""
+        place = after or self.cursor.position or "0-0"
+        return ("XRANGE", self.keys.log, f"({place}", until, "COUNT", count)
 
     def _after_cursor(self, raw: list[RawEntry]) -> list[RawEntry]:
         at = Position.parse(self.cursor.position)

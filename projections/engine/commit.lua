@@ -15,6 +15,8 @@
 --             archive    the archive: nothing is compared, and which of them are duplicates the caller knows from there
 --             elsewhere  a log that is not on this server
 --         epoch        of the caller's lease; absent to compare none
+--         group        that follows the cursor; absent for none, and where the log is elsewhere
+--         read         how many entries the cursor has read after the batch, for the group
 --         kinds        of KEYS[6..], 'hash' or 'zset' each
 --         cursor, judged  how many arguments each of these sections has
 --         operations   list of {key, command, first, last}: indexes into KEYS and ARGV; HSET, HDEL, ZADD or ZREM
@@ -24,7 +26,9 @@
 --         judged: verdict, field, packed position, position: events whose ids row was judged by the caller
 --             duplicate: another entry is canonical; adopted: none was, this one becomes it; canonical: by a long field
 --         operands of the operations
--- returns {ANSWER, what is said beside it}
+-- returns {ANSWER, what is said beside it}; OK, whether the group is there (1 or 0; 1 where none was named), and the server's TIME
+--         when this began: seconds, microseconds
+-- parts   streams/follow.lua
 -- Nothing is written unless OK. All writes are absolute, so a repeat is harmless (it is STALE).  cost O(events + operands)
 local ANSWER = {
   OK = 0,
@@ -43,20 +47,13 @@ local FIRST_KINDS = {'hash', 'stream', 'hash', 'hash', 'hash'}
 local CHUNK = 4000 -- unpack fails at about 8,000
 local FIXED = 4 -- arguments before the sections
 local head, digests, packed_positions, last_value = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local began = redis.call('TIME')
 
 -- The answer where a key holds what it never gets from us.
 local function broken()
   for i = 1, #KEYS do
     local kind = redis.call('TYPE', KEYS[i]).ok
     if kind ~= 'none' and kind ~= (FIRST_KINDS[i] or head.kinds[i - #FIRST_KINDS]) then return {ANSWER.BROKEN, KEYS[i], kind} end
-  end
-end
-
--- How many entries the log ever got, deleted and trimmed ones included; nil before 7.0.
-local function entries_added()
-  local facts = redis.call('XINFO', 'STREAM', KEYS[2])
-  for i = 1, #facts, 2 do
-    if facts[i] == 'entries-added' then return facts[i + 1] end
   end
 end
 
@@ -72,7 +69,8 @@ local function outdated(position, fingerprint, retired, repairs)
 end
 
 -- Where the entries are of this log: the answer where they are not what follows the cursor in it, and whether append.lua made all.
-local function compared(read)
+-- added: how many entries the log ever got, deleted and trimmed ones included; nil before 7.0.
+local function compared(read, added)
   local meta = redis.call('HMGET', KEYS[5], 'appended', 'trimmed')
   local appended, trimmed = tonumber(meta[1] or -1), tonumber(meta[2] or 0)
   if read < trimmed then return {ANSWER.BEHIND, read, trimmed} end
@@ -81,7 +79,6 @@ local function compared(read)
   if not following or following[1] ~= head.first then return {ANSWER.GAP, following and following[1] or ''} end
   local last = redis.call('XRANGE', KEYS[2], head.position, head.position)[1]
   if not last or (last[2][#last[2]] or '') ~= last_value then return {ANSWER.GAP, ''} end
-  local added = entries_added()
   if added and added < read then return {ANSWER.REWOUND, added, read} end
   -- Where append.lua made every entry, each event ID is in the log once: no need to look at the index. Replication and AOF are
   -- prefixes, so a log that holds a batch's last entry holds the batch.
@@ -90,17 +87,21 @@ local function compared(read)
   return nil, is_pure
 end
 
--- Which digests the index does not name: one comparison for the whole batch, event by event only where there are any.
+-- Which digests the index does not name: one comparison for a chunk, event by event only where there are any.
 local function unnamed()
-  local places, n = {}, #digests / 8
-  if n == 0 then return places end
-  local fields = {struct.unpack(string.rep('c8', n), digests)}
-  fields[n + 1] = nil -- struct.unpack adds where it stopped
-  local rows = redis.call('HMGET', KEYS[3], unpack(fields))
-  for i = 1, n do rows[i] = rows[i] or '' end
-  if table.concat(rows) == packed_positions then return places end
-  for i = 1, n do
-    if rows[i] ~= string.sub(packed_positions, i * 10 - 9, i * 10) then places[#places + 1] = i end
+  local places = {}
+  for before = 0, #digests / 8 - 1, CHUNK do
+    local n = math.min(CHUNK, #digests / 8 - before)
+    local fields = {struct.unpack(string.rep('c8', n), digests, before * 8 + 1)}
+    fields[n + 1] = nil -- struct.unpack adds where it stopped
+    local rows = redis.call('HMGET', KEYS[3], unpack(fields))
+    for i = 1, n do rows[i] = rows[i] or '' end
+    if table.concat(rows) ~= string.sub(packed_positions, before * 10 + 1, (before + n) * 10) then
+      for i = 1, n do
+        local at = before + i
+        if rows[i] ~= string.sub(packed_positions, at * 10 - 9, at * 10) then places[#places + 1] = at end
+      end
+    end
   end
   return places
 end
@@ -129,7 +130,11 @@ refusal = outdated(position or '', fingerprint, retired, tonumber(repairs or 0))
 if refusal then return refusal end
 local is_pure, adopted
 local is_here = head.source == 'here' or head.source == 'pure'
-if is_here then refusal, is_pure = compared(tonumber(read or 0)) end
+local added, last_given
+if is_here then
+  added, last_given = log_facts(KEYS[2])
+  refusal, is_pure = compared(tonumber(read or 0), added)
+end
 if refusal then return refusal end
 local places = is_pure and {} or unnamed()
 adopted, refusal = adopted_rows(is_here)
@@ -144,7 +149,7 @@ for _, operation in ipairs(head.operations) do
     redis.call(command, KEYS[key], unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
   end
 end
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = string.format('%.0f', began[1] * 1000 + math.floor(began[2] / 1000))
 redis.call('HSET', KEYS[1], 'moved_ms', now, unpack(ARGV, FIXED + 1, FIXED + head.cursor))
-return {ANSWER.OK}
+local is_grouped = not (is_here and head.group) or follow(KEYS[2], head.group, head.position, head.read, added, last_given)
+return {ANSWER.OK, is_grouped and 1 or 0, began[1], began[2]}

@@ -16,9 +16,9 @@ import msgspec
 
 from aurastream.projections.engine.evidence import Judged
 from aurastream.projections.tables import Change, Stored, TableKind
-from aurastream.streams import Command, Cursor, Keys, Script, generation_group
+from aurastream.streams import FOLLOW, Command, Cursor, Keys, Reply, Script, generation_group
 
-_COMMIT = Script(__file__, "commit.lua")
+_COMMIT = Script(__file__, FOLLOW, "commit.lua")
 _FIXED = 4  # arguments before the operands: head, digests, packed positions, the last entry's checksum
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -87,6 +87,8 @@ class CommitHead(msgspec.Struct, kw_only=True):
     repairs: int
     source: str
     epoch: int | msgspec.UnsetType
+    group: str | msgspec.UnsetType
+    read: int
     kinds: list[str]
     cursor: int
     judged: int
@@ -96,7 +98,7 @@ class CommitHead(msgspec.Struct, kw_only=True):
 class Commit(msgspec.Struct, kw_only=True):
     """One batch, folded. before, after: the cursor. first: position of its first entry. last: the last value
     of its last entry, its checksum. digests, packed: of the events that the index shall name as they are.
-    dead: position -> reason.
+    dead: position -> reason. group: that follows the cursor, or "".
     """
 
     before: Cursor
@@ -109,6 +111,7 @@ class Commit(msgspec.Struct, kw_only=True):
     digests: bytes = b""
     packed: bytes = b""
     judged: list[Judged] = []
+    group: str = ""
 
     def command(self, view: ViewKeys, epoch: int | None) -> Command:
         """The call of the script. epoch: of the lease; None compares none."""
@@ -129,6 +132,8 @@ class Commit(msgspec.Struct, kw_only=True):
             repairs=self.after.repairs,
             source=self.source.value,
             epoch=msgspec.UNSET if epoch is None else epoch,
+            group=self.group or msgspec.UNSET,
+            read=self.after.read,
             kinds=[change.kind.value for _, change in tables],
             cursor=len(cursor),
             judged=len(verdicts),
@@ -137,6 +142,12 @@ class Commit(msgspec.Struct, kw_only=True):
         evidence = (_encode(head), self.digests, self.packed, self.last)
         keys = [*fixed, *[key for key, _ in tables]]
         return _COMMIT.call(keys, (*evidence, *cursor, *verdicts, *operands))
+
+
+def held_s(reply: list[Reply], now: list[bytes]) -> float:
+    """How long a commit that was OK held the server. now: its answer to TIME, right behind."""
+    began = int(reply[2]) * 1_000_000 + int(reply[3])
+    return max(0, int(now[0]) * 1_000_000 + int(now[1]) - began) / 1e6
 
 
 def written(changes: list[Change], key: int, first: int) -> tuple[list[Operation], list[Stored]]:

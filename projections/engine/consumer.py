@@ -1,13 +1,13 @@
 """
-Consume: drive lanes over blocking connections, by consumer group.
+Consume: drive lanes over blocking connections.
 
     read a batch -> apply it (apply.py) and read the next in one round trip -> while the server works,
     another lane folds
 
 A ``GroupLane`` is one projection's way through one partition. ``Consumer`` drives many over one connection a
 node: each has its questions under way, and whichever is answered next folds on. Nothing here is blocked by a
-slow partition but that partition. Whatever the group says, the cursor decides: a group that was set back,
-emptied or deleted costs a settle, never an event.
+slow partition but that partition. A lane reads after its cursor, and its consumer group follows: a group
+that was moved, emptied or deleted costs nothing, and is where the cursor is after the next commit.
 
 Every generation that is this process's to keep up has lanes of its own (generations.py); the records are
 looked at while waiting and every LOOK_EVERY_S, so that a new live one is taken up; a lane whose generation
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import NamedTuple, TypedDict, Unpack
 
-from aurastream.projections.engine.apply import Lane, Progress, Retired, is_without_group
+from aurastream.projections.engine.apply import Lane, Progress, Retired
 from aurastream.projections.engine.commit import CommitAnswer
 from aurastream.projections.engine.generations import NEVER_REBUILT, field_of, read_records
 from aurastream.projections.engine.projection import AnyProjection
@@ -32,7 +32,6 @@ from aurastream.streams import (
     Ask,
     Asking,
     Backoff,
-    Command,
     Position,
     RawEntry,
     Reply,
@@ -41,13 +40,13 @@ from aurastream.streams import (
     UnknownOutcome,
     Wire,
     Wires,
-    read_new,
     retried,
     sound,
     wake_up,
 )
 
-BATCH_MAX, ATTEMPTS_MAX = 2_000, 8  # unless the caller says otherwise
+RESTS = 64  # between two looks at what others have read by the group
+ATTEMPTS_MAX = 8  # unless the caller says otherwise
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
 LOOK_EVERY_S = 1.0  # at the streams and the generations there are, while there is no end of work
 POLL_FIRST_S, POLL_MAX_S = 0.001, 0.05  # where one command cannot wait for all partitions (a cluster)
@@ -56,9 +55,13 @@ Steps = Generator[list[Ask] | None, Reply, None]  # None: nothing to do until th
 
 
 class GroupLane(Lane):
-    """A lane that reads by its group. is_ending: ``steps`` shall end after the commit under way."""
+    """A lane that reads for itself, and whose group follows. is_ending: ``steps`` shall end after the commit
+    under way.
+    """
 
+    has_group = True
     is_ending = False
+    _rests = 0
 
     def steps(self) -> Steps:
         """Settle at the cursor, then batch after batch until something moved without us; then anew."""
@@ -68,39 +71,36 @@ class GroupLane(Lane):
             raw = yield from self._next()
             while raw is not None and not self.is_ending:
                 if raw:
-                    answer, following = yield from self.commit(raw, self._read_on())
-                    raw = self._fresh(following) if answer is CommitAnswer.OK else None
-                    if raw == []:
-                        raw = yield from self._next()
+                    raw = yield from self._applied(raw)
                 else:
-                    yield from self.join()
+                    yield from self._rested()
                     yield None
                     raw = yield from self._next()
 
+    def _rested(self) -> Asking[None]:
+        """All is read."""
+        self.pace.rest()
+        yield from self.join()
+        self._rests += 1
+        if self._rests % RESTS == 0:
+            yield from self.acknowledge()
+
     def _next(self) -> Asking[list[RawEntry] | None]:
-        """What the group has not delivered yet; None where it says nothing while the log has more: it was
-        set ahead by hand, or somebody else has read (a lost reply, a thief). Asked in this order, so an
-        entry that arrives in between is in the answer.
+        """What follows the cursor; None where it is not where it was: a fail-over takes it back without a
+        word, and somebody else may have advanced.
         """
-        beyond, reply = yield self.asks(self._following("+", 1), self._read_on())
-        sound([beyond])
-        raw = self._fresh(reply)
-        return None if raw == [] and beyond else raw
+        read = self._following("+", self.pace.ask())
+        position, raw = sound((yield self.asks(("HGET", self.view.cursor, "position"), read)))
+        return raw if (position or b"").decode() == self.cursor.position else None
 
-    def _read_on(self) -> Command:
-        return read_new(self.keys, self.group, self.batch_max)
-
-    def _fresh(self, reply: Reply) -> list[RawEntry] | None:
-        """The entries of a group read that are after the cursor; None when the group is gone or was set back
-        by hand, and must be settled anew.
-        """
-        if is_without_group(reply):
+    def _applied(self, raw: list[RawEntry]) -> Asking[list[RawEntry] | None]:
+        """Apply; what follows, None where the commit was refused."""
+        answer, following = yield from self.commit(raw, reads_on=True)
+        if answer is not CommitAnswer.OK:
             return None
-        sound([reply])
-        entries: list[RawEntry] = reply[0][1] if reply else []
-        if entries and Position.parse(entries[0][0]) <= Position.parse(self.cursor.position):
-            return None
-        return entries
+        if not self.is_grouped:  # destroyed by hand
+            yield from self.align()
+        return following
 
 
 class _Turn(NamedTuple):
@@ -112,11 +112,11 @@ class _Turn(NamedTuple):
 
 
 class Consuming(TypedDict, total=False):
-    """How to consume. batch_max: entries of a commit. attempts_max: tries without one commit, before it ends.
+    """How to consume. batch_max: entries of a commit; the settings' of each stream unless it is given. attempts_max: tries without one commit, before it ends.
     on_commit: told of every commit. recover: called before reconnecting, for instance to restart the server.
     """
 
-    batch_max: int
+    batch_max: int | None
     attempts_max: int
     on_commit: Callable[[Progress], None] | None
     recover: Callable[[], None] | None
@@ -134,7 +134,7 @@ class Consumer:
     ) -> None:
         """streams: the streams to consume, asked again while waiting, so that new ones are taken up."""
         self._server, self._projections, self._streams = server, projections, streams
-        self._batch_max = options.get("batch_max", BATCH_MAX)
+        self._batch_max = options.get("batch_max")
         self._on_commit, self._recover = options.get("on_commit"), options.get("recover")
         self._wires = Wires(server, options.get("attempts_max", ATTEMPTS_MAX))
         self._lanes: dict[tuple[str, str, int, int], GroupLane] = {}
@@ -224,8 +224,10 @@ class Consumer:
         for partition in range(stream.partitions):
             name = (projection.name, stream.name, partition, generation)
             if name not in self._lanes:
-                options = {"generation": generation, "batch_max": self._batch_max}
-                self._lanes[name] = lane = GroupLane(projection, stream, partition, **options)
+                lane = GroupLane(
+                    projection, stream, partition, generation=generation, batch_max=self._batch_max
+                )
+                self._lanes[name] = lane
                 lane.on_commit = self._on_commit
 
     def _wait(self, lanes: list[GroupLane]) -> None:

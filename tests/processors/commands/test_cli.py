@@ -423,7 +423,7 @@ def test_a_server_of_ones_own_is_used_with_its_password_and_refused_where_unfit(
         ("AURASTREAM_PARTITIONS", "0", "greater than or equal to 1"),
         ("AURASTREAM_PARTITIONS", "many", "integer"),
         ("AURASTREAM_ACK", "tomorrow", "memory"),
-        ("AURASTREAM_BATCH_MAX", "1000000", "less than or equal to 4000"),
+        ("AURASTREAM_BATCH_MAX", "1000000", "less than or equal to 16000"),
         ("AURASTREAM_CLIPS_VIRAL_PER_MINUTE", "abc", "number"),
     ],
 )
