@@ -356,7 +356,6 @@ __all__ = [
     "relay",
     "retried",
     "said",
-    "seek",
     "serve",
     "shortened",
     "sound",

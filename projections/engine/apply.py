@@ -23,7 +23,13 @@ from typing import ClassVar
 import msgspec
 
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys, held_s
-from aurastream.projections.engine.errors import LogRewound, ProjectionRedefined, TrimmedUnread, ViewBroken
+from aurastream.projections.engine.errors import (
+    FoldFailed,
+    LogRewound,
+    ProjectionRedefined,
+    TrimmedUnread,
+    ViewBroken,
+)
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
 from aurastream.projections.engine.intake import Batch
@@ -227,17 +233,25 @@ class Lane:
         """Fold and commit the next entries of the log. Returns the answer, and what follows them in the log
         where that was to be read along with it.
 
-        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, TrimmedUnread, and FoldFailed of
-        the projection; InvariantBroken after REFUSALS_MAX refusals at one cursor; Unread at an event that
-        waits for a better build, once all before it is committed.
+        Raises Fenced, Retired, ViewBroken, ProjectionRedefined, LogRewound, TrimmedUnread; InvariantBroken
+        after REFUSALS_MAX refusals at one cursor; FoldFailed of the projection, and Unread at an event that
+        waits for a better build, both once all before the event is committed.
         """
         try:
-            batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
-        except Unread as error:
+            return (yield from self._commit(raw, reads_on=reads_on))
+        except (Unread, FoldFailed) as error:
+            if isinstance(error, FoldFailed) and not error.is_exact:
+                raise
             before = [entry for entry in raw if Position.parse(entry[0]) < Position.parse(error.position)]
             if before:
-                yield from self.commit(before)
+                self._fold.reset(self.cursor.watermark)
+                yield from self._commit(before)
             raise
+
+    def _commit(
+        self, raw: list[RawEntry], *, reads_on: bool = False
+    ) -> Asking[tuple[CommitAnswer, list[RawEntry]]]:
+        batch = Batch(Span(raw), self._codec, self.keys.where, self._any_type)
         if not self.is_log_here:
             yield from self._judge_by_name(batch)
         is_timed = self.pace.has_read(len(raw), batch.read_bytes)

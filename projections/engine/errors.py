@@ -77,14 +77,16 @@ class RecordDamaged(ProjectionError):
 class FoldFailed(ProjectionError):
     """A projection's own code raised; its events stay in the log, after the cursor.
 
-    at: position and event ID.
+    at: position and event ID. is_exact: it failed on that event alone; else on a batch that ends with it.
     """
+
+    is_exact = True
 
     def __init__(self, projection: str, where: str, at: tuple[str, str], error: Exception) -> None:
         position, event_id = at
         super().__init__(
             f"{projection!r} failed on event {event_id!r} at {position} of {where}: "
             f"{type(error).__name__}: {error}. "
-            "The view stands before its batch; mend the projection and start again."
+            "The view stands before it; mend the projection and start again."
         )
         self.projection, self.where, self.position, self.event_id = projection, where, position, event_id

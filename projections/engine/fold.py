@@ -89,7 +89,9 @@ class Fold(Generic[S]):
             Exception
         ) as error:  # of a score, a total or a row, which belong to the batch and to no event alone
             last = (keyed[-1][1], keyed[-1][2].event_id)
-            raise FoldFailed(self.projection.name, self.where, last, error) from error
+            failed = FoldFailed(self.projection.name, self.where, last, error)
+            failed.is_exact = False
+            raise failed from error
         self._states.bound(self._states_max, before)
         for table in self._tables:
             table.bound(self._states_max)

@@ -595,7 +595,7 @@ def test_an_event_of_a_newer_build_stops_the_view_and_waits(server: Server, stre
 def test_a_projection_that_raises_is_named_with_its_event_and_resumes_when_mended(
     server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The view stands before the batch, so that mending the code is all it takes."""
+    """The view stands before the event, so that mending the code is all it takes."""
     stream.append([observation(event_id=f"e{n}", minute=n) for n in range(5)])
     sound = Counting.apply
 
@@ -607,6 +607,7 @@ def test_a_projection_that_raises_is_named_with_its_event_and_resumes_when_mende
     monkeypatch.setattr(Counting, "apply", fails)
     with pytest.raises(FoldFailed, match=r"'e3' at .* of clips-test/0.*ZeroDivisionError"):
         consume(server, stream, Counting())
+    assert counted(stream) == {"clip-1": 3}
     monkeypatch.setattr(Counting, "apply", sound)
     consume(server, stream, Counting())
 
