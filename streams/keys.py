@@ -28,9 +28,6 @@ REPLAYS = (
 HOSTS = "aura:{fleet}:hosts"  # sorted set: host -> server ms until which it counts as living (members.py)
 CARDS = "aura:{fleet}:cards"  # hash: host -> what it says of itself: "lease_ms JSON" (members.py)
 CHANGES = "aura:{fleet}:changes"  # string: counts who came, went or said something new (members.lua)
-WATCHER = (
-    "aura:{fleet}:watcher"  # hash: the lease of the host that logs what becomes of lanes (fleet/watch.py)
-)
 WATCH = "aura:{fleet}:watch"  # hash: lane -> JSON of what was logged of it last (fleet/watch.py)
 PARTITIONS_MAX = 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")

@@ -24,7 +24,9 @@ from aurastream.processors.fleet.fleet import (
     shown_lanes,
 )
 from aurastream.processors.fleet.judging import FleetFacts, judged
-from aurastream.processors.fleet.reading import FleetReader
+from aurastream.processors.fleet.reading import FleetReader, LaneLook
+from aurastream.processors.fleet.reasons import unreachable
+from aurastream.processors.fleet.watch import Line, Watch
 
 __all__ = [
     "Colour",
@@ -35,10 +37,14 @@ __all__ = [
     "FleetReader",
     "FleetReason",
     "GroupKind",
+    "LaneLook",
     "LaneState",
+    "Line",
     "SetAside",
+    "Watch",
     "instant",
     "judged",
     "ranges",
     "shown_lanes",
+    "unreachable",
 ]

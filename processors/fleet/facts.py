@@ -41,7 +41,8 @@ class GroupFacts(msgspec.Struct, frozen=True):
     """A group in a partition. following: the first position after where it is, "" at the end. moved_ms:
     server time at which its cursor moved last, 0 where that is not known. left_ms: of the lease. owned_ms:
     since when it is its owner's. free_ms: since when it has lapsed, 0 where it was given back, or never was.
-    set_aside, due: dead entries, and their lines that run again by a person's word.
+    set_aside, due: dead entries, and their lines that run again by a person's word; shown: of the entries the
+    first, and last the newest.
     """
 
     name: str
@@ -59,7 +60,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
     acked: str | None
     acked_read: int
     following: str
-    first: tuple[SetAside, ...]
+    shown: tuple[SetAside, ...]
     are_letters: bool
     problem: str
 

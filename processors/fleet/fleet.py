@@ -65,7 +65,7 @@ class LaneTrouble(msgspec.Struct, frozen=True):
 
 class FleetLane(msgspec.Struct, frozen=True, kw_only=True):
     """A lane. why: of its colour. since: of this state, where that is known. moved_at: when its cursor moved
-    last. aside: the first entries that it could not use, of set_aside; aside_colour: of these.
+    last. aside: of the entries that it could not use the first, and last the newest.
     """
 
     group: str

@@ -42,13 +42,14 @@ from aurastream.processors.fleet.fleet import (
 )
 from aurastream.processors.fleet.reasons import reasons_of
 from aurastream.processors.fleet.verdicts import Around, aside_colour, kind_of, verdict
+from aurastream.processors.fleet.watch import Said, said_field
 from aurastream.projections.engine import NEVER_REBUILT, Generation, Record, field_of
 from aurastream.streams import HERE, Lag, Member, Position, StreamFacts, Trouble
 
 
 class FleetFacts(msgspec.Struct, frozen=True):
     """All that one look has read. wanted: stream -> groups installed where one looks from. damaged: rows of
-    the registry and of generations that cannot be read.
+    the registry and of generations that cannot be read. said: of lanes, in the log (watch.py).
     """
 
     now_ms: int
@@ -59,6 +60,7 @@ class FleetFacts(msgspec.Struct, frozen=True):
     old_hosts: int = 0
     wanted: Mapping[str, frozenset[str]] = {}
     damaged: tuple[str, ...] = ()
+    said: Mapping[str, Said] = {}
 
 
 def judged(seen: FleetFacts) -> Fleet:
@@ -116,7 +118,7 @@ class _Judge:
             state=state,
             colour=colour,
             why=why,
-            since=instant(since_ms),
+            since=instant(since_ms or self._said_since(at, group)),
             owner=group.owner if group.left_ms > 0 else None,
             lease_left_ms=group.left_ms,
             position=group.reached or None,
@@ -131,7 +133,7 @@ class _Judge:
             **_counts(group),
             set_aside=group.set_aside,
             aside_colour=aside_colour(group, at.now_ms),
-            aside=group.first,
+            aside=group.shown,
             trouble=_shown(around.trouble),
         )
 
@@ -143,6 +145,10 @@ class _Judge:
         generation = self._generation(stream, group.name)
         is_here = stream not in seen.streams or seen.streams[stream].log == HERE
         return Around(self._cards, offering, trouble, generation, is_known, is_here, seen.old_hosts)
+
+    def _said_since(self, at: PartitionFacts, group: GroupFacts) -> int:
+        said = self._seen.said.get(said_field(at.keys.stream, at.keys.partition, group.name))
+        return said.since_ms if said is not None and said.event else 0
 
     def _generation(self, stream: str, group: str) -> Generation | None:
         base, _, number = group.partition("@")
@@ -185,7 +191,12 @@ def _host(member: Member, lanes: list[FleetLane]) -> FleetHost:
     for lane in lanes:
         if lane.owner == card.host:
             owned.setdefault(lane.stream, {}).setdefault(lane.group, []).append(lane.partition)
-    offers = sum(sum(groups.values()) for groups in card.offers.values())
+    offers = sum(
+        count
+        for groups in card.offers.values()
+        for group, count in groups.items()
+        if not group.startswith("@")
+    )
     started = instant(card.started_ms)
     return FleetHost(
         card.host, card.kind, card.build, card.pid, started, member.left_ms, owned, offers, card.notes

@@ -13,7 +13,7 @@
 -- returns {now_ms, {length, trimmed, appended, entries-added or -1, last position}, names that joined,
 --          {name, last delivered, pending, lag or -1, first position after that, ..} of the server's groups,
 --          {cursor fields, lease fields, {set aside, due, begun}, acked fields, first position after,
---           {position, why, ..} of the first that were set aside, an error or ''} for each group}
+--           {position, why, ..} of the first that were set aside and of the newest, an error or ''} for each group}
 -- Only reads, so a full server answers it too. A key of another type is said with its group and stops no other.
 -- cost O(groups + entries that were set aside, up to LISTED_MAX of a group)
 local LISTED_MAX = 512 -- of more, a sample stands for the first
@@ -53,8 +53,8 @@ local function after(position)
   return entry and entry[1] or ''
 end
 
--- {position, why, ..} of the first entries that were set aside.
-local function first_of(dead, count)
+-- {position, why, ..} of the first entries that were set aside, and of the newest.
+local function shown_of(dead, count)
   local places = {}
   if count <= LISTED_MAX then
     places = ask('HKEYS', dead) or {}
@@ -64,9 +64,11 @@ local function first_of(dead, count)
   end
   table.sort(places, function(one, other) return padded(one) < padded(other) end)
   local shown = {}
-  for i = 1, math.min(SHOWN_MAX, #places) do
-    shown[#shown + 1] = places[i]
-    shown[#shown + 1] = ask('HGET', dead, places[i]) or ''
+  for i = 1, #places do
+    if i <= SHOWN_MAX or i == #places then
+      shown[#shown + 1] = places[i]
+      shown[#shown + 1] = ask('HGET', dead, places[i]) or ''
+    end
   end
   return shown
 end
@@ -86,7 +88,7 @@ local function standing(first)
   local following, counts, shown = after(at), {0, 0, 0}, {}
   if (tonumber(cursor[6]) or 0) + (tonumber(cursor[7]) or 0) > 0 then
     counts[1], counts[2] = ask('HLEN', KEYS[first + 2]) or 0, ask('HLEN', KEYS[first + 3]) or 0
-    shown = first_of(KEYS[first + 2], counts[1])
+    shown = shown_of(KEYS[first + 2], counts[1])
   end
   if following ~= '' and cursor[8] == '' then counts[3] = ask('HLEN', KEYS[first + 4]) or 0 end
   return {

@@ -17,19 +17,23 @@ summary that the hosts keep up in a key of its own, which is as blind as they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from aurastream.processors.fleet.facts import PartitionFacts, partition_of, question
+from aurastream.processors.fleet.facts import GroupFacts, PartitionFacts, partition_of, question
 from aurastream.processors.fleet.fleet import Fleet
 from aurastream.processors.fleet.judging import FleetFacts, judged
-from aurastream.processors.fleet.verdicts import OLD_GROUP
+from aurastream.processors.fleet.verdicts import OLD_GROUP, still_of
+from aurastream.processors.fleet.watch import said_of
 from aurastream.projections.engine import RecordDamaged, State, record_of
 from aurastream.streams import (
     STREAMS,
     VIEWS,
+    WATCH,
     Ask,
     Asking,
+    Claim,
     Keys,
+    Lag,
     RegistryDamaged,
     Reply,
     Server,
@@ -51,6 +55,14 @@ Place = tuple[str, int]
 Wanted = Mapping[str, frozenset[str]]
 
 
+class LaneLook(NamedTuple):
+    """A lane. still_s: how long events have waited and the cursor has not moved under this owner."""
+
+    facts: GroupFacts
+    lag: Lag
+    still_s: float
+
+
 class FleetReader:
     """Looks again and again, with connections of its own. Not for several threads at once."""
 
@@ -67,6 +79,22 @@ class FleetReader:
     def seen(self, wanted: Wanted | None = None) -> FleetFacts:
         """What there is to judge."""
         return drive(self._looking(wanted or {}), lambda asks: self._wires.ask(asks, "a look at the fleet"))
+
+    def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:
+        """Where these lanes are, in one round trip per node. Raises UnknownOutcome, LOST."""
+        groups: dict[Keys, list[str]] = {}
+        for claim in claims:
+            groups.setdefault(claim.keys, []).append(claim.group)
+        asks = [question(keys, names) for keys, names in groups.items()]
+        looks: dict[Claim, LaneLook] = {}
+        answers = self._wires.ask(asks, "a look at lanes") if asks else []
+        for (keys, names), reply in zip(groups.items(), answers, strict=True):
+            at = partition_of(reply, keys, names)
+            for group in at.groups:
+                lag = at.lag(group.read, group.reached, group.following)
+                claim = Claim(group.name, keys.stream, keys.partition)
+                looks[claim] = LaneLook(group, lag, still_of(at, group, lag))
+        return looks
 
     def close(self) -> None:
         """Drop the connections."""
@@ -92,6 +120,7 @@ class FleetReader:
             Ask(STREAMS, ("TIME",)),
             Ask(STREAMS, ("HGETALL", STREAMS)),
             Ask(VIEWS, ("HGETALL", VIEWS)),
+            Ask(WATCH, ("HGETALL", WATCH)),
             old_members(OLD_GROUP, self._now_ms),
         ]
 
@@ -125,7 +154,7 @@ class FleetReader:
 
 def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, PartitionFacts]) -> FleetFacts:
     """A round's answers, and the facts of all rounds of this look."""
-    (seconds, microseconds), streams, records, old, *members = answers
+    (seconds, microseconds), streams, records, said, old, *members = answers
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
     known, damaged = _readable(streams, facts_of)
     views, torn = _readable(records, lambda name, row: record_of(row, name))
@@ -138,6 +167,7 @@ def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, Partit
         old_hosts=int(old),
         wanted=wanted,
         damaged=(*damaged, *torn),
+        said=said_of(said),
     )
 
 
@@ -154,6 +184,11 @@ def _readable(flat: list[bytes], read: Callable[[str, bytes], T]) -> tuple[dict[
     return rows, reasons
 
 
+def is_group(name: str) -> bool:
+    """Whether the name is that of a group that reads: hosts share other things by leases, too (@leader)."""
+    return not name.startswith("@")
+
+
 def _names_of(seen: FleetFacts, partitions: Iterable[PartitionFacts]) -> dict[str, set[str]]:
     """The groups of each stream that anybody names; of those asked before, the ones that are still there."""
     names: dict[str, set[str]] = {stream: set(groups) for stream, groups in seen.wanted.items()}
@@ -163,7 +198,7 @@ def _names_of(seen: FleetFacts, partitions: Iterable[PartitionFacts]) -> dict[st
         there.update(group.name for group in at.groups if group.has_run)
     for member in seen.members:
         for stream, groups in member.card.offers.items():
-            names.setdefault(stream, set()).update(groups)
+            names.setdefault(stream, set()).update(filter(is_group, groups))
     for field, record in seen.records.items():
         stream, _, view = field.rpartition("/")
         names.setdefault(stream, set()).update(

@@ -5,10 +5,12 @@ reason. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from datetime import UTC, datetime
 
 from aurastream.processors.fleet.facts import SetAside
 from aurastream.processors.fleet.fleet import (
     Colour,
+    Fleet,
     FleetLane,
     FleetReason,
     GroupKind,
@@ -36,6 +38,13 @@ def reasons_of(
         text = f"{old_hosts} hosts of an older build: what they own is not to be seen. Upgrade them."
         reasons.append(FleetReason(Colour.AMBER, "old hosts", "", "", (), text, None))
     return sorted(reasons, key=lambda item: (ORDER[item.colour], item.stream, item.group, item.partitions))
+
+
+def unreachable(why: str) -> Fleet:
+    """What there is to say while no server answers."""
+    text = f"the server does not answer: {why}"
+    reason = FleetReason(Colour.RED, "server away", "", "", (), text, None)
+    return Fleet(datetime.now(UTC).isoformat(timespec="seconds"), Colour.RED, [reason], [], [])
 
 
 def _states(lanes: list[FleetLane]) -> Iterator[FleetReason]:

@@ -153,7 +153,7 @@ def aside_colour(group: GroupFacts, now_ms: int) -> Colour:
         return Colour.GREEN
     if group.are_letters:
         return Colour.AMBER if group.due else Colour.RED
-    newest_ms = max((Position.parse(each.position).ms for each in group.first), default=0)
+    newest_ms = max((Position.parse(each.position).ms for each in group.shown), default=0)
     return Colour.AMBER if now_ms - newest_ms < ASIDE_NEW_S * 1000 else Colour.GREEN
 
 
