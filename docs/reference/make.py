@@ -355,7 +355,7 @@ def metrics() -> Iterator[str]:
     yield "A host shows them at `/metrics` in Prometheus' text format. Counters begin at 0 with the process;"
     yield "lag is asked of the server when somebody asks the host."
     yield ""
-    registry = Measures(None).registry  # type: ignore[arg-type] # nothing is asked of the server before somebody looks
+    registry = Measures().registry
     collectors = {
         id(found): found
         for found in registry._names_to_collectors.values()

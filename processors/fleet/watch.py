@@ -98,7 +98,7 @@ def _condition(lane: FleetLane, before: Said, now_ms: int) -> Said:
 
 def _lines(lane: FleetLane, before: Said, now: Said, now_ms: int) -> Iterable[Line]:
     if now.event and (now.event, now.colour) != (before.event, before.colour):
-        is_said = now.event == STUCK and lane.trouble is not None and lane.kind is GroupKind.VIEW
+        is_said = now.event == STUCK and lane.trouble is not None and lane.kind is not GroupKind.PROCESSOR
         if not is_said and not (now.event == before.event and now.colour is Colour.AMBER):
             yield Line("error" if now.colour is Colour.RED else "warning", now.event, _facts(lane))
     if now.aside > before.aside and lane.aside:

@@ -24,20 +24,23 @@ from mode import Service
 
 from aurastream.processors import Connection, Installed, connected, find_plugins
 from aurastream.processors.effects import ASKS_MAX, Processor, processors_of
+from aurastream.processors.host.health import AllLanes
 from aurastream.processors.host.lane_host import HostOptions, LaneHost
-from aurastream.processors.host.measures import AllLanes, Measures
+from aurastream.processors.host.measures import Measures
 from aurastream.processors.host.options import Options
 from aurastream.processors.host.roster import HostWork, Roster
+from aurastream.processors.host.sight import Sight
 from aurastream.processors.host.sources import Sources
 from aurastream.projections import Projection
 from aurastream.projections.engine import now_ms
 from aurastream.streams import AsyncWires, Server, Settings
 
+WATCH_WAIT_S = 5.0  # for a look at the fleet
 GROUP = "aurastream"  # Faust's name for the app
 
 
 class App(faust.App):
-    """The app of a host. server, sources and measures are there from its start on."""
+    """The app of a host. server, sources, measures and sight are there from its start on."""
 
     options: Options
     settings: Settings
@@ -46,6 +49,7 @@ class App(faust.App):
     server: Server
     sources: Sources
     measures: Measures
+    sight: Sight
 
     def prepare(self, options: Options, settings: Settings) -> None:
         """What a constructor would do, had Faust's room for it."""
@@ -72,7 +76,7 @@ class App(faust.App):
         await super().on_first_start()
         self.server = connection.server
         self.sources = Sources(self.server, self.installed.codec(), self.settings, self.chosen)
-        self.measures = Measures(self.server)
+        self.measures, self.sight = Measures(), Sight(self.server)
         await self.prepare_lanes(connection)
         self.is_prepared = True
 
@@ -87,6 +91,9 @@ class App(faust.App):
         """Every second: what came or went."""
         raise NotImplementedError
 
+    async def watch(self) -> None:
+        """Every WATCH_EVERY_S: what became of the fleet's lanes."""
+
     async def finish_lanes(self) -> None:
         """End everything that was begun."""
         raise NotImplementedError
@@ -99,6 +106,7 @@ class App(faust.App):
         """End everything; the embedded server is let go."""
         if self.is_prepared:
             await self.finish_lanes()
+            await self.sight.close()
             self.sources.close()
         await asyncio.to_thread(self._held.close)
 
@@ -166,6 +174,11 @@ class RedisApp(App):
         lanes.host = self.host
         await self.add_runtime_dependency(lanes)
         await super().on_started_init_extra_services()
+
+    async def watch(self) -> None:
+        """As the leader: what became of lanes, for the log."""
+        if self.is_leader():
+            await self.sight.watch(WATCH_WAIT_S)
 
     async def look(self) -> None:
         """Retire generations that were kept long enough."""

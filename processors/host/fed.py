@@ -17,18 +17,7 @@ from typing import TypeVar
 
 from aurastream.processors.host.supervised import SupervisedLane
 from aurastream.projections.engine import Lane, is_commit
-from aurastream.streams import (
-    Ask,
-    Asking,
-    AsyncWires,
-    InvariantBroken,
-    Lag,
-    Position,
-    RawEntry,
-    Reply,
-    Server,
-    adrive,
-)
+from aurastream.streams import Ask, Asking, AsyncWires, InvariantBroken, Position, RawEntry, Reply, adrive
 
 IDLE_S = 1.0  # without a batch, after which a lane looks for itself
 QUEUED_MAX = (
@@ -73,12 +62,10 @@ class FedLane(SupervisedLane):
     def poke(self) -> None:
         """Nothing: it is handed what there is."""
 
-    def lag(self, server: Server) -> Lag:
-        """What the lane has not applied. Blocking, for a log that is here."""
-        if self.lane.is_log_here:
-            return super().lag(server)
+    def waiting(self) -> tuple[int, float]:
+        """By what the transport knows of the log's end."""
         waiting = max(0, self.highwater() - self._expected())
-        return Lag(waiting, time.monotonic() - self.moved_at if waiting else 0.0, 0, rewound=False)
+        return waiting, time.monotonic() - self.moved_at if waiting else 0.0
 
     def _interrupt(self) -> None:
         while not self._queue.empty():

@@ -19,8 +19,8 @@ from aurastream.processors.effects import ASKS_MAX, LaneRunner
 from aurastream.processors.host.app import GROUP, App
 from aurastream.processors.host.batching import RawBatch, batch_topic, batches
 from aurastream.processors.host.fed import FedLane
+from aurastream.processors.host.health import AllLanes
 from aurastream.processors.host.lanes import HostedLanes
-from aurastream.processors.host.measures import AllLanes
 from aurastream.processors.host.options import kafka_topics_of
 from aurastream.projections import Projection
 from aurastream.projections.engine import now_ms, read_records
@@ -56,6 +56,11 @@ class FedLanes(NamedTuple):
     def takeovers(self) -> int:
         """Kafka does not say."""
         return 0
+
+    @property
+    def waits_for(self) -> str:
+        """There are no leases to be kept."""
+        return ""
 
 
 class KafkaApp(App):

@@ -171,6 +171,11 @@ class LaneHost:
         return self.leases.takeovers
 
     @property
+    def waits_for(self) -> str:
+        """Why its leases are not kept; "" while they are."""
+        return self.keeper.trouble
+
+    @property
     def is_leader(self) -> bool:
         """Whether Faust's timers of the leader run here."""
         return LEADER in self.held

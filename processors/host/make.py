@@ -14,9 +14,11 @@ from aurastream.processors.host.app import GROUP, App, RedisApp
 from aurastream.processors.host.kafka_app import KafkaApp
 from aurastream.processors.host.options import Options, broker_of, free_port, kafka_topics_of
 from aurastream.processors.host.pages import serve_pages
+from aurastream.processors.host.sight import Away
 from aurastream.streams import Logger, Settings, is_passing
 
 LOOK_EVERY_S = 1.0
+WATCH_EVERY_S = 1.5  # with a lease of 3 s: what a killed host ran is said to be nobody's within 5
 
 log = Logger("aurastream.host")
 
@@ -48,7 +50,8 @@ def make_app(options: Options | None = None) -> App:
     if isinstance(app, KafkaApp):
         _hear_of_partitions(app)
     app.on_before_shutdown.connect(_finish)  # type: ignore[arg-type]
-    app.timer(LOOK_EVERY_S)(_looking(app))
+    app.timer(LOOK_EVERY_S)(_guarded(app.look))
+    app.timer(WATCH_EVERY_S)(_guarded(app.watch))
     serve_pages(app)
     return app
 
@@ -76,12 +79,12 @@ async def _finish(app: App, **_: object) -> None:
     await app.finish()
 
 
-def _looking(app: App) -> Callable[[], Awaitable[None]]:
-    async def look() -> None:
+def _guarded(look: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def guarded() -> None:
         try:
-            await app.look()
+            await look()
         except Exception as error:  # a timer that raises stops the host
-            if not is_passing(error):
+            if not is_passing(error) and not isinstance(error, Away):
                 log.error("look_failed", reason=f"{type(error).__name__}: {error}"[:300])
 
-    return look
+    return guarded

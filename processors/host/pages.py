@@ -1,21 +1,28 @@
 """
-The host's pages: /health, /ready, /metrics.
+The host's pages.
 
-    /health   200 while every cursor with lag advances, else 503; JSON with every lane, its lag and its
-              trouble
-    /ready    200 once partitions were assigned for the first time and the server answers, else 503
+    /health   this process alone, for a liveness probe: 503 is what a restart mends (health.py), else 200
+    /ready    200 while it takes lanes: it is a member, its leases are kept, the server answers; else 503
+    /fleet    all lanes of all groups, whoever runs them, and every host: 503 while it is red, else 200
     /metrics  Prometheus text format 0.0.4
 
-Read only, on loopback, no secrets in them: put a proxy with authentication in front to show them elsewhere.
+Each answers within a second, whatever the server does. Read only, on loopback, no secrets in them: put a
+proxy with authentication in front to show them elsewhere.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 import msgspec
 from faust.types.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from aurastream.processors.fleet import Colour, unreachable
 from aurastream.processors.host.app import App
+from aurastream.processors.host.health import Health, health_of
+
+NOT_YET = "was not reached yet"
 
 
 def serve_pages(app: App) -> None:
@@ -23,24 +30,39 @@ def serve_pages(app: App) -> None:
 
     @app.page("/health")
     async def health_page(web: View, request: Request) -> Response:
-        health = await app.measures.health(app.lanes)
-        return web.bytes(
-            _json(health), status=200 if health.healthy else 503, content_type="application/json"
-        )
+        health = await _health(app)
+        return _answer(web, health, is_well=health.healthy)
 
     @app.page("/ready")
     async def ready_page(web: View, request: Request) -> Response:
-        health = await app.measures.health(app.lanes)
-        is_ready = app.is_ready and (bool(health.lanes) or not health.reason)
-        body = {"ready": is_ready, "partitions": app.lanes.owned, "reason": health.reason}
-        return web.bytes(_json(body), status=200 if is_ready else 503, content_type="application/json")
+        health = await _health(app)
+        waits_for = "" if health.is_answered else f"the server {health.server}"
+        if app.is_prepared:
+            waits_for = waits_for or app.lanes.waits_for
+        is_ready = app.is_ready and not waits_for
+        partitions = app.lanes.owned if app.is_prepared else 0
+        body = {"ready": is_ready, "partitions": partitions, "reason": waits_for}
+        return _answer(web, body, is_well=is_ready)
+
+    @app.page("/fleet")
+    async def fleet_page(web: View, request: Request) -> Response:
+        fleet = await app.sight.fleet() if app.is_prepared else unreachable(NOT_YET)
+        return _answer(web, fleet, is_well=fleet.colour is not Colour.RED)
 
     @app.page("/metrics")
     async def metrics_page(web: View, request: Request) -> Response:
-        return web.bytes(
-            await app.measures.exposition(app.lanes), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        text = b""
+        if app.is_prepared:
+            health, fleet = await asyncio.gather(_health(app), app.sight.fleet())
+            text = app.measures.exposition(app.lanes, health, fleet)
+        return web.bytes(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+async def _health(app: App) -> Health:
+    """A host that tries to reach its server for the first time is well: a restart would try no better."""
+    return await health_of(app.lanes, app.sight) if app.is_prepared else Health(True, "", NOT_YET, [])
+
+
+def _answer(web: View, value: object, *, is_well: bool) -> Response:
+    body = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    return web.bytes(body, status=200 if is_well else 503, content_type="application/json")

@@ -24,15 +24,12 @@ from aurastream.projections.engine import Fenced, Lane, Retired, is_commit
 from aurastream.streams import (
     Ask,
     AsyncWires,
-    Lag,
     Logger,
     Reply,
-    Server,
     StreamError,
     Trouble,
     UnknownOutcome,
     is_passing,
-    lag_of,
 )
 
 TRACEBACK_MAX, REASON_MAX = 4_000, 1_000  # characters kept
@@ -97,9 +94,9 @@ class SupervisedLane(ABC):
             task.cancel()
             await asyncio.wait({task})
 
-    def lag(self, server: Server) -> Lag:
-        """What the lane has not applied. Blocking."""
-        return lag_of(server, self.lane.keys, self.lane.cursor)
+    def waiting(self) -> tuple[int, float]:
+        """Events that it has not applied, and how long they have waited, where it knows without asking."""
+        return 0, 0.0
 
     @abstractmethod
     async def _go_on(self) -> None:

@@ -166,21 +166,26 @@ def test_metrics_are_prometheus_text_and_agree_with_the_views(start: Start, live
         assert re.search(rf"^aurastream_{name}", lines, re.MULTILINE), name
 
 
-def test_health_is_red_while_a_view_cannot_advance_and_says_why_and_the_others_go_on(
+def test_a_view_that_cannot_advance_is_red_for_the_fleet_and_no_reason_to_restart_its_host(
     start: Start, server: Server, live: Stream
 ) -> None:
-    """Silence would be taken for health, and one bad view for an outage."""
+    """Silence would be taken for health, one bad view for an outage, and a restart for a remedy."""
     broken = View(live, Trail()).key(2, "subjects")
     server.client.set(broken, "mine")
     append(live, 0, 1_000)
     host = start()
 
-    until(lambda: host.page("/health")[0] == 503, "health to turn red")
-    assert "is a string" in json.loads(host.page("/health")[1])["reason"]
+    until(lambda: "is a string" in host.page("/fleet")[1], "the fleet to say so")
+    assert host.page("/fleet")[0] == 503
+    status, health = host.page("/health")
+    assert (status, [lane["partition"] for lane in json.loads(health)["lanes"] if lane["trouble"]]) == (
+        200,
+        [2],
+    )
     until(lambda: applied(live) >= 600, "the other partitions")
     server.client.delete(broken)
     until(lambda: applied(live) == 1_000, "the mended partition")
-    until(lambda: host.page("/health")[0] == 200, "health to be green")
+    until(lambda: host.page("/fleet")[0] == 200, "the fleet to be green")
 
 
 def test_hosts_share_the_partitions_and_give_them_back(start: Start, live: Stream) -> None:

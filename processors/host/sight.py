@@ -1,0 +1,112 @@
+"""
+What a host sees of the server: its own lanes, and the fleet. In threads, and each look bounded.
+
+    who asks waits for the look under way, or begins one -> after WAIT_S: the server does not answer (yet)
+    a fleet seen less than FRESH_S ago is seen as it was
+
+Connections of its own: a look tells whether the server answers, whatever the lanes' connections are at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
+
+from redis.exceptions import RedisError
+
+from aurastream.processors.fleet import (
+    Fleet,
+    FleetFacts,
+    FleetReader,
+    LaneLook,
+    Line,
+    Watch,
+    judged,
+    unreachable,
+)
+from aurastream.streams import LOST, Claim, Server, StreamError
+
+WAIT_S = 0.8  # for an answer: probes give up after a second
+FRESH_S = 1.0
+
+T = TypeVar("T")
+
+
+class Away(Exception):
+    """The server does not answer, or refuses."""
+
+
+class _Look(Generic[T]):
+    """One look at a time, in a thread; who asks meanwhile gets its answer."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[T] | None = None
+
+    async def answer(self, look: Callable[[], T], wait_s: float) -> T:
+        """Raises Away."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(asyncio.to_thread(look))
+            self._task.add_done_callback(_retrieved)
+        done, _ = await asyncio.wait({self._task}, timeout=wait_s)
+        if not done:
+            raise Away(f"no answer within {wait_s} s")
+        try:
+            return self._task.result()
+        except (*LOST, RedisError, StreamError) as error:
+            raise Away(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def end(self) -> None:
+        """Wait for the look under way, which is bounded itself."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+
+def _retrieved(task: asyncio.Task[T]) -> None:
+    """Nobody may be left to hear of its error."""
+    if not task.cancelled():
+        task.exception()
+
+
+class Sight:
+    """See the module. For one event loop."""
+
+    def __init__(self, server: Server) -> None:
+        self._own, self._all = FleetReader(server), FleetReader(server)
+        self._watch = Watch(server)
+        self._lanes: _Look[dict[Claim, LaneLook]] = _Look()
+        self._facts: _Look[FleetFacts] = _Look()
+        self._last: tuple[float, Fleet] | None = None
+
+    async def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:
+        """Where these are. Raises Away."""
+        asked = list(claims)
+        return await self._lanes.answer(lambda: self._own.lanes(asked), WAIT_S)
+
+    async def fleet(self, wait_s: float = WAIT_S) -> Fleet:
+        """The fleet; one of which nothing is known while the server does not answer."""
+        if self._last is not None and time.monotonic() - self._last[0] < FRESH_S:
+            return self._last[1]
+        try:
+            return self._judged(await self._facts.answer(self._all.seen, wait_s))
+        except Away as error:
+            return unreachable(str(error))
+
+    async def watch(self, wait_s: float) -> list[Line]:
+        """As the leader: look, and log what became of lanes. Raises Away."""
+        facts = await self._facts.answer(self._all.seen, wait_s)
+        fleet = self._judged(facts)
+        return await asyncio.to_thread(self._watch.notice, fleet, facts.said, facts.now_ms)
+
+    def _judged(self, facts: FleetFacts) -> Fleet:
+        fleet = judged(facts)
+        self._last = time.monotonic(), fleet
+        return fleet
+
+    async def close(self) -> None:
+        """Drop the connections once nobody looks any more."""
+        ends: list[Awaitable[None]] = [self._lanes.end(), self._facts.end()]
+        await asyncio.gather(*ends)
+        self._own.close()
+        self._all.close()
