@@ -50,6 +50,7 @@ LEASE_MS = 3_000
 LEASE_MS_MIN = 200
 TICKS = 5  # of a lease's life: how often it is renewed
 TICKS_SHORT = 10  # the same while lanes may be on their way to us
+TICK_S = 0.6  # at least so often, however long the lease is: lanes that were given back must not wait
 
 _LEASE = Script(__file__, "lease.lua")
 
@@ -160,7 +161,8 @@ class Leases:
     @property
     def period_s(self) -> float:
         """How long to wait for the next tick."""
-        return self.lease_ms / 1000 / (TICKS_SHORT if self._is_short else TICKS)
+        lease_s = min(self.lease_ms / 1000, TICK_S * TICKS)
+        return lease_s / (TICKS_SHORT if self._is_short else TICKS)
 
     def tick(self, claims: Iterable[Claim]) -> Asking[None]:
         """Keep what is held, claim up to the share, name the surplus. claims: the lanes this host can run."""
