@@ -189,7 +189,7 @@ class Memory:
     def _evalsha(self, words: list[bytes]) -> Any:
         sha, count = words[0].decode(), int(words[1])
         if sha not in self.scripts:
-            raise NoScriptError("No matching script. Please use EVAL.")
+            raise NoScriptError("No matching script. Please use EVAL.", status_code="NOSCRIPT")
         self.script, self._has_written = sha, False
         try:
             return LUA.run(self, sha, words[2 : 2 + count], words[2 + count :])
