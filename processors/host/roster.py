@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from redis.exceptions import RedisError, ResponseError
+
 from aurastream.processors.effects import OPERATIONS, EffectStreams, LaneStreams, Processor
 from aurastream.processors.host.sources import Sources
-from aurastream.projections import Projection
+from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import (
     NEVER_REBUILT,
     Record,
@@ -39,6 +41,7 @@ from aurastream.streams import (
 )
 
 LOOK_EVERY_S = 1.0
+NOTE_MAX = 500  # characters
 OLD_GROUP = "aurastream"  # the one lease group of all hosts of builds before lanes had leases of their own
 LEADER = Claim("@leader", OPERATIONS, 0)  # whose holder is Faust's leader
 
@@ -85,10 +88,20 @@ class Roster:
         self._effect_streams = EffectStreams(sources.opened)
 
     def claims(self) -> list[Claim]:
-        """Every lane that this host can run. Looks at the server where the last look was a while ago."""
+        """Every lane that this host can run. Looks at the server where the last look was a while ago; where
+        that fails (a row changed by hand, a server that refuses), what was seen before goes on.
+        """
         if time.monotonic() >= self._looked_at + LOOK_EVERY_S:
-            self.look()
+            try:
+                self.look()
+            except (RedisError, StreamError, ProjectionError, OSError) as error:
+                if not self._looked_at:
+                    raise
+                self._say([*self._known_notes(), f"what there is cannot be seen now: {error}"[:NOTE_MAX]])
         return self._claims
+
+    def _known_notes(self) -> list[str]:
+        return [note for note in self.notes if not note.startswith("what there is cannot be seen now")]
 
     def job(self, claim: Claim) -> Job | None:
         """What the lane is of; None where it can be run no more."""
@@ -138,16 +151,24 @@ class Roster:
             stream.as_events()
         for projection in self.work.projections:
             if projection.takes(stream):
-                record = self._defined(stream, projection)
-                numbers = record.runnable(projection.fingerprint)
-                for number in numbers:
-                    group = generation_group(projection.name, number)
-                    jobs[group, name] = ViewJob(projection, number, stream)
-                if record.live not in numbers:
-                    notes.append(_other_definition(projection, name, record))
+                try:
+                    self._look_at_view(stream, projection, jobs, notes)
+                except (ResponseError, StreamError, ProjectionError) as error:  # the others go on
+                    notes.append(f"the view {projection.name} of {name}: {error}"[:NOTE_MAX])
         for processor in processors:
             if processor.handles(stream):
                 jobs[processor.name, name] = EffectJob(processor, self._effect_streams.of(processor, stream))
+
+    def _look_at_view(
+        self, stream: Stream, projection: Projection[Any], jobs: dict[tuple[str, str], Job], notes: list[str]
+    ) -> None:
+        record = self._defined(stream, projection)
+        numbers = record.runnable(projection.fingerprint)
+        for number in numbers:
+            group = generation_group(projection.name, number)
+            jobs[group, stream.name] = ViewJob(projection, number, stream)
+        if record.live not in numbers:
+            notes.append(_other_definition(projection, stream.name, record))
 
     def _defined(self, stream: Stream, projection: Projection[Any]) -> Record:
         """The view's record, with a definition that somebody claimed."""

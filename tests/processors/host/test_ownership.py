@@ -184,3 +184,21 @@ def test_a_host_that_stops_gives_its_lanes_to_the_others_at_once(
     append(live, 0, 100)
     until(lambda: read_by(live, "trail") == 100, "the other to read all", 5)
     assert second.process.poll() is None
+
+
+def test_a_row_changed_by_hand_stops_no_lane_that_runs(
+    start: Start,  # noqa: F811
+    server: Server,
+    live: Stream,
+) -> None:
+    """What there is cannot be seen for a while: what is known goes on, and the host says so on its card."""
+    start("aurastream", "run", "--projection", "trail", "--web-port", "off")
+    until(lambda: all(owners(live, "trail")), "the lanes")
+    server.client.hset("aura:streams", "broken", "no row")
+    until(lambda: any("cannot be seen" in note for m in read_members(server) for note in m.card.notes), "it")
+    epochs = [server.client.hget(keys.lease("trail"), "epoch") for keys in live.keys]
+    append(live, 0, 100)
+    until(lambda: read_by(live, "trail") == 100, "all to be read")
+    server.client.hdel("aura:streams", "broken")
+    until(lambda: not any(member.card.notes for member in read_members(server)), "the note to go")
+    assert [server.client.hget(keys.lease("trail"), "epoch") for keys in live.keys] == epochs
