@@ -9,6 +9,7 @@ tested with `installed`, the console script itself.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -116,10 +117,12 @@ class Done:
 class Nursery:
     """The process that forks commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
+        """modules: imported as well before the first command."""
         self._directory = tempfile.mkdtemp(prefix="aura-")
         self.path = f"{self._directory}/n.sock"
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.commands", self.path], cwd=ROOT)
+        program = [sys.executable, "-m", "tests.commands", self.path, *modules]
+        self._process = subprocess.Popen(program, cwd=ROOT)
         until(lambda: os.path.exists(self.path), "the nursery")
 
     def start(
@@ -226,10 +229,12 @@ class Home:
         return not self.processes()
 
 
-def _serve(path: str) -> None:
+def _serve(path: str, *modules: str) -> None:
     """The nursery's life."""
     from aurastream.processors.commands.main import VERBS, verb
 
+    for module in modules:
+        importlib.import_module(module)
     for name in VERBS:
         verb(name)
     listener = socket.socket(socket.AF_UNIX)
@@ -291,4 +296,4 @@ def _become_command(arguments: list[str], environ: dict[str, str], cwd: str, des
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])

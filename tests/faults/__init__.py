@@ -44,6 +44,7 @@ is the worker process; harness.py starts and ends everything.
 """
 
 from tests.faults import bits as bits
+from tests.faults import choices as choices
 from tests.faults import clusters as clusters
 from tests.faults import content as content
 from tests.faults import disk as disk

@@ -1,0 +1,67 @@
+"""Rows 37 to 39: hosts of unlike choices, of unlike versions, and one that runs until there is nothing left."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.faults.fleet import LOADED_S, Fleet
+from tests.faults.harness import Run
+from tests.faults.rows import row
+from tests.servers import until
+
+BOUND_S = 1.0 + 1.0 + LOADED_S  # a lease and a second
+
+
+@row(37, "hosts of unlike choices", bound_s=120)
+def hosts_of_unlike_choices_starve_nobody(run: Run) -> None:
+    fleet = Fleet(run, run.server().url)
+    producer = run.producer(fleet.url, pace_s=0.01)
+    choices = [
+        {"app": "faults_all"},
+        {"app": "faults_one", "words": ("--projection", "counting")},
+        {"app": "faults_two"},
+        {"app": "faults_noting", "words": ("--stream", "clips")},
+        {"app": "faults_both", "words": ("--stream", "notes")},
+    ]
+    for choice in choices:
+        fleet.host(*choice.get("words", ()), app=str(choice["app"]))
+    fleet.until_members(len(choices))
+    until(lambda: producer.acked > 100, "load")
+    run.count(slowest_start_ms=round(1_000 * fleet.goes_on("after all had joined", BOUND_S + 5)))
+    rounds = 8 if run.is_long else 2
+    for _ in range(rounds):
+        place = run.dice.randrange(1, len(choices))
+        victim = fleet.hosts[place]
+        is_killed = run.dice.random() < 0.5
+        victim.kill() if is_killed else victim.terminate()
+        until(lambda victim=victim: not victim.is_alive(), "it to end")  # type: ignore[misc]
+        run.count(**{"killed" if is_killed else "left": 1})
+        fleet.goes_on("after one was gone", BOUND_S)
+        choice = choices[place]
+        fleet.hosts[place] = fleet.host(*choice.get("words", ()), app=str(choice["app"]))
+        fleet.hosts.pop()
+        fleet.goes_on("after one had come", BOUND_S)
+    threading.Event().wait(run.lasts(1, 10))
+    fleet.judge(effects="repeated")
+
+
+@row(39, "run --until-idle beside hosts with processors", bound_s=120)
+def until_idle_beside_hosts_handles_nothing_twice(run: Run) -> None:
+    fleet = Fleet(run, run.server().url)
+    producer = run.producer(fleet.url, pace_s=0.01)
+    fleet.host()
+    fleet.host()
+    fleet.until_members(2)
+    until(lambda: producer.acked > 100, "load")
+    for _ in range(12 if run.is_long else 3):
+        guest = fleet.until_idle()
+        threading.Event().wait(run.dice.uniform(0.3, 1.5))
+        if run.dice.random() < 0.5:
+            guest.terminate()
+        run.count(guests=1)
+    run.stop_producers()
+    for guest in fleet.hosts[2:]:
+        until(lambda guest=guest: not guest.is_alive(), "a guest to end", 30)  # type: ignore[misc]
+        if guest.code() not in (0, 130):
+            run.complain(f"run --until-idle ended with {guest.code()}: {guest.log[-500:]}")
+    fleet.judge(effects="once")
