@@ -147,12 +147,12 @@ class Lines:
         self._raise_trouble()
 
     def _start(self, kind: str, line: str, steps: Coroutine[Any, Any, None]) -> None:
-        """A task for the line, where it has none; one that fails is the lane's trouble."""
+        """A task for the line, where none is at work; one that fails is the lane's trouble."""
         name = (kind, line)
-        if name in self._tasks:
+        running = self._tasks.get(name)
+        if running is not None and not running.done():  # one that has ended may not have been told of yet
             steps.close()
             return
-
         task = self._tasks[name] = asyncio.create_task(
             steps, name=f"effects {self.lane.group} {self.lane.keys.where} {line}"
         )

@@ -483,3 +483,25 @@ def test_the_log_names_what_hangs(server: Server, stream: Stream) -> None:
     (line,) = [line for line in said if line["event"] == "handler_hangs"]
     assert (line["processor"], line["event_id"]) == ("noting", "a0")
     assert line["place"].startswith("clips-test/0/")
+
+
+def test_an_event_that_comes_as_its_line_ends_is_begun(server: Server, stream: Stream) -> None:
+    """A task that has ended is known by its callback one turn of the loop later: an event read in that turn
+    was left lying until the lane began anew, with a lease that was kept and nothing to see.
+    """
+
+    async def scenario() -> None:
+        host = Host(server, stream, Noting())
+        done: list[int] = []
+
+        async def line(number: int) -> None:
+            done.append(number)
+
+        host.runner.lines._start("live", "clip-1", line(1))
+        await asyncio.sleep(0)
+        assert done == [1]
+        host.runner.lines._start("live", "clip-1", line(2))
+        await eventually(lambda: done == [1, 2], "the second to be begun")
+        await host.close()
+
+    bounded(scenario())
