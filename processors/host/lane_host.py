@@ -97,6 +97,7 @@ class LaneHost:
         self._wakes, self._isolation = Wakes(wires), Isolation(self.watchdog)
         self._surplus: set[Claim] = set()
         self._giving: set[Claim] = set()
+        self._ending: dict[Claim, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed, self._failure = asyncio.Event(), None  # type: asyncio.Event, BaseException | None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -203,6 +204,8 @@ class LaneHost:
                 self._begin(claim, epoch)
 
     def _begin(self, claim: Claim, epoch: int) -> None:
+        if claim in self._ending:  # it is begun again when that is over
+            return
         lane = self.lanes.get(claim)
         if lane is None:
             made = self._made(claim)
@@ -233,12 +236,29 @@ class LaneHost:
                 return None
 
     async def _end(self, claim: Claim, patience_s: float) -> None:
-        """End the lane after its work under way: of a view, the commit; of a processor, the handlers."""
-        lane = self.lanes.get(claim)
-        if lane is not None:
-            await lane.stop(LOST_S if isinstance(lane, HostedLane) else patience_s)
-            if self.lanes.get(claim) is lane:
-                del self.lanes[claim]
+        """End the lane after its work under way: of a view, the commit; of a processor, the handlers. Who
+        comes while it ends waits for the same end.
+        """
+        ending, lane = self._ending.get(claim), self.lanes.get(claim)
+        if ending is None and lane is not None:
+            patience_s = LOST_S if isinstance(lane, HostedLane) else patience_s
+            ending = asyncio.create_task(self._ended(claim, lane, patience_s), name=f"end {claim.keys.where}")
+            self._ending[claim] = ending
+        if ending is not None:
+            await asyncio.shield(ending)
+
+    async def _ended(self, claim: Claim, lane: Running, patience_s: float) -> None:
+        try:
+            await lane.stop(patience_s)
+        finally:
+            del self.lanes[claim], self._ending[claim]
+            self._resume(claim)
+
+    def _resume(self, claim: Claim) -> None:
+        """Begin a lane that is ours again by now: it was lost and claimed while its lane ended."""
+        epoch = self.leases.held.get(claim)
+        if epoch is not None and claim not in self._giving and claim != LEADER and not self._is_leaving:
+            self._begin(claim, epoch)
 
     async def _give(self, claim: Claim) -> None:
         """Let go of surplus once its work under way is done."""
@@ -249,6 +269,7 @@ class LaneHost:
                 await asyncio.wrap_future(self.keeper.release([claim]))
         finally:
             self._giving.discard(claim)
+            self._resume(claim)
 
     async def _check(self) -> None:
         """For ever: lanes that were fenced are given up, troubles go on the card."""

@@ -1,0 +1,68 @@
+"""A host's lanes follow its leases, in whatever order losing, claiming and ending come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources
+from aurastream.projections.built_in.clips import Clips
+from aurastream.streams import AsyncWires, Claim, Server, Stream
+from tests.facts import observation
+from tests.processors.effects.outside import CODEC, SETTINGS, STREAM, Noting, notes
+
+pytestmark = pytest.mark.any_server
+PATIENCE_S = 30.0
+
+
+async def eventually(condition: Any, what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}"
+        await asyncio.sleep(0.005)
+
+
+def lane_tasks() -> list[str]:
+    """The lanes that run in this loop, known to the host or not."""
+    return [
+        task.get_name()
+        for task in asyncio.all_tasks()
+        if task.get_name().startswith(("lane ", f"effects noting {STREAM}/0")) and not task.done()
+    ]
+
+
+@pytest.mark.parametrize("group", ["clips", "noting"])
+def test_a_lane_that_is_claimed_again_while_it_ends_is_run_by_one_task_and_ends_with_its_host(
+    server: Server, stream: Stream, group: str
+) -> None:
+    """Lost and claimed within the second in which its lane ends: the lane was begun while it was being ended,
+    so two tasks drove it, and the host forgot both.
+    """
+
+    async def scenario() -> None:
+        names = (stream.name,)
+        sources = Sources(server, CODEC, SETTINGS, [])
+        roster = Roster(server, sources, HostWork([Clips()], [Noting()], names))
+        host = LaneHost(AsyncWires(server), roster, HostOptions(lease_ms=60_000, patience_s=5.0))
+        claim = Claim(group, stream.name, 0)
+        host.start()
+        await eventually(lambda: claim in host.lanes, "the lane")
+        held = dict(host.held)
+        for _ in range(5):
+            before = host.lanes[claim]
+            host._follow({name: epoch for name, epoch in held.items() if name != claim}, set())
+            await asyncio.sleep(0)
+            host._follow(held, set())
+            await eventually(
+                lambda before=before: host.lanes.get(claim) not in (None, before), "another lane"
+            )
+        assert len(lane_tasks()) == 2, lane_tasks()
+        stream.append([observation(n, clip=f"c{n}", event_id=f"e{n}") for n in range(20)])
+        await eventually(lambda: len(notes(server)) == 20, "its work to go on")
+        await host.stop()
+        assert lane_tasks() == []
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
