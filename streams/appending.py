@@ -20,7 +20,7 @@ import msgspec
 
 from aurastream.streams.codec import Codec
 from aurastream.streams.drive import Ask, Command, Questions, Reply
-from aurastream.streams.entries import check_identifiers
+from aurastream.streams.entries import Envelope, check_identifiers
 from aurastream.streams.errors import (
     BacklogFull,
     InvalidEvent,
@@ -170,7 +170,7 @@ class Plan(msgspec.Struct, frozen=True):
     expected: Mapping[str, int] = {}
     is_spare: bool = False
 
-    def requests(self, batch: list[Event], encoded: list[bytes]) -> list[Append]:
+    def requests(self, batch: Sequence[Event | Envelope], encoded: list[bytes]) -> list[Append]:
         """Every event in one of them, in order."""
         by_partition: dict[int, list[int]] = {}
         count = len(self.partitions)
@@ -186,7 +186,9 @@ class Plan(msgspec.Struct, frozen=True):
                 requests.append(request)
         return requests
 
-    def _request(self, keys: Keys, part: list[int], batch: list[Event], encoded: list[bytes]) -> Append:
+    def _request(
+        self, keys: Keys, part: list[int], batch: Sequence[Event | Envelope], encoded: list[bytes]
+    ) -> Append:
         digests = b"".join([field_of(batch[index].event_id) for index in part])
         lines = b"".join([b"%d %b\n" % (crc32(encoded[index]), encoded[index]) for index in part])
         if not self.is_versioned:
@@ -239,7 +241,7 @@ class Appending:
         return self._worst(full) if full else None
 
     def give_up(
-        self, error: ServerRefuses | UnknownOutcome, questions: Questions, batch: list[Event]
+        self, error: ServerRefuses | UnknownOutcome, questions: Questions, batch: Sequence[Event | Envelope]
     ) -> None:
         """Say in the error what is known of each event: in the log for sure, perhaps (its answer was lost),
         or not. questions: made of ``asks``.

@@ -14,7 +14,7 @@ streams' registry and the start-up checks are in registry.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -23,7 +23,7 @@ from aurastream.streams.appending import Append, Appended, Appending, Plan, Repl
 from aurastream.streams.codec import Codec
 from aurastream.streams.connection import Server
 from aurastream.streams.drive import Ask, Asking, Command, Questions, Reply, sound
-from aurastream.streams.entries import RawEntry, entry_json
+from aurastream.streams.entries import Envelope, RawEntry, entry_json, read_envelope
 from aurastream.streams.errors import BacklogFull, ServerRefuses, StreamError, UnknownOutcome
 from aurastream.streams.events import Event
 from aurastream.streams.facts import HERE, OPERATIONS, StreamFacts, is_system
@@ -110,9 +110,24 @@ class Stream:
         requests = plan.requests(sealed, as_passed_on(self.codec, batch, sealed))
         return self._sent(requests, sealed, level)
 
-    def _sent(self, requests: list[Append], batch: list[Event], level: Ack) -> list[Appended]:
+    def put_back(self, jsons: Iterable[bytes]) -> list[Appended]:
+        """Put what this log or its archive has stored into it again, byte for byte, each event ID once: what
+        is sealed stays sealed, types and versions that this process does not know are taken too.
+
+        Not held back by budgets. Raises DamagedEntry before anything is sent; else as append does.
+        """
+        stored, level = list(jsons), self.settings.ack
+        self._check_append(None, level)
+        batch = [read_envelope(self.name, json) for json in stored]
+        lines = [json if b"\n" not in json else msgspec.json.format(json, indent=-1) for json in stored]
+        plan = Plan(self.keys, self.versioned, {}, self.name == OPERATIONS)
+        return self._sent(plan.requests(batch, lines), batch, level, self._open_gate)
+
+    def _sent(
+        self, requests: list[Append], batch: Sequence[Event | Envelope], level: Ack, gate: Gate | None = None
+    ) -> list[Appended]:
         """Send until every event is placed, and wait where producers must. batch: what the requests are of."""
-        call = Appending(requests, self._gate, self._replicas(level))
+        call = Appending(requests, gate or self._gate, self._replicas(level))
         what = f"append of {len(batch)} events to {self.name}"
         patience, rounds = Patience(self.settings), 0
         while call.left:
@@ -125,7 +140,7 @@ class Stream:
                 )
         return call.result()
 
-    def _put(self, call: Appending, batch: list[Event], what: str) -> BacklogFull | None:
+    def _put(self, call: Appending, batch: Sequence[Event | Envelope], what: str) -> BacklogFull | None:
         """What is left of a call, once. Raises the server's refusals with what of the call is in the log."""
         questions = Questions(call.asks())
         try:

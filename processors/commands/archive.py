@@ -1,5 +1,5 @@
 """aurastream archive: close what the log holds into segments of the archive; list them; tell the server that
-they were moved.
+they were moved; take back what a log that was set back lacks of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,43 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, remark, table
 from aurastream.processors.commands.common import Session, opened
-from aurastream.processors.commands.options import Time, json_option, stream_option_all
-from aurastream.streams import OPERATIONS, ArchiveDamaged, ArchiveRefused, Position, Stream, StreamError
+from aurastream.processors.commands.options import Time, into, json_option, stream_option_all, why_option
+from aurastream.streams import (
+    OPERATIONS,
+    ArchiveDamaged,
+    ArchiveRefused,
+    Position,
+    Stream,
+    StreamError,
+    operator,
+)
 from aurastream.streams.archive import open_archive
 
 if TYPE_CHECKING:
-    from aurastream.streams.archive import Archiver, Manifest, StreamArchive
+    from aurastream.streams.archive import Archiver, Manifest, SegmentAhead, StreamArchive
 
 SHOWN = {name: name for name in ("stream", "partition", "number", "first", "last", "entries")} | {
     "bytes": "file_bytes",
     "head": "hash",
 }
+SHOWN_MAX = 20  # events that the log lacks, in a table
 COLUMNS = ["stream~", "partition", "number", "first", "last", "entries", "bytes", "head~"]
+
+
+class AheadOptions(msgspec.Struct, frozen=True):
+    """The command line of `archive ahead`."""
+
+    stream_names: tuple[str, ...]
+    is_append: bool
+    why: str
+    as_json: bool
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """A segment ahead of the log, and how many of its events were appended."""
+
+    segment: SegmentAhead
+    appended: int
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -125,6 +150,83 @@ def _moved(session: Session, stream_names: tuple[str, ...]) -> Iterator[Moved]:
     for stream in _archivable(session, stream_names):
         for partition in range(stream.partitions):
             yield Moved(stream.name, partition, move(_opened(session, stream), partition))
+
+
+@archive.command("ahead")
+@stream_option_all
+@click.option(
+    "--append", "is_append", is_flag=True, help="Append the events again, and set the segments aside."
+)
+@why_option
+@json_option
+@into(AheadOptions)
+def ahead_(context: click.Context, options: AheadOptions) -> int:
+    """Show what the archive has and the log lacks, after a fail-over to a replica that lagged or a restore.
+
+    Such segments keep `aurastream archive` from going on. With --append their events come to the end of the
+    log, each event ID once, however often it is done, and the segments' files are set aside, in the folder
+    _aside beside the others. The decision is an event of the stream "operations". Exit code 1 while there is
+    anything that was not appended.
+    """
+    failed: list[str] = []
+    with opened(context) as session:
+        done = list(_each_ahead(session, options, failed))
+    if options.as_json:
+        appended = sum(one.appended for one in done)
+        print_json({"segments": [one.segment for one in done], "appended": appended, "refused": failed})
+    else:
+        _show_ahead(done, options)
+    return 1 if failed or (done and not options.is_append) else 0
+
+
+def _each_ahead(session: Session, options: AheadOptions, failed: list[str]) -> Iterator[Ahead]:
+    """Each segment, taken back where that was decided. failed: sentences on partitions that are left."""
+    from aurastream.streams.archive import WhoAndWhy, segments_ahead, take_back, verify_key
+
+    settings, decision = session.settings, WhoAndWhy(operator(), options.why)
+    key = verify_key(settings.archive_verify_key) if settings.archive_verify_key else None
+    for stream in _archivable(session, options.stream_names):
+        held, operations = _opened(session, stream), session.operations()
+        for partition in range(stream.partitions):
+            try:
+                for segment in segments_ahead(held, partition, key):
+                    appended = take_back(held, operations, segment, decision) if options.is_append else 0
+                    yield Ahead(segment, appended)
+            except (ArchiveRefused, ArchiveDamaged) as error:
+                failed.append(f"{stream.name}/{partition}: {error}")
+                remark(f"{stream.name}/{partition}: {harmless(str(error))}", "red")
+
+
+def _show_ahead(done: list[Ahead], options: AheadOptions) -> None:
+    columns = ["stream~", "partition", "number", "first", "last", "entries", "lacking", "unreadable"]
+    rows = [
+        [one.stream, one.partition, one.number, one.first, one.last, one.entries, *_lacking(one)]
+        for one in (item.segment for item in done)
+    ]
+    table("Ahead of the log", columns, rows)
+    missing = [(item.segment, event) for item in done for event in item.segment.missing]
+    if missing:
+        cells = [
+            [
+                f"{segment.stream}/{segment.partition}/{event.position}",
+                event.type,
+                event.subject,
+                event.event_id,
+            ]
+            for segment, event in missing[:SHOWN_MAX]
+        ]
+        table("Events that the log lacks", ["place", "type", "subject~", "event ID~"], cells)
+    if len(missing) > SHOWN_MAX:
+        line(f"and {len(missing) - SHOWN_MAX:,} more; --json has them all", "dim")
+    if options.is_append:
+        appended = sum(item.appended for item in done)
+        line(f"{appended:,} events appended again; {len(done):,} segments set aside", "bold green")
+    elif done:
+        line("`aurastream archive ahead --append --why ..` appends them again, and sets the segments aside")
+
+
+def _lacking(segment: SegmentAhead) -> tuple[int, int]:
+    return len(segment.missing), len(segment.unreadable)
 
 
 def _archiver(session: Session, stream: Stream) -> Archiver:

@@ -5,6 +5,7 @@ The archive: a partition's closed segments as Parquet files, chained by hash.
         -> archive.lua: the slot says so
     slot -> chain.py: manifests from its head back
         -> reading.py: spans, entries, scans        verify.py: is all of it true?
+    files that the slot does not lead to -> orphans.py; ahead.py where the log lacks what they have
 
     <AURASTREAM_ARCHIVE>/<stream>/<partition>/<number>-<hash>.parquet    entries, readable as they are by
         DuckDB and pandas
@@ -12,6 +13,8 @@ The archive: a partition's closed segments as Parquet files, chained by hash.
                                                  hash of the one before
                                              /checkpoints/..             other files of the partition; no
                                                  part of the chain
+                                             /_aside/..                  segments that were set aside
+                                             (ahead.py)
 
 Always true: what the slot names is complete in the archive, byte for byte, each entry once; nothing in the
 archive is overwritten, as a name holds the hash of its content; files the slot does not lead to are as good
@@ -51,6 +54,7 @@ from aurastream.streams import History, Settings, Stream, late
 from aurastream.streams.archive.where import Where
 
 if TYPE_CHECKING:
+    from aurastream.streams.archive.ahead import SegmentAhead, WhoAndWhy, segments_ahead, take_back
     from aurastream.streams.archive.archiver import Archiver
     from aurastream.streams.archive.manifest import Manifest
     from aurastream.streams.archive.moving import move
@@ -61,13 +65,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Archiver",
     "Manifest",
+    "SegmentAhead",
     "StreamArchive",
     "Verified",
     "Where",
+    "WhoAndWhy",
     "audited_by",
     "history_of",
     "move",
     "open_archive",
+    "segments_ahead",
+    "take_back",
     "verify_key",
     "verify_partition",
 ]
@@ -77,10 +85,14 @@ __getattr__ = late(
     {
         "Archiver": "archiver",
         "Manifest": "manifest",
+        "SegmentAhead": "ahead",
         "StreamArchive": "reading",
         "Verified": "verify",
+        "WhoAndWhy": "ahead",
         "audited_by": "verify",
         "move": "moving",
+        "segments_ahead": "ahead",
+        "take_back": "ahead",
         "verify_key": "signing",
         "verify_partition": "verify",
     },

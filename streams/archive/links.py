@@ -136,7 +136,9 @@ class Links:
                 yield finding_in(
                     manifest,
                     f"segment {manifest.number} is in the archive, its entries are not in the log, and the "
-                    "server knows nothing of it: the server was set back to an older copy",
+                    "server knows nothing of it: the server was set back to an older copy. See "
+                    "`aurastream archive "
+                    "ahead`",
                 )
 
     def _missing(self, number: int, chain: dict[int, Manifest]) -> Finding:

@@ -22,6 +22,7 @@ from aurastream.streams.archive import manifest as manifests
 from aurastream.streams.archive.reading import UNREADABLE, StreamArchive
 from aurastream.streams.archive.store import PART
 
+ASIDE = "_aside"  # the folder of segments that were set aside (ahead.py); data-set readers pass over it
 OURS = re.compile(rf"\.?(\d{{8,}})-([0-9a-f]{{16}})\.(json|parquet)(\.[0-9a-f]+\{PART})?")
 
 
@@ -30,33 +31,55 @@ def remove_orphans(archive: StreamArchive, partition: int) -> list[str]:
 
     Raises ArchiveRefused where one holds entries that neither archive nor log has.
     """
-    chained = {manifest.name for manifest in archive.segments(partition)}
-    names = archive.store.names(archive.folder(partition))
-    ours = [match for name in names if (match := OURS.fullmatch(name)) is not None]
-    orphans = [match for match in ours if f"{match[1]}-{match[2]}" not in chained or match[4]]
+    orphans, chained = _orphans(archive, partition)
     for match in orphans:
-        if not match[4]:
-            _refuse_only_copy(archive, partition, match[0])
-    gone = [match[0] for match in orphans if int(match[1]) <= len(chained)]
+        if not match[4] and _is_only_copy(archive, partition, match[0]):
+            raise _ahead(archive, partition, match[0])
+    gone = [match[0] for match in orphans if int(match[1]) <= chained]
     for name in gone:
         archive.store.delete(f"{archive.folder(partition)}/{name}")
     return gone
 
 
-def _refuse_only_copy(archive: StreamArchive, partition: int, name: str) -> None:
+def orphans_ahead(archive: StreamArchive, partition: int) -> list[str]:
+    """The segments, by the name of their files without the ending, that hold entries which neither archive
+    nor log has; the oldest first.
+    """
+    return sorted(
+        {
+            f"{match[1]}-{match[2]}"
+            for match in _orphans(archive, partition)[0]
+            if not match[4] and not match[0].startswith(".") and _is_only_copy(archive, partition, match[0])
+        }
+    )
+
+
+def _orphans(archive: StreamArchive, partition: int) -> tuple[list[re.Match[str]], int]:
+    """The files of ours that the slot does not lead to, and how many segments it leads to."""
+    chained = {manifest.name for manifest in archive.segments(partition)}
+    names = archive.store.names(archive.folder(partition))
+    ours = [match for name in names if (match := OURS.fullmatch(name)) is not None]
+    return [match for match in ours if f"{match[1]}-{match[2]}" not in chained or match[4]], len(chained)
+
+
+def _is_only_copy(archive: StreamArchive, partition: int, name: str) -> bool:
     ends = _ends(archive, partition, name)
     try:
         held = History(archive.stream, archive).entries(partition, ends)
     except ArchiveNeeded:
         held = {}
-    if not ends or len(held) < len(set(ends)):
-        raise ArchiveRefused(
-            f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server "
-            "knows of, and holds entries that are not in its log: the server was restored from an older "
-            "copy, or another one archives to the same place. Nothing was archived or removed. Give each "
-            "server an AURASTREAM_ARCHIVE of its own; or restore a newer copy of the server; or move the "
-            "file to another place once it is certain that it is not needed."
-        )
+    return not ends or len(held) < len(set(ends))
+
+
+def _ahead(archive: StreamArchive, partition: int, name: str) -> ArchiveRefused:
+    return ArchiveRefused(
+        f"{archive.url}/{archive.folder(partition)}/{name} is not among the segments that the server "
+        "knows of, and holds entries that are not in its log: the server failed over to a replica that "
+        "lagged, was restored from an older copy, or another one archives to the same place. Nothing was "
+        f"archived or removed. `aurastream archive ahead --stream {archive.stream.name}` shows what the log "
+        "lacks, and appends it again where you decide so. Of another server it is none of ours: give each an "
+        "AURASTREAM_ARCHIVE of its own."
+    )
 
 
 def _ends(archive: StreamArchive, partition: int, name: str) -> list[str]:

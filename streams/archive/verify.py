@@ -25,6 +25,7 @@ from aurastream.streams import (
     LogArchived,
     Position,
     RawEntry,
+    SegmentSetAside,
     Stream,
     entry_json,
 )
@@ -63,14 +64,22 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 def audited_by(operations: History) -> Audited:
-    """What the audit trail says of archived segments."""
-    audited: Audited = {}
+    """What the audit trail says of archived segments, without those that were set aside (ahead.py)."""
+    archived: list[LogArchived] = []
+    aside: set[tuple[str, int, str]] = set()
     stream = operations.stream
     for partition in range(stream.partitions):
         for position, fields in _entries(operations, partition):
             event = _readable(stream, partition, position, fields)
             if isinstance(event, LogArchived):
-                audited.setdefault((event.subject, event.partition), {})[event.number] = event
+                archived.append(event)
+            elif isinstance(event, SegmentSetAside):
+                aside.add((event.subject, event.partition, event.head))
+    audited: Audited = {}
+    for event in archived:
+        place = (event.subject, event.partition)
+        if (*place, event.head) not in aside:
+            audited.setdefault(place, {})[event.number] = event
     return audited
 
 

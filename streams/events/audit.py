@@ -96,6 +96,24 @@ class LogArchived(Event, frozen=True, kw_only=True, tag="log.archived"):
     head: Sha256
 
 
+class SegmentSetAside(Event, frozen=True, kw_only=True, tag="segment.set_aside"):
+    """A person had a segment of the archive set aside that was ahead of the log, and its events appended
+    again.
+
+    The subject is the stream; number, first, last, entries and head are the segment's. events: how many of
+    its events the log lacked. source: who.
+    """
+
+    partition: Count
+    number: Count
+    first: ShortText
+    last: ShortText
+    entries: Count
+    events: Count
+    head: Sha256
+    why: ShortText = ""
+
+
 class LogTrimmed(Event, frozen=True, kw_only=True, tag="log.trimmed"):
     """A person had archived entries removed from a partition's log. The subject is the stream. until:
     position of the last one.
