@@ -30,6 +30,7 @@ class StreamFacts(msgspec.Struct, frozen=True):
     """log: where its entries are. versioned: whether it keeps a version of every subject. is_replay: its
     events were replayed from another stream, so that processors that are silent in a replay leave it alone.
     is_topic: it has the messages of Faust apps (topics.py); None in a row of a build that did not say so.
+    created_ms: the server's time; 0 in such a row.
     """
 
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
@@ -37,6 +38,7 @@ class StreamFacts(msgspec.Struct, frozen=True):
     log: Where = "here"
     is_replay: bool = False
     is_topic: bool | None = None
+    created_ms: int = 0
 
 
 class Fixed(TypedDict, total=False):

@@ -19,6 +19,9 @@ from aurastream.streams.errors import StreamError
 STREAMS = "aura:streams"  # hash: stream -> JSON of its fixed properties
 # hash: stream/projection -> JSON of its generations: which is live (projections/generations.py)
 VIEWS = "aura:views"
+# hash: processor -> server ms at which it was first run; stream/processor -> JSON of what it is recorded to
+# handle there, and since when (processors/effects/meeting.py)
+PROCESSORS = "aura:processors"
 CREATORS = "aura:{creators}:names"  # hash: creator -> pseudonym (personal/keyring.py)
 CREATOR_KEYS = "aura:{creators}:keys"  # hash: pseudonym -> key of its personal fields; "" once it is erased
 ERASURES = "aura:{creators}:erased"  # hash: pseudonym -> JSON of the erasure's event until that is in the log

@@ -91,7 +91,9 @@ def _registered(server: Server, name: str, settings: Settings, new: StreamFacts 
     check_server(server, settings)
     row: bytes | None = server.client.hget(STREAMS, name)  # type: ignore[assignment]
     if row is None and new is not None:
-        put_beyond(server, STREAMS, "HSETNX", name, msgspec.json.encode(new))
+        seconds, microseconds = server.client.time()
+        made = msgspec.structs.replace(new, created_ms=seconds * 1_000 + microseconds // 1_000)
+        put_beyond(server, STREAMS, "HSETNX", name, msgspec.json.encode(made))
         row = server.client.hget(STREAMS, name)  # type: ignore[assignment]
     if row is None:
         raise StreamUnknown(name, list(list_streams(server)))

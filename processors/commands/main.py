@@ -36,6 +36,7 @@ _SAID = {
     "rebuild": ("rebuild.rebuild", "A view anew beside the live one, then swapped."),
     "rollback": ("rollback.rollback", "Back to the generation before."),
     "dead": ("dead.dead", "Events that a processor or a view could not use."),
+    "processors": ("processors.processors", "What processors handle, and since when."),
     "groups": ("groups.groups", "Who holds producers and the trimmer back."),
     "schema": ("schema.schema", "Event types as JSON Schema; checks for changes."),
     "archive": ("archive.archive", "Closed segments of the log to Parquet."),

@@ -2,6 +2,7 @@
 Processors with effects: handlers that do work outside and append derived events.
 
     processor   what a person writes         letters, items, steps, window   what a lane knows, pure
+    meeting, acceptance        what is recorded to be handled since when, and a person's word about it
     lane, script, resumption   a processor's way through one partition, as generators
     handler, threads, watchdog       one call of a handler, and who hangs or blocks
     lines, pauses, runner            a lane in an event loop; all of them are the host's
@@ -29,6 +30,7 @@ microseconds; a batch that a transport hands over only wakes it. Trusting the ha
 contiguity to be proven.
 """
 
+from aurastream.processors.effects.acceptance import Acceptance, Accepted, Since
 from aurastream.processors.effects.dead import (
     DeadLetter,
     DeadLetterBehind,
@@ -42,6 +44,14 @@ from aurastream.processors.effects.handler import Isolation
 from aurastream.processors.effects.lane import EffectLane, LaneOptions, LaneStreams
 from aurastream.processors.effects.letters import LetterPlace
 from aurastream.processors.effects.lines import ASKS_MAX
+from aurastream.processors.effects.meeting import (
+    Met,
+    ProcessorRedefined,
+    field_of_meeting,
+    introduce,
+    processor_standing,
+    read_meetings,
+)
 from aurastream.processors.effects.pauses import Pauses
 from aurastream.processors.effects.processor import Attempt, GiveUp, Processor, processors_of
 from aurastream.processors.effects.runner import LaneRunner
@@ -52,6 +62,8 @@ from aurastream.streams import OPERATIONS, operator
 __all__ = [
     "ASKS_MAX",
     "OPERATIONS",
+    "Acceptance",
+    "Accepted",
     "Attempt",
     "Blocked",
     "DeadLetter",
@@ -67,12 +79,19 @@ __all__ = [
     "LaneRunner",
     "LaneStreams",
     "LetterPlace",
+    "Met",
     "Pauses",
     "Processor",
+    "ProcessorRedefined",
+    "Since",
     "Watchdog",
     "discard",
+    "field_of_meeting",
+    "introduce",
     "list_letters",
     "operator",
+    "processor_standing",
     "processors_of",
+    "read_meetings",
     "retry",
 ]

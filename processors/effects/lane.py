@@ -27,9 +27,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.effects import letters
 from aurastream.processors.effects.items import Item, doubles_of, item_of
 from aurastream.processors.effects.letters import Letter, LetterAt
+from aurastream.processors.effects.meeting import DecisionUnderWay, Met, difference, meet, ms_of
 from aurastream.processors.effects.processor import Attempt, Processor
 from aurastream.processors.effects.script import Bounds, EffectAnswer, LaneScripts
 from aurastream.processors.effects.steps import Again, CutOff, Ended, Handle, HandlerFailed, Steps
@@ -38,8 +40,10 @@ from aurastream.streams import (
     Ask,
     Asking,
     Command,
+    Cursor,
     Event,
     InvalidEvent,
+    Keys,
     Position,
     RawEntry,
     Script,
@@ -52,9 +56,23 @@ from aurastream.streams import (
 )
 
 READ_MAX = 256  # entries a read
+LOOK_THROUGH_MAX = 1_000  # entries after its start that a new processor's first step counts at once
 
 _BEGIN = Script(__file__, "begin.lua")
 _numbers = itertools.count(1)  # of the attempts of this process
+
+
+class HoleInLog(ProcessorError):
+    """Part of the log was trimmed before a processor handled it, as it had been forgotten."""
+
+    def __init__(self, group: str, keys: Keys, position: str, trimmed: str) -> None:
+        super().__init__(
+            f"{group} has handled {keys.where} up to {position or 'nothing'}, and the log was trimmed up to "
+            f"{trimmed} since: what is between is in the archive alone (`aurastream replay`). Let it go on "
+            f"behind that: `aurastream processors accept {group} --stream {keys.stream} --from beginning` (of "
+            "what the log has), or --from now."
+        )
+        self.position = position
 
 
 class LaneStreams(NamedTuple):
@@ -101,6 +119,7 @@ class EffectLane:
         self.suspects: set[str] = set()
         self.window = Window()
         self._called: dict[str, str] = {}  # position -> token, of attempts whose handler has not answered
+        self.met: Met | None = None
         self._has_joined = False
 
     @property
@@ -113,14 +132,40 @@ class EffectLane:
         self.scripts.epoch = epoch
 
     def settle(self) -> Asking[None]:
-        """Begin at the cursor, and forget what was read."""
-        begin = _BEGIN.call((self.at.cursor, self.keys.meta), ())
+        """Begin at the cursor, and forget what was read.
+
+        Raises ProcessorRedefined, DecisionUnderWay and HoleInLog, which a person mends.
+        """
         yield from self._take_back(list(self._called))  # no handler is under way when a lane settles
-        cursor, done, begun = yield from self.ask(begin, ("HKEYS", self.at.done), ("HGETALL", self.at.begun))
+        self.met = yield from self._fitting()
+        begin = _BEGIN.call(
+            (self.at.cursor, self.keys.meta, self.keys.log), (self.met.least_ms, LOOK_THROUGH_MAX)
+        )
+        (raw, trimmed), done, begun = yield from self.ask(
+            begin, ("HKEYS", self.at.done), ("HGETALL", self.at.begun)
+        )
+        cursor = cursor_of(raw)
+        self._check_place(cursor, dict(zip(raw[::2], raw[1::2], strict=True)), trimmed)
         tokens = {place.decode(): text.decode() for place, text in zip(begun[::2], begun[1::2], strict=True)}
         yield from self._close_own(tokens)
         self.suspects = {position for position, text in tokens.items() if self._is_suspect(text)}
-        self.window.settle(cursor_of(cursor).position, (position.decode() for position in done))
+        self.window.settle(cursor.position, (position.decode() for position in done))
+
+    def _fitting(self) -> Asking[Met]:
+        """The record of this processor and stream. Raises ProcessorRedefined where this build differs."""
+        met = yield from meet(self.processor, self.streams.source)
+        differs = difference(self.processor, self.keys.stream, met)
+        if differs is not None:
+            raise differs
+        self.scripts.version = met.version
+        return met
+
+    def _check_place(self, cursor: Cursor, fields: dict[bytes, bytes], trimmed: bytes | None) -> None:
+        """Whether the lane may go on from its cursor."""
+        if int(fields.get(b"version", 1)) != self.scripts.version:
+            raise DecisionUnderWay(self.group, self.keys.stream)
+        if trimmed and Position.parse(trimmed) > cursor.at:
+            raise HoleInLog(self.group, self.keys, cursor.position, trimmed.decode())
 
     def is_suspect(self, item: Item) -> Asking[bool]:
         """Whether it is to be attempted alone; a host that lives may have taken its attempt back since."""
@@ -175,6 +220,15 @@ class EffectLane:
         yield from self.skip("skipped", [position for position, item in read.items() if item is None])
         yield from self.skip("duplicates", doubles)
         return [item for item in items if item.position not in doubles]
+
+    def _item(self, entry: RawEntry) -> Item | None:
+        """None where it is not to be handled."""
+        item = item_of(entry, self.codec, self.keys.where)
+        if item is None or self.met is None:
+            return item
+        if item.problem:
+            return item if ms_of(item.position) >= self.met.least_ms else None
+        return item if self.met.handles(item.event, item.position) else None
 
     def attempt(self, item: Item) -> Steps[Again | Ended | CutOff]:
         """One attempt at an item. Raises Fenced, Gap, and the server's errors."""

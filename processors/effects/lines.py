@@ -36,7 +36,7 @@ log = Logger("aurastream.effects")
 
 
 class Lines:
-    """Those of one lane. For one event loop. isolation: of the process."""
+    """Those of one lane. For one event loop. isolation: of the process. is_settled: it began at its cursor."""
 
     def __init__(self, lane: EffectLane, wires: AsyncWires, isolation: Isolation) -> None:
         self.lane, self._wires, self._isolation = lane, wires, isolation
@@ -46,7 +46,7 @@ class Lines:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._attempting: set[asyncio.Task[object]] = set()
         self._stopping, self._moved = asyncio.Event(), asyncio.Event()
-        self._is_settled = False
+        self.is_settled = False
         self._trouble: BaseException | None = None
 
     @property
@@ -113,7 +113,7 @@ class Lines:
         await _ended(tasks, None)
         self._tasks.clear()
         self._lines.clear()
-        self._is_settled = False
+        self.is_settled = False
         self._stopping.clear()
         self._handler.close()
         self._handler.reopen()
@@ -125,17 +125,17 @@ class Lines:
             self._trouble = None
             await self.stop(0)
         self._raise_trouble()
-        if self._is_settled and epoch == self.lane.epoch:
+        if self.is_settled and epoch == self.lane.epoch:
             return
         await self.stop(0)
         self.lane.epoch = epoch
         await self._drive(self.lane.settle())
-        self._is_settled = True
+        self.is_settled = True
 
     def _raise_trouble(self) -> None:
         """Once; the next call begins anew."""
         if self._trouble is not None:
-            trouble, self._trouble, self._is_settled = self._trouble, None, False
+            trouble, self._trouble, self.is_settled = self._trouble, None, False
             raise trouble
 
     async def _room(self) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -97,6 +97,9 @@ class Processor(Worker):
     a random part of up to `jitter` of it.
     timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
     upcasters: of event types that do not declare their own (``Event.upcasters``), by (tag, version).
+    start: where it begins in a stream that it has not met. "end": with what is appended after the fleet first
+    ran it, and with the whole of streams made later; "beginning": with the oldest entry of the log; or with
+    what was appended since an instant. Recorded at the first meeting; from then on the record counts.
     parallel: subjects of a partition handled at a time. is_silent_in_replay: a replay leaves its handler out.
     """
 
@@ -113,6 +116,7 @@ class Processor(Worker):
     timeout_s: ClassVar[float] = 30.0
     parallel: ClassVar[int] = 16
     is_silent_in_replay: ClassVar[bool] = True
+    start: ClassVar[Literal["end", "beginning"] | datetime] = "end"
     upcasters: ClassVar[Mapping[tuple[str, int], Upcaster]] = {}
 
     def handle(self, event: Any, attempt: Attempt) -> Derived | Awaitable[Derived]:
@@ -155,12 +159,22 @@ class Processor(Worker):
             raise ProcessorError(
                 f"the processor {self.name!r} handles no events. Name their types in `events`."
             )
+        self._check_start()
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ProcessorError(
                     f"{name} of the processor {self.name!r} is {value}; it must be {least} to {most}."
                 )
+
+    def _check_start(self) -> None:
+        start: object = self.start
+        if start in ("end", "beginning") or (isinstance(start, datetime) and start.tzinfo is not None):
+            return
+        raise ProcessorError(
+            f"start of the processor {self.name!r} is {start!r}; it must be 'end', 'beginning' or a datetime "
+            "with a zone."
+        )
 
 
 def processors_of(installed: Installed) -> dict[str, Processor]:

@@ -94,6 +94,11 @@ class LaneRunner:
         )
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it has looked at its cursor: what a person must mend would be known."""
+        return self.lines.is_settled
+
+    @property
     def hung(self) -> list[HandlerCall]:
         """The calls of its handler that took too long and have not ended since."""
         return self.lines.hung

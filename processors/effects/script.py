@@ -37,6 +37,7 @@ class EffectAnswer(IntEnum):
     EXHAUSTED = 3
     WAITING = 4
     GAP = 5
+    MOVED_ON = 6
 
 
 class EffectKeys(NamedTuple):
@@ -66,6 +67,7 @@ class _StepHead(msgspec.Struct, frozen=True):
     """See step.lua."""
 
     epoch: int | None
+    version: int | None
     counter: str = ""
     position: str = ""
     line: str = ""
@@ -84,16 +86,19 @@ class Bounds(NamedTuple):
 
 
 class LaneScripts:
-    """Their calls, for one lane. epoch: of the lease under which it goes on; None compares none."""
+    """Their calls, for one lane. epoch: of the lease under which it goes on; None compares none. version: of
+    the processor's record; None compares none.
+    """
 
     def __init__(self, keys: Keys, group: str, lease: str | None) -> None:
         self.at = EffectKeys.of(keys, group, lease)
         self.epoch: int | None = None
+        self.version: int | None = None
         self._group, self._where = group, keys.where
 
     def skip(self, counter: str, positions: list[str]) -> Asking[None]:
         """Finish entries that need no handler. Raises Fenced."""
-        head = _StepHead(self.epoch, counter)
+        head = _StepHead(self.epoch, self.version, counter)
         yield from self._call(positions[0], _SKIP.call(self.at, (msgspec.msgpack.encode(head), *positions)))
 
     def begin(
@@ -131,6 +136,7 @@ class LaneScripts:
     def _head(self, item: Item) -> _StepHead:
         return _StepHead(
             self.epoch,
+            self.version,
             position=item.position,
             line=item.line,
             is_compared=bool(item.crc),
@@ -150,4 +156,6 @@ class LaneScripts:
             raise Fenced(f"{self._where} of {self._group}: epoch {self.epoch} is older than {int(fact)}")
         if answer is EffectAnswer.GAP:
             raise Gap(f"the log of {self._where} does not hold {position} as it was read")
+        if answer is EffectAnswer.MOVED_ON:
+            raise Gap(f"a person decided about {self._group} at {self._where}")
         return answer, fact

@@ -1,5 +1,5 @@
 -- step: the part that skip, begin, done and park begin with: one step of a processor's way through one partition.
--- KEYS[1] cursor    hash    position, read, read_bytes, applied, skipped, duplicates, dead, discarded, moved_ms    all share one {partition} tag
+-- KEYS[1] cursor    hash    position, read, read_bytes, applied, skipped, duplicates, dead, discarded, moved_ms, version    all share one {partition} tag
 -- KEYS[2] log       stream  the partition's events
 -- KEYS[3] lease     hash    epoch: who may go on (streams/lease.lua)
 -- KEYS[4] attempts  hash    position -> how often its handler was begun
@@ -11,6 +11,7 @@
 -- KEYS[10] begun    hash    position -> tokens "host:epoch:number" of the attempts that were begun and have not ended
 -- ARGV[1] head      msgpack map
 --           epoch     of the caller's lease, nil to compare none
+--           version   of the processor's record for the stream (meeting.py), nil to compare none
 --           counter   skip: the count they go to
 --           position, line   of the item
 --           is_compared      whether its crc32 is to be that of ARGV[2]
@@ -28,6 +29,7 @@ local ANSWER = {
   EXHAUSTED = 3,  -- begin: no attempt is left; how many were begun
   WAITING = 4,    -- begin: a dead letter of its line is before it, so now it is one too
   GAP = 5,        -- the log does not hold this entry
+  MOVED_ON = 6,   -- a person decided about the processor meanwhile (recall.lua): settle anew
 }
 local CURSOR, LOG, LEASE, ATTEMPTS, DONE, DEAD, LINE, DUE, OUTBOX, BEGUN = unpack(KEYS)
 local head = cmsgpack.unpack(ARGV[1])
@@ -36,7 +38,9 @@ redis.call('ZCARD', LINE)
 local epoch = tonumber(redis.call('HGET', LEASE, 'epoch') or 0)
 if head.epoch and epoch > head.epoch then return {ANSWER.FENCED, epoch} end
 
-local cursor = redis.call('HGET', CURSOR, 'position') or ''
+local at = redis.call('HMGET', CURSOR, 'position', 'version')
+if head.version and tonumber(at[2] or 1) ~= head.version then return {ANSWER.MOVED_ON} end
+local cursor = at[1] or ''
 local reached = cursor == '' and '' or padded(cursor)
 local function is_finished(position)
   return padded(position) <= reached or redis.call('HEXISTS', DONE, position) == 1

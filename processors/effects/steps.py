@@ -56,7 +56,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Gap(Exception):
-    """The log no longer holds what was read (a fail-over): settle anew."""
+    """The log no longer holds what was read (a fail-over), or its record has changed: settle anew."""
 
 
 Steps = Generator[list[Ask] | Handle, Any, T]  # Any: what the server, or the handler, answered

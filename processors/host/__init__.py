@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aurastream.processors.host.process import run_host
     from aurastream.processors.host.roster import HostWork, Roster
     from aurastream.processors.host.sources import Sources
-    from aurastream.processors.host.until_idle import run_until_idle
+    from aurastream.processors.host.until_idle import LanesRefused, run_until_idle
 
 # Faust takes a third of a second: who catches up without a host does not wait for it. Nor does a stranger's
 # app, which asks for batches, wait for what a host is made of.
@@ -40,6 +40,7 @@ _HOST = {
     "HostOptions": "lane_host",
     "HostedLane": "lane",
     "LaneHost": "lane_host",
+    "LanesRefused": "until_idle",
     "Options": "options",
     "Roster": "roster",
     "Sources": "sources",
@@ -55,6 +56,7 @@ __all__ = [
     "HostWork",
     "HostedLane",
     "LaneHost",
+    "LanesRefused",
     "NotOffered",
     "Options",
     "RawBatch",

@@ -3,7 +3,8 @@ What a host can run: of every stream, the lanes of which groups, and what it can
 
     streams there are x views' generations of our definitions and processors -> claims
     a fresh view: its definition is claimed first (engine/generations.py)
-    a view that another definition folded, a processor beside hosts of an older scheme -> a note, no claim
+    a view that another definition folded, a processor that its record does not fit or beside hosts of an
+        older scheme -> a note, no claim
 
 Asked from the thread that keeps the leases, again every LOOK_EVERY_S: streams and generations come and go.
 What it opens (streams, and those that processors append to) is ready when a lane is made of a claim.
@@ -17,7 +18,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
-from aurastream.processors.effects import OPERATIONS, EffectStreams, LaneStreams, Processor
+from aurastream.processors.effects import (
+    OPERATIONS,
+    EffectStreams,
+    LaneStreams,
+    Met,
+    Processor,
+    introduce,
+    processor_standing,
+    read_meetings,
+)
 from aurastream.processors.host.sources import Sources
 from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import (
@@ -81,6 +91,9 @@ class Roster:
         self.work, self._server, self._sources = work, server, sources
         self.cards: Callable[[], Mapping[str, HostCard]] = dict
         self.notes: tuple[str, ...] = ()
+        self.refused: tuple[str, ...] = ()  # those of them that a person must decide about
+        self._met: Mapping[str, Met] = {}
+        self._has_introduced = False
         self.records: Mapping[str, Record] = {}
         self._jobs: dict[tuple[str, str], Job] = {}
         self._claims: list[Claim] = []
@@ -117,12 +130,17 @@ class Roster:
         self.records = read_records(self._server)
         jobs: dict[tuple[str, str], Job] = {}
         notes: list[str] = []
+        refused: list[str] = []
+        self._meet()
         handling = [] if (old := self._old_hosts()) else self.work.processors
         if old and self.work.processors:
             notes.append(f"processors wait: {old} hosts of a build before lanes had leases are still running")
         for name in self._streams_meant():
-            self._look_at(name, handling, jobs, notes)
-        self._say(notes)
+            stream = self._look_at(name, jobs, notes)
+            if stream is not None:
+                refused += self._look_at_processors(stream, handling, jobs)
+        self._say([*notes, *refused])
+        self.refused = tuple(refused)
         self._jobs = jobs
         self._claims = [LEADER] if self.work.projections or self.work.processors else []
         for (group, name), job in jobs.items():
@@ -139,14 +157,20 @@ class Roster:
         named |= {name for processor in self.work.processors for name in processor.streams or ()}
         return [name for name, facts in there.items() if name in named or not facts.is_topic]
 
-    def _look_at(
-        self, name: str, processors: list[Processor], jobs: dict[tuple[str, str], Job], notes: list[str]
-    ) -> None:
+    def _meet(self) -> None:
+        """What processors are recorded to handle; that the fleet has ours."""
+        if self.work.processors and not self._has_introduced:
+            introduce(self._server, self.work.processors)
+            self._has_introduced = True
+        self._met = read_meetings(self._server) if self.work.processors else {}
+
+    def _look_at(self, name: str, jobs: dict[tuple[str, str], Job], notes: list[str]) -> Stream | None:
+        """The lanes of its views; the stream, where it can be read."""
         try:
             stream = self._sources.opened(name)
         except StreamError as error:
             notes.append(f"{name}: {error}")
-            return
+            return None
         if name in self.work.streams:
             stream.as_events()
         for projection in self.work.projections:
@@ -155,9 +179,26 @@ class Roster:
                     self._look_at_view(stream, projection, jobs, notes)
                 except (ResponseError, StreamError, ProjectionError) as error:  # the others go on
                     notes.append(f"the view {projection.name} of {name}: {error}"[:NOTE_MAX])
+        return stream
+
+    def _look_at_processors(
+        self, stream: Stream, processors: list[Processor], jobs: dict[tuple[str, str], Job]
+    ) -> list[str]:
+        """The lanes of its processors; why some are not run."""
+        refused = []
         for processor in processors:
             if processor.handles(stream):
-                jobs[processor.name, name] = EffectJob(processor, self._effect_streams.of(processor, stream))
+                try:
+                    with self._sources.lock:
+                        why = processor_standing(processor, stream, self._met)
+                except (ResponseError, StreamError) as error:  # the others go on
+                    why = f"the processor {processor.name} of {stream.name}: {error}"[:NOTE_MAX]
+                if why:
+                    refused.append(why)
+                    continue
+                job = EffectJob(processor, self._effect_streams.of(processor, stream))
+                jobs[processor.name, stream.name] = job
+        return refused
 
     def _look_at_view(
         self, stream: Stream, projection: Projection[Any], jobs: dict[tuple[str, str], Job], notes: list[str]

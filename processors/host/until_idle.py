@@ -31,10 +31,18 @@ class StuckElsewhere(ProcessorError):
         self.host, self.trouble = host, trouble
 
 
+class LanesRefused(ProcessorError):
+    """All that could be done is done; some lanes this process must not run before a person decides."""
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(" ".join(reasons))
+        self.reasons = reasons
+
+
 async def run_until_idle(host: LaneHost, stopping: Callable[[], bool]) -> None:
     """Run the host until nothing is left for any of its lanes, or until told to stop.
 
-    Raises what stopped a lane, where a person must mend it, and StuckElsewhere.
+    Raises what stopped a lane, where a person must mend it, StuckElsewhere, and LanesRefused at the end.
     """
     pauses, before = Backoff(*LOOKS_S), None
     host.start()
@@ -43,6 +51,8 @@ async def run_until_idle(host: LaneHost, stopping: Callable[[], bool]) -> None:
             raise_trouble(host)
             now = await _places(host)
             if now is not None and now == before:
+                if host.roster.refused:
+                    raise LanesRefused(host.roster.refused)
                 return
             before = now
             await asyncio.sleep(pauses.next_s())
@@ -64,7 +74,7 @@ def raise_trouble(host: LaneHost) -> None:
 
 async def _places(host: LaneHost) -> dict[Claim, str] | None:
     """Where every lane is that this host can run, whoever does; None while one is not at the end."""
-    if not host.is_member:
+    if not (host.is_member and all(lane.is_settled for lane in host.effect_lanes)):
         return None
     claims = [claim for claim in host.claims() if claim != LEADER]
     questions = [_questions(claim, host.roster.job(claim)) for claim in claims]

@@ -21,6 +21,23 @@ class GroupForgotten(Event, frozen=True, kw_only=True, tag="group.forgotten"):
     group: ShortText = ""
 
 
+class ProcessorAccepted(Event, frozen=True, kw_only=True, tag="processor.accepted"):
+    """A person let a processor (the subject) go on with a stream though its record did not fit: it handles
+    other types, or part of the log was trimmed before it was handled. source: who.
+
+    version: of the record from now on. gained, lost: types, separated by spaces. since: from when on, as that
+    person said it. passed: trimmed events that are never handled.
+    """
+
+    stream: ShortText
+    version: Count
+    gained: ShortText = ""
+    lost: ShortText = ""
+    since: ShortText = ""
+    passed: Count = 0
+    why: ShortText = ""
+
+
 class RebuildStarted(Event, frozen=True, kw_only=True, tag="rebuild.started"):
     """A person began to fold a view anew beside the live one. subject: the projection; source: who; stream:
     whose view.

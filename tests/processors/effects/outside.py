@@ -52,6 +52,7 @@ class Noting(Processor):
     name = "noting"
     events = (ClipViewsObserved,)
     into = "notes"
+    start = "beginning"
     attempts_max = 3
     first_s, max_s = 0.001, 0.01
 

@@ -249,6 +249,7 @@ def test_a_sync_handler_runs_in_a_thread(server: Server, stream: Stream) -> None
 
     class Plain(Processor):
         name = "noting"
+        start = "beginning"
         events = (ClipViewsObserved,)
         into = "notes"
 

@@ -274,6 +274,7 @@ class Hanging(Processor):
     name = "noting"
     events = (ClipViewsObserved,)
     into = "notes"
+    start = "beginning"
     attempts_max = 1
     parallel = 2
     timeout_s = 0.05
@@ -374,6 +375,7 @@ class Hanging(Processor):
     name = "noting"
     events = (ClipViewsObserved,)
     into = "notes"
+    start = "beginning"
     attempts_max = 1
     timeout_s = 0.05
 
