@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         default=30.0,
         ge=0,
         le=3_600,
-        description="how long a host that stops lets handlers end; then they are cut off, which is no attempt",
+        description="how long a host that stops lets handlers end; then they are cut off: no attempt",
     )
     archive: str = Field(
         default="",

@@ -70,6 +70,7 @@ class Thanks(Processor):
     """Thanks for every raid, once."""
 
     name = "thanks"
+    start = "beginning"
     events = (RaidSeen,)
     into = "thanks"
 

@@ -26,8 +26,8 @@ from aurastream.streams import Stream
 
 
 class ProcessorRow(msgspec.Struct, frozen=True):
-    """A processor on a stream. since: type -> ISO 8601, append time. standing: why this build must not run it,
-    "" where it may.
+    """A processor on a stream. since: type -> ISO 8601, append time. standing: why this build must not run
+    it, "" where it may.
     """
 
     processor: str
@@ -52,7 +52,7 @@ class From(click.ParamType):
         if value == "beginning":
             return Since(0, value)
         try:
-            return Since(int(parsed_time(value).timestamp() * 1_000), value)
+            return Since(round(parsed_time(value).timestamp() * 1_000), value)
         except ValueError:
             self.fail(f"{value!r} is none of now, skipped, beginning, or a time (ISO 8601)", param, ctx)
 

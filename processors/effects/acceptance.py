@@ -74,8 +74,8 @@ class Since(NamedTuple):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What a decision came to. recalled: events that were skipped and run now. passed: trimmed ones that never
-    will.
+    """What a decision came to. recalled: events that were skipped and run now. passed: trimmed ones that
+    never will.
     """
 
     processor: str
@@ -97,13 +97,13 @@ class ArchiveOnly(ProcessorError):
 
     def __init__(self, name: str, stream: str, said: str) -> None:
         super().__init__(
-            f"what {name} has not handled of {stream!r} was trimmed and is in the archive alone, so that --from "
-            f"{said} cannot be done here. Choose --from beginning (of what the log has) or now; for the others: "
-            f"`aurastream replay --stream {stream}`."
+            f"what {name} has not handled of {stream!r} was trimmed and is in the archive alone, so that "
+            f"--from {said} cannot be done here. Choose --from beginning (of what the log has) or now; for the "
+            f"others: `aurastream replay --stream {stream}`."
         )
 
 
-class Decided(ProcessorError):
+class DecidedElsewhere(ProcessorError):
     """Somebody else decided at the same time."""
 
     def __init__(self, name: str, stream: str) -> None:
@@ -126,7 +126,7 @@ class Acceptance:
         self._codec = processor.codec()
 
     def decide(self, since: Since, why: str) -> Accepted:
-        """Decide, and carry it out. Raises ArchiveOnly, Decided."""
+        """Decide, and carry it out. Raises ArchiveOnly, DecidedElsewhere."""
         name, stream = self._processor.name, self._stream.name
         met = drive(meet(self._processor, self._stream), self._stream.wires.ask)
         own = types_of(self._processor)
@@ -184,7 +184,7 @@ class Acceptance:
             occurred_at=datetime.now(UTC),
             source=operator(),
             stream=accepted.stream,
-            version=accepted.version,
+            record=accepted.version,
             gained=" ".join(accepted.gained)[:TEXT_MAX],
             lost=" ".join(accepted.lost)[:TEXT_MAX],
             since=since.said,
@@ -197,7 +197,7 @@ class Acceptance:
         field = field_of_meeting(self._processor.name, self._stream.name)
         args = (field, msgspec.json.encode(met), msgspec.json.encode(after))
         if not self._stream.server.run(_RECORD, (PROCESSORS,), args):
-            raise Decided(self._processor.name, self._stream.name)
+            raise DecidedElsewhere(self._processor.name, self._stream.name)
 
     def _recall(self, keys: Keys, met: Met) -> int:
         """Make letters of what was skipped in a partition and is wanted now; then the record counts there."""

@@ -69,8 +69,8 @@ class HoleInLog(ProcessorError):
         super().__init__(
             f"{group} has handled {keys.where} up to {position or 'nothing'}, and the log was trimmed up to "
             f"{trimmed} since: what is between is in the archive alone (`aurastream replay`). Let it go on "
-            f"behind that: `aurastream processors accept {group} --stream {keys.stream} --from beginning` (of "
-            "what the log has), or --from now."
+            f"behind that: `aurastream processors accept {group} --stream {keys.stream} --from beginning` "
+            "(of what the log has), or --from now."
         )
         self.position = position
 
@@ -209,7 +209,7 @@ class EffectLane:
         read: dict[str, Item | None] = {}
         try:
             for entry in fresh:
-                read[entry[0].decode()] = item_of(entry, self.codec, self.keys.where)
+                read[entry[0].decode()] = self._item(entry)
         except Unread as error:  # what is before it goes on; the next read begins at it
             raw = [entry for entry in raw if Position.parse(entry[0]) < Position.parse(error.position)]
             if not raw:

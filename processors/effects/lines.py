@@ -8,8 +8,8 @@ The lines of a lane in an event loop: many at a time, each in order.
 An event that was begun when a process died is attempted alone in this one, so that if it kills again, no
 bystander is counted with it. An attempt begins when its handler can be called at once: waiting for a slot, a
 thread or to be alone is none. A slot (``parallel`` of them) is held during an attempt and not during the
-pause after it, so a subject that waits blocks nobody. After every error that the questions do not get over, all
-lines stop, the next call raises it, and the one after that begins anew at the cursor.
+pause after it, so a subject that waits blocks nobody. After every error that the questions do not get over,
+all lines stop, the next call raises it, and the one after that begins anew at the cursor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = Logger("aurastream.effects")
 
 
 class Lines:
-    """Those of one lane. For one event loop. isolation: of the process. is_settled: it began at its cursor."""
+    """Those of one lane. For one event loop. isolation: of the process. is_settled: it is at its cursor."""
 
     def __init__(self, lane: EffectLane, wires: AsyncWires, isolation: Isolation) -> None:
         self.lane, self._wires, self._isolation = lane, wires, isolation

@@ -31,8 +31,8 @@ from aurastream.streams import PROCESSORS, Ask, Asking, Event, Server, Stream, d
 
 
 class Met(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The record. first_ms: when the processor met the stream. start: what its class said then. since: type ->
-    ms of append time from which on it is handled. version: counts the decisions. recall: type -> the span
+    """The record. first_ms: when the processor met the stream. start: what its class said then. since: type
+    -> ms of append time from which on it is handled. version: counts the decisions. recall: type -> the span
     (from, until) of what was skipped before and is handled by the last decision.
     """
 
@@ -63,9 +63,9 @@ class ProcessorRedefined(ProcessorError):
             if part
         )
         super().__init__(
-            f"{name} of this build {differs}, which its record for {stream!r} does not say, so this host leaves "
-            f"it alone. Decide: `aurastream processors accept {name} --stream {stream} --from now` (or skipped, "
-            "beginning, an instant: from when on new types are handled)."
+            f"{name} of this build {differs}, which its record for {stream!r} does not say, so this host "
+            f"leaves it alone. Decide: `aurastream processors accept {name} --stream {stream} --from now` (or "
+            "skipped, beginning, an instant: from when on new types are handled)."
         )
         self.name, self.stream = name, stream
 
@@ -75,8 +75,8 @@ class DecisionUnderWay(ProcessorError):
 
     def __init__(self, name: str, stream: str) -> None:
         super().__init__(
-            f"a decision about {name} has not reached all partitions of {stream!r}. Where it does not go on by "
-            f"itself: `aurastream processors accept {name} --stream {stream}`."
+            f"a decision about {name} has not reached all partitions of {stream!r}. Where it does not go on "
+            f"by itself: `aurastream processors accept {name} --stream {stream}`."
         )
         self.name, self.stream = name, stream
 
@@ -183,7 +183,7 @@ def _recorded(processor: Processor, stream: Stream, field: str) -> Asking[bytes]
 def _since(start: Literal["end", "beginning"] | datetime, first_ms: int, now_ms: int, created_ms: int) -> int:
     """From when on a stream's events are handled, in ms of append time."""
     if isinstance(start, datetime):
-        return int(start.timestamp() * 1_000)
+        return round(start.timestamp() * 1_000)
     if start == "beginning" or (created_ms and created_ms >= first_ms):
         return 0
     return now_ms

@@ -46,7 +46,7 @@ class _Thread(Generic[R]):
 
 
 class Threads(Generic[R]):
-    """Those of one handler, for one event loop. Work must not raise; who runs it bounds how many there are."""
+    """Those of one handler, for one event loop. Work must not raise; who runs it bounds their number."""
 
     def __init__(self, name: str) -> None:
         self._name = name

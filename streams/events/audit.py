@@ -25,12 +25,12 @@ class ProcessorAccepted(Event, frozen=True, kw_only=True, tag="processor.accepte
     """A person let a processor (the subject) go on with a stream though its record did not fit: it handles
     other types, or part of the log was trimmed before it was handled. source: who.
 
-    version: of the record from now on. gained, lost: types, separated by spaces. since: from when on, as that
+    record: its number from now on. gained, lost: types, separated by spaces. since: from when on, as that
     person said it. passed: trimmed events that are never handled.
     """
 
     stream: ShortText
-    version: Count
+    record: Count
     gained: ShortText = ""
     lost: ShortText = ""
     since: ShortText = ""

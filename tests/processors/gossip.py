@@ -23,6 +23,7 @@ class Gossip(Processor):
     """Fails, with what it saw in every form a careless handler may give it."""
 
     name = "gossip"
+    start = "beginning"
     events = (ClipViewsObserved,)
     attempts_max = 1
 
@@ -38,6 +39,7 @@ class Praise(Processor):
     """Says it again, in another event."""
 
     name = "praise"
+    start = "beginning"
     events = (ClipViewsObserved,)
     into = "praises"
 

@@ -111,6 +111,7 @@ def test_a_processor_handles_a_topic_only_where_it_is_named(server: Server) -> N
 
     class Mailer(Processor):
         name = "mailer"
+        start = "beginning"
 
     class OfOrders(Mailer):
         streams = ("orders",)

@@ -43,6 +43,7 @@ class Stocks(Projection[Stock]):
 
 class Telling(Processor):
     name = "telling"
+    start = "beginning"
     events = (Sold,)
 
 

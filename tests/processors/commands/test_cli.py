@@ -32,6 +32,7 @@ VERBS = {
     "erase",
     "groups",
     "import",
+    "processors",
     "rebuild",
     "replay",
     "report",

@@ -42,6 +42,7 @@ UPCASTERS = {("test.told", 1): lambda content: {**content, "loud": content["word
 
 class Outside(Processor):
     name = "outside"
+    start = "beginning"
     events = (ClipViewsObserved,)
 
     def handle(self, event, attempt):

@@ -11,7 +11,7 @@ from aurastream.processors.plugins import NameTaken, PluginBroken, find_plugins
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.commands import Done, Home
 from tests.facts import consume, observation
-from tests.processors.effects.outside import STREAM, Noting, failing, work
+from tests.processors.effects.outside import CODEC, STREAM, ClipNoted, Noting, failing, work
 from tests.projections.counting import Counting
 
 pytestmark = pytest.mark.process
@@ -189,3 +189,49 @@ def test_a_processor_is_a_plugin_as_a_projection_is(tmp_path: Path, monkeypatch:
         find_plugins(["effect_taken"])
     with pytest.raises(PluginBroken, match="handles no events"):
         find_plugins(["effect_empty"])
+
+
+def test_a_person_lets_a_processor_go_on_with_other_types(
+    command: Command, server: Server, stream: Stream
+) -> None:
+    """Listed, refused with the verb that decides, decided, and found again in the audit trail."""
+    own = open_stream(server, STREAM, codec=CODEC)
+    at = observation().occurred_at
+    own.append([observation(event_id="a1"), ClipNoted(event_id="n1", subject="clip-1", occurred_at=at)])
+
+    class Both(Noting):
+        events = (*Noting.events, ClipNoted)
+
+    work(server, Both())
+    stuck = command("run", "--until-idle")
+    (row,) = command("processors", "list", "--stream", STREAM, "--json").json()["processors"]
+    assert (stuck.code, "aurastream processors accept noting" in stuck.err) == (1, True)
+    assert (row["since"]["test.clip_noted"], "no longer handles" in row["standing"]) == (
+        "the beginning",
+        True,
+    )
+    assert "no longer handles test.clip_noted" in command("processors", "list").out
+
+    accepted = command("processors", "accept", "noting", "--stream", STREAM, "--why", "notes are not mailed")
+    again = command("processors", "accept", "noting", "--stream", STREAM, "--why", "again")
+    assert (accepted.code, "no longer handles test.clip_noted" in accepted.out) == (0, True)
+    assert (again.code, "nothing to decide" in again.out) == (1, True)
+    assert command("run", "--until-idle").code == 0
+    trail = command("audit", "noting", "--json").json()
+    assert [row["why"] for row in trail if row["type"] == "processor.accepted"] == ["notes are not mailed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("noting", "--why", "x", "--from", "yesterday"), 2, "none of now, skipped, beginning"),
+        (("noting",), 2, "--why"),
+        (("other", "--why", "x"), 1, "no processor 'other' is installed here"),
+    ],
+)
+def test_a_decision_that_cannot_be_made_is_one_sentence(
+    command: Command, server: Server, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    """As for every verb."""
+    done = command("processors", "accept", *arguments)
+    assert (done.code, said in done.err, len(done.err.splitlines())) == (code, True, 1)

@@ -1,4 +1,4 @@
-"""Where a processor begins, what it is recorded to handle, and what a person decides about holes and types."""
+"""Where a processor begins, what it is recorded to handle, what a person decides about holes and types."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def trim(stream: Stream, server: Server) -> None:
     keys = stream.keys[0]
     last = server.client.xrevrange(keys.log, count=1)[0][0]
     server.client.hset(keys.archive, "position", last)
-    Trimmer(stream, audit(server), Goal(keep_events=0)).run()
+    (done,) = Trimmer(stream, audit(server), Goal(keep_events=0)).run()
+    assert not done.blockers, done
 
 
 def test_a_new_processor_leaves_history_alone(server: Server, stream: Stream) -> None:
@@ -164,9 +165,7 @@ def test_a_build_with_other_types_does_not_go_on_until_a_person_says_from_when(
     own.append([*seen("a1"), noted("n1", "a")])
     work(server, Noting())
 
-    with pytest.raises(
-        ProcessorRedefined, match=r"handles test.clip_noted besides.*processors accept noting"
-    ):
+    with pytest.raises(LanesRefused, match=r"handles test.clip_noted besides.*processors accept noting"):
         work(server, Both())
     assert "handles test.clip_noted besides" in processor_standing(Both(), stream, read_meetings(server))
     assert processor_standing(Noting(), stream, read_meetings(server)) == ""

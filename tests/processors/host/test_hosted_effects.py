@@ -25,6 +25,7 @@ class NoticeSent(Event, frozen=True, kw_only=True, tag="notice.sent"):
 
 class Notices(Processor):
     name = "notices"
+    start = "beginning"
     events = (ClipViewsObserved,)
     streams = ("clips-live",)
     into = "notices"

@@ -30,6 +30,7 @@ from aurastream.streams import ClipViewsObserved
 
 class Outside(Processor):
     name = "outside"
+    start = "beginning"
     events = (ClipViewsObserved,)
 
     def handle(self, event, attempt):

@@ -323,6 +323,7 @@ class Noting(Processor):
     """Keeps what it was handed."""
 
     name = "noting"
+    start = "beginning"
     events = (Reading,)
     upcasters = UPCASTERS
     into = "notes"
