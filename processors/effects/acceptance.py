@@ -98,8 +98,8 @@ class ArchiveOnly(ProcessorError):
     def __init__(self, name: str, stream: str, said: str) -> None:
         super().__init__(
             f"what {name} has not handled of {stream!r} was trimmed and is in the archive alone, so that "
-            f"--from {said} cannot be done here. Choose --from beginning (of what the log has) or now; for the "
-            f"others: `aurastream replay --stream {stream}`."
+            f"--from {said} cannot be done here. Choose --from beginning (of what the log has) or now; for "
+            f"the others: `aurastream replay --stream {stream}`."
         )
 
 

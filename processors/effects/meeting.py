@@ -64,8 +64,8 @@ class ProcessorRedefined(ProcessorError):
         )
         super().__init__(
             f"{name} of this build {differs}, which its record for {stream!r} does not say, so this host "
-            f"leaves it alone. Decide: `aurastream processors accept {name} --stream {stream} --from now` (or "
-            "skipped, beginning, an instant: from when on new types are handled)."
+            f"leaves it alone. Decide: `aurastream processors accept {name} --stream {stream} --from now` "
+            "(or skipped, beginning, an instant: from when on new types are handled)."
         )
         self.name, self.stream = name, stream
 
