@@ -14,7 +14,7 @@ from aurastream.processors.effects import EffectLane, Isolation, LaneOptions, La
 from aurastream.processors.effects.lines import Lines
 from aurastream.processors.host import LaneHost, run_until_idle
 from aurastream.projections.engine.apply import Fenced
-from aurastream.streams import AsyncWires, Server, Stream, UnknownOutcome, open_stream
+from aurastream.streams import AsyncWires, Server, ServerRefuses, Stream, UnknownOutcome, open_stream
 from tests.facts import observation
 from tests.processors.effects.outside import (
     CODEC,
@@ -243,7 +243,7 @@ def test_a_server_that_stays_away_is_an_unknown_outcome_in_bounded_time(
             raise ConnectionError("away")
 
         monkeypatch.setattr(wires, "of", refuse)
-        with pytest.raises(UnknownOutcome):
+        with pytest.raises((UnknownOutcome, ServerRefuses)):
             await lines.take()
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
