@@ -203,7 +203,8 @@ class Acceptance:
         """Make letters of what was skipped in a partition and is wanted now; then the record counts there."""
         first_ms = min((span[0] for span in met.recall.values()), default=FOR_EVER_MS)
         marks = self._ask(keys, ("HGET", keys.cursor(self._processor.name), "recalled"))
-        at, recalled = (marks[0] or b"").decode(), 0
+        at: str = (marks[0] or b"").decode()
+        recalled = 0
         while True:
             after = at or str(Position(first_ms, 0).before() if first_ms else START)
             raw = self._stream.read_raw(keys.partition, after, count=READ_MAX)
@@ -214,7 +215,7 @@ class Acceptance:
             if RecallAnswer(answer) is RecallAnswer.WHOLE:
                 return recalled
             if RecallAnswer(answer) is RecallAnswer.OK:
-                at, recalled = until, recalled + fact
+                at, recalled = until, recalled + int(fact)
                 if head.is_last:
                     return recalled
             else:
