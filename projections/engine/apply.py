@@ -115,7 +115,7 @@ class Lane:
         self.keys: Keys = stream.keys[partition]
         self.generation, self.is_log_here = generation, stream.is_log_here
         self.batch_max = batch_max or stream.settings.batch_max
-        self.pace = Pace(self.batch_max, stream.settings.commit_ms / 1000)
+        self.pace = Pace(self.batch_max, stream.settings.commit_ms / 1000, projection.name)
         self.view = ViewKeys(self.keys, projection.name, generation)
         self.epoch: int | None = None
         self.cursor = Cursor()

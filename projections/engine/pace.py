@@ -28,36 +28,43 @@ from weakref import WeakSet
 ENTRIES_FIRST = 1_000  # of a lane that knows nothing yet: at most 256 MB, as an event has at most 256 kB
 ENTRIES_MAX = 16_000
 GROWTH = 4
-COSTS = 4  # commits whose cost is remembered; the least counts, as a fork or a neighbour makes one look dear
+COSTS = 32  # commits of a view whose cost is remembered; the least counts: a neighbour makes one look dear
 ROUNDING = 1e-6
 LANE_BYTES = 8 * 2**20  # of JSON: 16,000 entries of 500 bytes; in Python about seven times as much
 PROCESS_BYTES = 32 * 2**20
 
 
 class Room:
-    """The bytes that the lanes of a process may hold, shared by those that are behind."""
+    """What the lanes of a process share: the bytes that those which are behind may hold, and what an entry of a
+    view costs the server.
+    """
 
     def __init__(self, bytes_max: int = PROCESS_BYTES) -> None:
         self._bytes_max = bytes_max
         self.behind: WeakSet[Pace] = WeakSet()  # a lane that is dropped is behind no longer
+        self._costs_s: dict[str, deque[float]] = {}  # of an entry, by view
 
     def share(self) -> int:
         """Bytes for each."""
         return self._bytes_max // max(1, len(self.behind))
+
+    def costs_s(self, view: str) -> deque[float]:
+        """Seconds an entry took in the view's last commits."""
+        return self._costs_s.setdefault(view, deque(maxlen=COSTS))
 
 
 ROOM = Room()  # the process's
 
 
 class Pace:
-    """One lane's. commit_s: how long a commit may hold the server."""
+    """One lane's. commit_s: how long a commit may hold the server. view: whose commits cost alike."""
 
-    def __init__(self, entries_max: int, commit_s: float, room: Room = ROOM) -> None:
+    def __init__(self, entries_max: int, commit_s: float, view: str, room: Room = ROOM) -> None:
         self.entries_max, self._commit_s, self._room = entries_max, commit_s, room
         self._grown = min(ENTRIES_FIRST, entries_max)
         self._asked = 0
         self._mean_bytes = 0.0
-        self._costs_s: deque[float] = deque(maxlen=COSTS)  # of an entry
+        self._costs_s = room.costs_s(view)
 
     def ask(self) -> int:
         """How many entries to read now."""

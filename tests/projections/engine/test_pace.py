@@ -22,8 +22,8 @@ from tests.projections.counting import Counting
 SMALL = 100  # bytes of an entry
 
 
-def pace(entries_max: int = ENTRIES_MAX, commit_s: float = 0.02) -> Pace:
-    return Pace(entries_max, commit_s, Room())
+def pace(entries_max: int = ENTRIES_MAX, commit_s: float = 0.02, room: Room | None = None) -> Pace:
+    return Pace(entries_max, commit_s, "clips", room or Room())
 
 
 def grown(lane: Pace, entries: int = ENTRIES_MAX, size: int = SMALL) -> list[int]:
@@ -64,7 +64,7 @@ def test_large_entries_make_small_batches() -> None:
 def test_lanes_that_are_behind_share_the_bytes_of_their_process() -> None:
     """A process whose six hundred lanes fell behind does not hold six hundred large batches."""
     room = Room()
-    lanes = [Pace(ENTRIES_MAX, 1.0, room) for _ in range(64)]
+    lanes = [pace(commit_s=1.0, room=room) for _ in range(64)]
     for lane in lanes:
         lane.has_read(ENTRIES_MAX, ENTRIES_MAX * 500)
 
@@ -92,10 +92,28 @@ def test_a_commit_holds_the_server_for_no_longer_than_it_may() -> None:
     assert lane.ask() == 1
 
 
+def test_what_an_entry_costs_is_learnt_by_all_lanes_of_a_view() -> None:
+    """A lane whose only commit was slow for another's sake is not kept small by it."""
+    room = Room()
+    lane, other = pace(room=room), pace(room=room)
+    grown(lane, 100_000)
+
+    lane.has_committed(4_000, 3.0)
+    other.has_committed(4_000, 0.02)
+
+    assert lane.ask() == 4_000
+
+
 class Everything(Counting):
     """Counting, of every event by its own subject."""
 
     name = "everything"
+
+
+class Brief(Counting):
+    """Counting, whose commits no other test has timed."""
+
+    name = "brief"
 
 
 def lane_of(stream: Stream, **options: int) -> GroupLane:
@@ -178,7 +196,7 @@ def test_a_commit_that_may_hold_the_server_for_a_millisecond_stays_small(server:
         stream.append([observation(n, minute=n, clip=f"clip-{n}") for n in range(first, first + 500)])
     sizes: list[int] = []
 
-    consume(server, stream, Counting(), on_commit=lambda progress: sizes.append(progress.events))
+    consume(server, stream, Brief(), on_commit=lambda progress: sizes.append(progress.events))
 
     assert max(sizes[2:]) < 4_000, sizes
-    assert View(stream, Counting()).cursors()[0].applied == 12_000
+    assert View(stream, Brief()).cursors()[0].applied == 12_000
