@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from aurastream.streams import EmbeddedServer, Server, Settings
+from aurastream.streams import EmbeddedServer, Pause, Server, Settings, asleep, reach
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -23,20 +23,26 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def connected(home: Path | None = None) -> Iterator[Connection]:
-    """The server for the length of a with block. Raises ServerUnfit or EmbeddedServerError, saying what to
-    do.
+def connected(
+    home: Path | None = None, patience_s: float | None = -1, pause: Pause = asleep
+) -> Iterator[Connection]:
+    """The server for the length of a with block, once it answers.
+
+    patience_s: how long it is waited for; None: until ``pause`` says to stop; default: as the settings say.
+    Raises ServerUnfit, ServerUnreachable, ServerAway or EmbeddedServerError, saying what to do.
     """
     settings = Settings()
+    wait_s = settings.server_wait_s if patience_s == -1 else patience_s
     if settings.redis_url is not None:
-        server = Server(settings.redis_url.get_secret_value())
+        url = settings.redis_url.get_secret_value()
+        server = reach([url], wait_s, settings.answer_timeout_s, pause)
         try:
             yield Connection(server, settings, None, None)
         finally:
             server.close()
         return
     with EmbeddedServer.acquire(home) as embedded:
-        server = Server(embedded.url)
+        server = reach([embedded.url], wait_s, settings.answer_timeout_s, pause)
         try:
             yield Connection(server, settings, embedded.ensure, embedded.home)
         finally:

@@ -19,6 +19,7 @@ checksum, as every language has it.
 """
 
 from aurastream.streams.appending import AHEAD_MAX, BATCH_MAX, Appended, Outcome
+from aurastream.streams.aside import aside
 from aurastream.streams.async_wire import AsyncWire
 from aurastream.streams.async_wires import AsyncWires
 from aurastream.streams.cloudevents import (
@@ -166,6 +167,7 @@ from aurastream.streams.news import News
 from aurastream.streams.passing import StoredEvent
 from aurastream.streams.positions import END, EPOCH, MICROSECOND, START, Position, last_of, microseconds
 from aurastream.streams.pressure import Backlog, backlogs, forget, join
+from aurastream.streams.reaching import Pause, asleep, reach
 from aurastream.streams.registry import event_streams, list_streams, open_stream
 from aurastream.streams.sealing import is_reserved
 from aurastream.streams.settings import Ack, Pressure, Settings
@@ -269,6 +271,7 @@ __all__ = [
     "NotReplicated",
     "Outcome",
     "PartitionMismatch",
+    "Pause",
     "PersonalText",
     "Places",
     "Position",
@@ -308,7 +311,9 @@ __all__ = [
     "Wires",
     "adrive",
     "align",
+    "aside",
     "ask_lease",
+    "asleep",
     "at_once",
     "backlogs",
     "beyond",
@@ -354,6 +359,7 @@ __all__ = [
     "pack_positions",
     "passing_of",
     "put_beyond",
+    "reach",
     "read_envelope",
     "read_envelopes",
     "read_members",

@@ -159,14 +159,18 @@ class Tries:
 
 
 def retried(
-    what: str, attempts_max: int, operation: Callable[[], T], recover: Callable[[], None] | None = None
+    what: str,
+    attempts_max: int,
+    operation: Callable[[], T],
+    recover: Callable[[], None] | None = None,
+    patience_s: float = 0.0,
 ) -> T:
     """The operation's result, repeating it after a passing fault. Only for idempotent operations.
 
-    recover: called before each repeat; its own passing faults count as a failed attempt. Raises
-    UnknownOutcome, ServerRefuses.
+    recover: called before each repeat; its own passing faults count as a failed attempt. patience_s: as of
+    Tries. Raises UnknownOutcome, ServerRefuses.
     """
-    tries, is_unsure = Tries(what, attempts_max), False
+    tries, is_unsure = Tries(what, attempts_max, patience_s), False
     while True:
         try:
             if tries.attempts and recover is not None:

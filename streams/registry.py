@@ -74,6 +74,7 @@ def open_stream(
         chosen.attempts_max,
         lambda: _registered(server, name, chosen, wanted if create else None),
         server.refresh,
+        chosen.server_wait_s,
     )
     if partitions is not None and partitions != facts.partitions:
         raise PartitionMismatch(name, facts.partitions, partitions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,12 @@ def refusing(url: str, word: str) -> Iterator[Undo]:
     client = redis.Redis.from_url(url, decode_responses=True)
     mend = REFUSALS[word](client)
     mended: list[object] = []
+    one_at_a_time = threading.Lock()
 
     def once() -> None:
-        if not mended:
-            mended.append(mend())
+        with one_at_a_time:
+            if not mended:
+                mended.append(mend())
 
     try:
         yield once

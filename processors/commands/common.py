@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from aurastream.processors import Connection, Installed, connected, find_plugins
+from aurastream.processors import Connection, Installed, Stop, connected, find_plugins, stopping_by_signal
 from aurastream.processors.commands.when import watch
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.past import AsOf
@@ -116,12 +116,21 @@ def _several_held(view: str, streams: list[Stream]) -> click.UsageError:
 
 
 @contextmanager
-def opened(context: click.Context, home: Path | None = None) -> Iterator[Session]:
-    """The server and the plugins, for one command."""
+def opened(context: click.Context, home: Path | None = None, stop: Stop | None = None) -> Iterator[Session]:
+    """The server and the plugins, for one command. stop: wait for the server until that is asked."""
     apps = tuple(context.obj or ())
     installed = find_plugins(apps)
-    with connected(home) as connection:
+    with connected(home) if stop is None else connected(home, None, stop.wait) as connection:
         yield Session(connection, installed, apps)
+
+
+@contextmanager
+def opened_by_host(context: click.Context) -> Iterator[Session]:
+    """The same for a host, which waits for its server until SIGTERM or Ctrl-C."""
+    with ExitStack() as held:
+        with stopping_by_signal() as stop:
+            session = held.enter_context(opened(context, stop=stop))
+        yield session
 
 
 def cached_streams(session: Session, names: tuple[str, ...]) -> Callable[[], list[Stream]]:

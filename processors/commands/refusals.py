@@ -21,16 +21,16 @@ from aurastream.projections import ProjectionError, ProjectionUnknown
 from aurastream.streams import (
     EmbeddedServerError,
     InvalidEvent,
+    NotAnswered,
     PartitionMismatch,
     ServerUnfit,
     StreamError,
     StreamUnknown,
-    UnknownOutcome,
 )
 from aurastream.streams.schema import BaselineUnfit
 
 NO, BAD_INPUT, NO_SERVER = 1, 2, 3
-NO_SERVERS = (ServerUnfit, EmbeddedServerError, UnknownOutcome, RedisError, ConnectionError, TimeoutError)
+NO_SERVERS = (ServerUnfit, EmbeddedServerError, NotAnswered, RedisError, ConnectionError, TimeoutError)
 BAD_INPUTS = (
     click.ClickException,
     FormatError,

@@ -17,7 +17,7 @@ import msgspec
 
 from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import Session, opened
+from aurastream.processors.commands.common import Session, opened, opened_by_host
 from aurastream.processors.commands.options import into, json_option, projection_option, stream_option_all
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Progress
@@ -60,7 +60,7 @@ def run(context: click.Context, options: RunOptions) -> None:
     SIGTERM and Ctrl-C stop it between two batches. Hosts share the lanes that they can run by leases, one
     that runs until idle like any other: it ends once nothing is left in any lane it can run, whoever runs it.
     """
-    with opened(context) as session:
+    with opened(context) if options.until_idle else opened_by_host(context) as session:
         session.installed.chosen(options.names)
         session.streams(options.stream_names)  # a name that does not exist is told before anything starts
         summary = _catch_up(session, options) if options.until_idle else _serve(session, options)

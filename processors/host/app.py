@@ -14,7 +14,7 @@ where reading for itself is 0.94), and one assignment for lanes that are shared 
 
 from __future__ import annotations
 
-import asyncio
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -33,7 +33,7 @@ from aurastream.processors.host.sight import Sight
 from aurastream.processors.host.sources import Sources
 from aurastream.projections import Projection
 from aurastream.projections.engine import now_ms
-from aurastream.streams import AsyncWires, Server, Settings
+from aurastream.streams import AsyncWires, Server, Settings, aside
 
 WATCH_WAIT_S = 5.0  # for a look at the fleet
 GROUP = "aurastream"  # Faust's name for the app
@@ -71,14 +71,20 @@ class App(faust.App):
         raise NotImplementedError
 
     async def on_first_start(self) -> None:
-        """Reach the server."""
-        connection = await asyncio.to_thread(lambda: self._held.enter_context(connected()))
+        """Reach the server, however long it is away."""
+        reached = connected(patience_s=None, pause=self._paused)
+        connection = await aside(lambda: self._held.enter_context(reached))
         await super().on_first_start()
         self.server = connection.server
         self.sources = Sources(self.server, self.installed.codec(), self.settings, self.chosen)
         self.measures, self.sight = Measures(), Sight(self.server)
         await self.prepare_lanes(connection)
         self.is_prepared = True
+
+    def _paused(self, seconds: float) -> bool:
+        """Between two looks for the server; whether to give up."""
+        time.sleep(seconds)
+        return bool(self.should_stop)
 
     async def prepare_lanes(self, connection: Connection) -> None:
         """Make what is needed for lanes, on a server that was reached."""
@@ -108,7 +114,7 @@ class App(faust.App):
             await self.finish_lanes()
             await self.sight.close()
             self.sources.close()
-        await asyncio.to_thread(self._held.close)
+        await aside(self._held.close)
 
 
 class WithoutTopics(BootStrategy):
@@ -182,8 +188,8 @@ class RedisApp(App):
 
     async def look(self) -> None:
         """Retire generations that were kept long enough."""
-        at_ms = await asyncio.to_thread(now_ms, self.server)
-        await asyncio.to_thread(self.sources.retire, self.host.roster.records, at_ms, GROUP)
+        at_ms = await aside(lambda: now_ms(self.server))
+        await aside(lambda: self.sources.retire(self.host.roster.records, at_ms, GROUP))
 
     async def finish_lanes(self) -> None:
         """They have ended with their service, where that was begun."""

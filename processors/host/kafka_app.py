@@ -8,7 +8,6 @@ and are not run.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from aurastream.processors.host.lanes import HostedLanes
 from aurastream.processors.host.options import kafka_topics_of
 from aurastream.projections import Projection
 from aurastream.projections.engine import now_ms, read_records
-from aurastream.streams import AsyncWires, Cursor, Logger, is_passing
+from aurastream.streams import AsyncWires, Cursor, Logger, aside, is_passing
 
 STOP_S = 1.0  # how long a lane may finish its batch when it must go
 
@@ -91,9 +90,9 @@ class KafkaApp(App):
 
     async def look(self) -> None:
         """Take up generations that are new; and the topics, once."""
-        records, at_ms = await asyncio.to_thread(lambda: (read_records(self.server), now_ms(self.server)))
+        records, at_ms = await aside(lambda: (read_records(self.server), now_ms(self.server)))
         await self.hosted.follow(records, STOP_S)
-        await asyncio.to_thread(self.sources.retire, records, at_ms, GROUP)
+        await aside(lambda: self.sources.retire(records, at_ms, GROUP))
         for name in self.topics_named:
             if name not in self.taken_up:
                 topic = batch_topic(self, name)  # how many partitions it has is known once it is assigned
@@ -112,7 +111,7 @@ class KafkaApp(App):
     async def resume_at(self, partitions: set[TP]) -> dict[TP, Cursor]:
         """Of each partition the cursor of the view that is furthest behind; what follows is needed."""
         try:
-            return await asyncio.to_thread(self._furthest_behind, partitions)
+            return await aside(lambda: self._furthest_behind(partitions))
         except Exception as error:
             if not is_passing(error):
                 raise

@@ -36,6 +36,7 @@ from aurastream.streams import (
     Leases,
     Logger,
     Trouble,
+    aside,
 )
 
 LOOP_PATIENCE_S = 30.0  # how long a loop may show no life before its leases are given up
@@ -143,7 +144,7 @@ class LaneHost:
         self.keeper.hurry()  # the others learn that their shares grow
         self.wires.hurry(LOST_S)
         await asyncio.gather(*[self._end(claim, self.options.patience_s) for claim in list(self.lanes)])
-        await asyncio.to_thread(self.keeper.stop, LEAVE_S)
+        await aside(lambda: self.keeper.stop(LEAVE_S))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

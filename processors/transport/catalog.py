@@ -9,9 +9,12 @@ its number of partitions, whatever the app asks for.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from aurastream.processors.transport.names import is_leader_topic, stream_of
-from aurastream.streams import Keys, Server, Settings, open_stream, retried
+from aurastream.streams import Backoff, Keys, Logger, NotAnswered, Server, Settings, aside, open_stream
+
+log = Logger(__name__)
 
 
 class Catalog:
@@ -27,28 +30,25 @@ class Catalog:
         return self._known.get(topic)
 
     async def ensure(self, topic: str, partitions: int | None = None) -> tuple[Keys, ...]:
-        """The keys; registers the stream where it is new. Raises StreamUnknown where it may not,
-        TopicNameRefused, ServerUnfit.
+        """The keys; registers the stream where it is new, however long the server refuses that. Raises
+        StreamUnknown where it may not, TopicNameRefused, ServerUnfit.
         """
-        known = self._known.get(topic)
-        if known is None:
-            known = self._known[topic] = await asyncio.to_thread(
-                self._open, topic, partitions or self._partitions
-            )
+        known, pauses, is_said = self._known.get(topic), Backoff(), False
+        while known is None:
+            try:
+                known = await aside(partial(self._open, topic, partitions or self._partitions))
+            except NotAnswered as error:
+                if not is_said:
+                    log.warning("topic_waits", topic=topic, reason=str(error))
+                    is_said = True
+                await asyncio.sleep(pauses.next_s())
+        self._known[topic] = known
         return known
 
     def _open(self, topic: str, partitions: int) -> tuple[Keys, ...]:
         name = stream_of(topic)
         if is_leader_topic(topic):
             return (Keys(name, 0),)
-        settings = Settings().model_copy(update={"partitions": partitions})
-        what = f"opening the stream {name}"
-        stream = retried(
-            what,
-            settings.attempts_max,
-            lambda: open_stream(
-                self._server, name, settings=settings, create=self._may_create, is_topic=True
-            ),
-            self._server.refresh,
-        )
-        return stream.keys
+        once = {"partitions": partitions, "attempts_max": 1, "server_wait_s": 0}
+        settings = Settings().model_copy(update=once)
+        return open_stream(self._server, name, settings=settings, create=self._may_create, is_topic=True).keys

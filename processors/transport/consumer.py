@@ -11,6 +11,7 @@ owns what in coordinator.py and rebalance.py.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from aurastream.processors.transport.names import stream_of
 from aurastream.processors.transport.partitions import Partitions
 from aurastream.processors.transport.queues import purge
 from aurastream.processors.transport.reader import TopicReader
-from aurastream.processors.transport.rebalance import Rebalance
+from aurastream.processors.transport.rebalance import DRAIN_MAX_S, Rebalance
 from aurastream.processors.transport.refusals import refuse_at_start
 from aurastream.processors.transport.seeking import bounds
 from aurastream.processors.transport.unrolled import entries_max
@@ -57,6 +58,8 @@ class RedisConsumer(Partitions):
         self._subscribed = asyncio.Event()
         self._taken: dict[Any, int] = {}
         self._batch_max = entries_max()
+        self._is_open = False  # a server was reached
+        self._drain_s = DRAIN_MAX_S  # for handlers under way when the worker stops, all waits together
 
     # Life
 
@@ -64,16 +67,19 @@ class RedisConsumer(Partitions):
         """Call when the consumer starts."""
         refuse_at_start(self.app)
         self._group = stream_of(self.app.conf.id)
-        self.wires = await self._driver.open()
+        self.wires = await self._driver.open(lambda: self.should_stop or self.app.should_stop)
         self.reader = TopicReader(self.wires)
         self._rebalance = Rebalance(self)
         self._coordinator = Coordinator(
             self.wires.server, self._rebalance, self._claims, Settings().lease_ms, self.add_future
         )
+        self._is_open = True
         await super().on_start()
 
     async def on_stop(self) -> None:
-        """Call when the consumer stops."""
+        """Call when the consumer stops; also where its start was refused."""
+        if not self._is_open:
+            return
         await self.wait_empty()
         await self.reader.close()
         await self._driver.close(self.wires)
@@ -100,11 +106,13 @@ class RedisConsumer(Partitions):
 
     async def wait_empty(self) -> None:
         """Wait, bounded, for handlers under way and acknowledge; a stopping worker then leaves the group."""
+        if not self._is_open:  # the start was refused: there is nothing to wait for
+            return
         is_stopping = self.app.should_stop or self.should_stop
         if is_stopping:
             self._coordinator.stop_claiming()
         if self.app.conf.stream_wait_empty:
-            await self._rebalance.finish(set(self.lanes), self._taken)
+            await self._drain(is_stopping)
         if is_stopping:
             self.wires.hurry(STOP_PATIENCE_S)
         try:
@@ -113,6 +121,17 @@ class RedisConsumer(Partitions):
                 await self._coordinator.leave()
         except ServerAway as error:
             log.warning("left_without_goodbye", reason=str(error))
+
+    async def _drain(self, is_stopping: bool) -> None:
+        """Wait for handlers under way. Faust asks for it twice when it stops: it is one patience for both,
+        as what an agent holds back (``stream.take``) is done by neither.
+        """
+        began = time.monotonic()
+        await self._rebalance.finish(
+            set(self.lanes), self._taken, self._drain_s if is_stopping else DRAIN_MAX_S
+        )
+        if is_stopping:
+            self._drain_s = max(0.0, self._drain_s - (time.monotonic() - began))
 
     def stop_flow(self) -> None:
         """Hand out nothing more; what waits in queues is dropped, as Faust is about to do."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from aurastream.streams import Claim, HostCard, LeaseKeeper, Leases, Logger, Server
+from aurastream.streams import Claim, HostCard, LeaseKeeper, Leases, Logger, Server, aside
 
 LOOP_PATIENCE_S = 30.0  # how long the app's loop may show no life before its leases are given up
 BEAT_S = 0.2
@@ -117,7 +117,7 @@ class Coordinator:
         if not self._has_left:
             self._has_left = True
             self._owned.clear()
-            await asyncio.to_thread(self._keeper.stop, LEAVE_S)
+            await aside(lambda: self._keeper.stop(LEAVE_S))
 
     def _follow(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
         """Say to the owner what is new, what is lost, and what must go."""

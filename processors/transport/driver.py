@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from aurastream.processors.transport.conductor import Conductor
 from aurastream.processors.transport.consumer import RedisConsumer
 from aurastream.processors.transport.producer import Producer
 from aurastream.processors.transport.refusals import refuse_transactions, take_places
-from aurastream.streams import AsyncWires, Server, ServerUnfit
+from aurastream.streams import AsyncWires, Server, Settings, aside, reach
 
 
 class RedisTransport(base.Transport):
@@ -40,11 +42,20 @@ class RedisTransport(base.Transport):
         self._users = 0
         self._opening = asyncio.Lock()
 
-    async def open(self) -> AsyncWires:
-        """Connections of the caller's own. Raises ServerUnfit when no broker of the list answers."""
+    async def open(self, is_over: Callable[[], bool] = lambda: False) -> AsyncWires:
+        """Connections of the caller's own, once a broker of the list answers; waits for one until is_over.
+
+        Raises ServerUnfit where one will never do, ServerAway where it was over.
+        """
+        urls, answer_timeout_s = [address(url) for url in self.url], Settings().answer_timeout_s
+
+        def pause(seconds: float) -> bool:
+            time.sleep(seconds)
+            return is_over()
+
         async with self._opening:
             if self._server is None:
-                self._server = await asyncio.to_thread(first_of, [address(url) for url in self.url])
+                self._server = await aside(lambda: reach(urls, None, answer_timeout_s, pause))
                 conf = self.app.conf
                 self.catalog = Catalog(self._server, conf.topic_partitions, conf.topic_allow_declare)
             self._users += 1
@@ -70,13 +81,3 @@ def address(url: URL) -> str:
         if text.startswith("unix:/") and not text.startswith("unix://")
         else text
     )
-
-
-def first_of(urls: list[str]) -> Server:
-    """The first server of the list that answers. Raises the last one's ServerUnfit."""
-    for url in urls[:-1]:
-        try:
-            return Server(url)
-        except ServerUnfit:
-            continue
-    return Server(urls[-1])

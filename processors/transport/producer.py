@@ -147,7 +147,7 @@ class Producer(base.Producer):
     async def on_start(self) -> None:
         """Call when the producer starts."""
         transport: Any = self.transport
-        self._wires = await transport.open()
+        self._wires = await transport.open(lambda: self.should_stop or self.app.should_stop)
         await super().on_start()
 
     async def on_stop(self) -> None:

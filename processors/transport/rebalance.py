@@ -77,12 +77,12 @@ class Rebalance:
         purge(self._app.topics, set(lanes))
         await self._remove(claims, lanes)
 
-    async def finish(self, tps: set[TP], taken: dict[Any, int]) -> None:
-        """Wait until no handler works on these, at most DRAIN_MAX_S."""
-        end = time.monotonic() + DRAIN_MAX_S
+    async def finish(self, tps: set[TP], taken: dict[Any, int], most_s: float = DRAIN_MAX_S) -> None:
+        """Wait until no handler works on these, at most so long."""
+        end = time.monotonic() + most_s
         while is_busy(self._consumer.unacked, tps, taken):
             if time.monotonic() > end:
-                log.warning("handlers_still_running", partitions=sorted(tps), waited_s=DRAIN_MAX_S)
+                log.warning("handlers_still_running", partitions=sorted(tps), waited_s=round(most_s, 3))
                 return
             await asyncio.sleep(LOOK_S)
 

@@ -383,7 +383,7 @@ def test_a_server_out_of_reach_is_exit_3_and_a_password_is_never_shown(
 ) -> None:
     """Sentences end up in logs and tickets."""
     for flags in ((), ("--json",)):
-        done = world.run("status", *flags, env={"AURASTREAM_REDIS_URL": url})
+        done = world.run("status", *flags, env={"AURASTREAM_REDIS_URL": url, "AURASTREAM_SERVER_WAIT_S": "0"})
         refused(done, 3, *words)
         assert "cret" not in done.err
 

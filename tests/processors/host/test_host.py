@@ -291,9 +291,13 @@ def test_an_unreachable_server_and_a_taken_port_are_a_sentence(
     tmp_path: Path, url: str, server: Server
 ) -> None:
     """A trace tells an operator nothing about what to mend."""
-    environ = {**os.environ, "AURASTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
+    environ = {**os.environ, "AURASTREAM_REDIS_URL": "redis://127.0.0.1:1/0", "AURASTREAM_SERVER_WAIT_S": "0"}
     away = subprocess.run(
-        [PROGRAMS / "aurastream", "run"], env=environ, capture_output=True, text=True, check=False
+        [PROGRAMS / "aurastream", "run", "--until-idle"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (away.returncode, "cannot reach the Redis server" in away.stderr, "Traceback" in away.stderr) == (
         3,
