@@ -26,7 +26,7 @@ from aurastream.processors.fleet import (
     judged,
     unreachable,
 )
-from aurastream.streams import LOST, Claim, Server, StreamError
+from aurastream.streams import LOST, Claim, Server, StreamError, aside
 
 WAIT_S = 0.8  # for an answer: probes give up after a second
 FRESH_S = 1.0
@@ -47,7 +47,7 @@ class _Look(Generic[T]):
     async def answer(self, look: Callable[[], T], wait_s: float) -> T:
         """Raises Away."""
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(asyncio.to_thread(look))
+            self._task = asyncio.create_task(aside(look))
             self._task.add_done_callback(_retrieved)
         done, _ = await asyncio.wait({self._task}, timeout=wait_s)
         if not done:
@@ -97,7 +97,7 @@ class Sight:
         """As the leader: look, and log what became of lanes. Raises Away."""
         facts = await self._facts.answer(self._all.seen, wait_s)
         fleet = self._judged(facts)
-        return await asyncio.to_thread(self._watch.notice, fleet, facts.said, facts.now_ms)
+        return await aside(lambda: self._watch.notice(fleet, facts.said, facts.now_ms))
 
     def _judged(self, facts: FleetFacts) -> Fleet:
         fleet = judged(facts)
