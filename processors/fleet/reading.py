@@ -81,13 +81,15 @@ class FleetReader:
         return drive(self._looking(wanted or {}), lambda asks: self._wires.ask(asks, "a look at the fleet"))
 
     def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:
-        """Where these lanes are, in one round trip per node. Raises UnknownOutcome, LOST."""
+        """Where these lanes are, in one round trip per node; the server is tried where there are none as well.
+        Raises UnknownOutcome, LOST.
+        """
         groups: dict[Keys, list[str]] = {}
         for claim in claims:
             groups.setdefault(claim.keys, []).append(claim.group)
-        asks = [question(keys, names) for keys, names in groups.items()]
+        asks = [Ask(STREAMS, ("TIME",)), *[question(keys, names) for keys, names in groups.items()]]
         looks: dict[Claim, LaneLook] = {}
-        answers = self._wires.ask(asks, "a look at lanes") if asks else []
+        _, *answers = self._wires.ask(asks, "a look at lanes")
         for (keys, names), reply in zip(groups.items(), answers, strict=True):
             at = partition_of(reply, keys, names)
             for group in at.groups:

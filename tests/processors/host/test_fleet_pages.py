@@ -6,6 +6,7 @@ host's own.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.facts import observation
 from tests.processors.host.test_host import PROGRAMS, Host, Start, live, start  # noqa: F401 - fixtures
-from tests.servers import until
+from tests.servers import ServerProcess, until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.any_server]
 
@@ -273,3 +274,28 @@ def test_a_parked_letter_is_red_until_a_person_has_decided(
     assert done.returncode == 0, done.stderr
     until(lambda: host.page("/fleet")[0] == 200, "green again")
     until(lambda: lines(host, "lane_well_again"), "a line of that")
+
+
+def test_a_silent_server_is_said_within_a_second_and_is_no_reason_to_restart_hosts(
+    valkey: str, tmp_path: Path
+) -> None:
+    """A probe has a second; and a fleet that restarts while its server is away comes back later, not sooner."""
+    process = ServerProcess(valkey)
+    host = Host(process.url, tmp_path)
+    try:
+        until(lambda: host.page("/ready")[0] == 200, "the host")
+        process.process.send_signal(signal.SIGSTOP)
+        until(lambda: host.page("/ready")[0] == 503, "not to be ready")
+        asked_at = time.monotonic()
+        (well, health), (away, said) = host.page("/health"), host.page("/fleet")
+        took_s = time.monotonic() - asked_at
+        process.process.send_signal(signal.SIGCONT)
+
+        assert (well, away) == (200, 503)
+        assert "does not answer" in json.loads(health)["server"]
+        assert "the server does not answer" in said
+        assert took_s < 2.5, took_s
+        until(lambda: (host.page("/ready")[0], host.page("/fleet")[0]) == (200, 200), "both to be green")
+    finally:
+        host.kill()
+        process.stop()
