@@ -110,7 +110,7 @@ def standing(session: Session) -> Standing:
     """Look at everything."""
     server, home = session.server.facts, session.connection.home
     streams = session.streams()
-    reader = FleetReader(session.server, session.settings.attempts_max)
+    reader = FleetReader(session.server, session.settings.attempts_max, is_thorough=True)
     facts = reader.seen({stream.name: _installed(session, stream) for stream in streams})
     reader.close()
     fleet = judged(facts)

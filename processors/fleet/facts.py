@@ -1,15 +1,15 @@
 """
 What is read of one partition: where every group stands, as facts. No judgement here, see judging.py.
 
-    question(keys, groups) -> the call of partition.lua -> partition_of(reply) -> PartitionFacts
+    question(keys, groups) -> partition.lua, XINFO GROUPS -> partition_of(replies) -> PartitionFacts
 
-One call a partition for all its groups, from one instant, so that the counts add up. Nothing of an event's
-content comes along but the reasons of what was set aside.
+One call of a script a partition for all its groups, from one instant, so that the counts add up. Nothing of
+an event's content comes along but the reasons of what was set aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -46,23 +46,23 @@ class GroupFacts(msgspec.Struct, frozen=True):
     """
 
     name: str
-    cursor: Cursor
-    moved_ms: int
-    is_retired: bool
-    owner: str
-    epoch: int
-    left_ms: int
-    owned_ms: int
-    free_ms: int
-    set_aside: int
-    due: int
-    begun: int
-    acked: str | None
-    acked_read: int
-    following: str
-    shown: tuple[SetAside, ...]
-    are_letters: bool
-    problem: str
+    cursor: Cursor = Cursor()
+    moved_ms: int = 0
+    is_retired: bool = False
+    owner: str = ""
+    epoch: int = 0
+    left_ms: int = 0
+    owned_ms: int = 0
+    free_ms: int = 0
+    set_aside: int = 0
+    due: int = 0
+    begun: int = 0
+    acked: str | None = None
+    acked_read: int = 0
+    following: str = ""
+    shown: tuple[SetAside, ...] = ()
+    are_letters: bool = False
+    problem: str = ""
 
     @property
     def reached(self) -> str:
@@ -77,32 +77,33 @@ class GroupFacts(msgspec.Struct, frozen=True):
     @property
     def has_run(self) -> bool:
         """Whether anything is left of somebody who ran it."""
-        return bool(self.cursor.read or self.epoch or self.acked is not None or self.set_aside)
+        marks = (self.cursor.read, self.epoch, self.set_aside, self.problem)
+        return any(marks) or self.acked is not None
 
 
 class ServerGroup(msgspec.Struct, frozen=True):
-    """A consumer group as the server has it. lag: as it counts, -1 where it does not know."""
+    """A consumer group as the server has it. lag: as it counts, None where it does not know."""
 
     name: str
     delivered: str
     pending: int
-    lag: int
-    following: str
+    lag: int | None
 
 
 class PartitionFacts(msgspec.Struct, frozen=True):
     """A partition at one instant. now_ms: of its node's clock. added: entries it ever got, -1 before 7.0."""
 
     keys: Keys
-    now_ms: int
-    length: int
-    trimmed: int
-    appended: int
-    added: int
-    last: str
-    joined: frozenset[str]
-    servers: tuple[ServerGroup, ...]
-    groups: tuple[GroupFacts, ...]
+    now_ms: int = 0
+    length: int = 0
+    trimmed: int = 0
+    appended: int = 0
+    added: int = -1
+    last: str = ""
+    joined: frozenset[str] = frozenset()
+    servers: tuple[ServerGroup, ...] = ()
+    groups: tuple[GroupFacts, ...] = ()
+    problem: str = ""
 
     @property
     def names(self) -> set[str]:
@@ -121,19 +122,26 @@ class PartitionFacts(msgspec.Struct, frozen=True):
         return Lag(max(events, 1), max(0.0, round(waiting_s, 3)), missing, is_rewound)
 
 
-def question(keys: Keys, groups: Sequence[str]) -> Ask:
-    """Where these groups stand in the partition, and which others there are."""
+def question(keys: Keys, groups: Sequence[str], *, is_thorough: bool = False) -> list[Ask]:
+    """Where these groups stand in the partition, and which others there are. is_thorough: count what was
+    ever added to the log, so that raw entries that vanished are missed too.
+    """
     names = [keys.log, keys.meta, keys.groups]
     for group in groups:
         due, attempts = keys.effects(group, "due"), keys.effects(group, "attempts")
         names += [keys.cursor(group), keys.lease(group), keys.dead(group), due, attempts, keys.acked(group)]
-    return Ask(keys.log, _PARTITION.call(names, groups))
+    args = ("1" if is_thorough else "0", len(groups))
+    return [Ask(keys.log, _PARTITION.call(names, args)), Ask(keys.log, ("XINFO", "GROUPS", keys.log))]
 
 
-def partition_of(reply: Reply, keys: Keys, groups: Sequence[str]) -> PartitionFacts:
-    """Its answer."""
-    now_ms, (length, trimmed, appended, added, last), joined, servers, standings = reply
+def partition_of(replies: Sequence[Reply], keys: Keys, groups: Sequence[str]) -> PartitionFacts:
+    """Its answers. That there is no log yet is no error."""
+    reply = replies[0]
+    if isinstance(reply, Exception):
+        return PartitionFacts(keys, problem=f"{keys.where} cannot be read: {reply}")
+    now_ms, (length, trimmed, appended, added, last), joined, standings = reply
     now = int(now_ms)
+    servers = [] if isinstance(replies[1], Exception) else replies[1]
     return PartitionFacts(
         keys,
         now,
@@ -143,49 +151,43 @@ def partition_of(reply: Reply, keys: Keys, groups: Sequence[str]) -> PartitionFa
         int(added),
         last.decode(),
         frozenset(map(_text, joined)),
-        tuple(_server_groups(servers)),
+        tuple(map(_server_group, servers)),
         tuple(_group(name, row, now) for name, row in zip(groups, standings, strict=True)),
     )
 
 
 def _group(name: str, row: Reply, now_ms: int) -> GroupFacts:
-    (
-        kept,
-        (owner, epoch, until, since),
-        (aside, due, begun),
-        (acked, acked_read),
-        following,
-        first,
-        problem,
-    ) = row
-    *counts, moved, retired = map(_text, kept)
-    stored = {key: value for key, value in zip(KEPT, counts, strict=True) if value}
-    cursor, damage = Cursor(), ""
+    if isinstance(row, bytes):
+        return GroupFacts(name, problem=_text(row))
+    kept, (owner, epoch, until, since), (aside, due, begun), acked, following, shown = row
+    *counts, moved, retired = kept
+    stored = {key: _text(value) for key, value in zip(KEPT, counts, strict=True) if value}
+    cursor, problem = Cursor(), ""
     try:
         cursor = msgspec.convert(stored, Cursor, strict=False)
         Position.parse(cursor.position)
     except ValueError as error:  # msgspec's among them
-        damage = f"its cursor cannot be read: {error}"
+        problem = f"its cursor cannot be read: {error}"
     ends = _number(until)
     return GroupFacts(
         name,
         cursor,
         _number(moved),
         bool(retired),
-        _text(owner),
+        _text(owner or b""),
         _number(epoch),
         max(0, ends - now_ms) if owner else 0,
         _number(since) if owner else 0,
         ends if 0 < ends <= now_ms else 0,
-        int(aside),
-        int(due),
-        int(begun),
-        _text(acked) if acked or acked_read else None,
-        _number(acked_read),
+        aside,
+        due,
+        begun,
+        _text(acked[0] or b"") if any(acked) else None,
+        _number(acked[1]) if acked else 0,
         _text(following),
-        tuple(_aside(_text(place), why) for place, why in zip(first[::2], first[1::2], strict=True)),
-        bool(first) and bytes(first[1])[:1] == b"{",
-        damage or _text(problem),
+        tuple(_aside(_text(place), why) for place, why in zip(shown[::2], shown[1::2], strict=True)),
+        bool(shown) and bytes(shown[1])[:1] == b"{",
+        problem,
     )
 
 
@@ -202,17 +204,16 @@ def _opened(why: str) -> str:
     return SEALED if is_reserved(why) or "sealed:1:" in why else why
 
 
-def _server_groups(flat: list[Reply]) -> Iterator[ServerGroup]:
-    for i in range(0, len(flat), 5):
-        name, delivered, pending, lag, following = flat[i : i + 5]
-        yield ServerGroup(_text(name), _text(delivered), int(pending), int(lag), _text(following))
+def _server_group(flat: list[Reply]) -> ServerGroup:
+    facts = dict(zip(flat[::2], flat[1::2], strict=True))
+    name, delivered = _text(facts[b"name"]), _text(facts[b"last-delivered-id"])
+    return ServerGroup(name, delivered, int(facts[b"pending"]), facts.get(b"lag"))
 
 
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
 
 
-def _number(raw: bytes | str) -> int:
+def _number(raw: bytes | None) -> int:
     """0 for what is none: a person, or a newer build, may have written there."""
-    text = raw if isinstance(raw, str) else _text(raw)
-    return int(float(text)) if text.replace(".", "", 1).isdecimal() else 0
+    return int(raw) if raw and raw.isdigit() else 0

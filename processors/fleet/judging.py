@@ -160,7 +160,7 @@ NO_LAG = Lag(0, 0.0, 0, rewound=False)  # of a log in Kafka: its tools know, and
 
 
 def _foreign(at: PartitionFacts, group: ServerGroup) -> FleetLane:
-    waits_s = (at.now_ms - Position.parse(group.following).ms) / 1000 if group.following else 0.0
+    is_behind = Position.parse(group.delivered) < Position.parse(at.last)
     return FleetLane(
         group=group.name,
         stream=at.keys.stream,
@@ -168,8 +168,7 @@ def _foreign(at: PartitionFacts, group: ServerGroup) -> FleetLane:
         kind=GroupKind.FOREIGN,
         state=LaneState.FOREIGN,
         position=group.delivered,
-        lag_events=max(group.lag, 1) if group.following else 0,
-        lag_seconds=max(0.0, round(waits_s, 3)),
+        lag_events=int(is_behind) if group.lag is None else group.lag,
         pending=group.pending,
     )
 

@@ -9,11 +9,11 @@
 --         due       hash    lines of dead letters that may run again
 --         attempts  hash    entries whose handler was begun
 --         acked     hash    position, read: of an app's
--- ARGV    the names of these groups, in the same order
+-- ARGV[1] whether to count what was ever added, raw entries too ('1'): XINFO STREAM is as dear as the rest together
+--     [2] how many groups
 -- returns {now_ms, {length, trimmed, appended, entries-added or -1, last position}, names that joined,
---          {name, last delivered, pending, lag or -1, first position after that, ..} of the server's groups,
 --          {cursor fields, lease fields, {set aside, due, begun}, acked fields, first position after,
---           {position, why, ..} of the first that were set aside and of the newest, an error or ''} for each group}
+--           {position, why, ..} of the first that were set aside and of the newest}, or an error, for each group}
 -- Only reads, so a full server answers it too. A key of another type is said with its group and stops no other.
 -- cost O(groups + entries that were set aside, up to LISTED_MAX of a group)
 local LISTED_MAX = 512 -- of more, a sample stands for the first
@@ -21,35 +21,19 @@ local SHOWN_MAX = 3
 local KEPT = {'position', 'read', 'applied', 'duplicates', 'skipped', 'dead', 'quarantined', 'fingerprint', 'moved_ms', 'retired'}
 local LOG, META, GROUPS = KEYS[1], KEYS[2], KEYS[3]
 
-local problem = ''
-local function ask(...)
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then
-    problem = select(2, ...) .. ': ' .. reply.err
-    return nil
-  end
-  return reply
-end
-
-local function paired(flat)
-  local pairs_of = {}
-  for i = 1, #flat, 2 do pairs_of[flat[i]] = flat[i + 1] end
-  return pairs_of
-end
-
 local function padded(position)
   local ms, seq = string.match(position, '^(%d+)%-(%d+)$')
   if not ms then return position end
   return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
 end
 
-local last_entry = (ask('XREVRANGE', LOG, '+', '-', 'COUNT', 1) or {})[1]
+local last_entry = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 local last = last_entry and last_entry[1] or ''
 
 -- The first position of the log after this one, or ''.
 local function after(position)
   if position == last then return '' end
-  local entry = (ask('XRANGE', LOG, position == '' and '-' or '(' .. position, '+', 'COUNT', 1) or {})[1]
+  local entry = redis.call('XRANGE', LOG, position == '' and '-' or '(' .. position, '+', 'COUNT', 1)[1]
   return entry and entry[1] or ''
 end
 
@@ -57,9 +41,9 @@ end
 local function shown_of(dead, count)
   local places = {}
   if count <= LISTED_MAX then
-    places = ask('HKEYS', dead) or {}
+    places = redis.call('HKEYS', dead)
   else
-    local sampled = (ask('HSCAN', dead, 0, 'COUNT', 16) or {'', {}})[2]
+    local sampled = redis.call('HSCAN', dead, 0, 'COUNT', 16)[2]
     for i = 1, #sampled, 2 do places[#places + 1] = sampled[i] end
   end
   table.sort(places, function(one, other) return padded(one) < padded(other) end)
@@ -67,7 +51,7 @@ local function shown_of(dead, count)
   for i = 1, #places do
     if i <= SHOWN_MAX or i == #places then
       shown[#shown + 1] = places[i]
-      shown[#shown + 1] = ask('HGET', dead, places[i]) or ''
+      shown[#shown + 1] = redis.call('HGET', dead, places[i]) or ''
     end
   end
   return shown
@@ -75,49 +59,44 @@ end
 
 -- What the counts of its cursor give no reason to look at is not looked at: most groups cost two commands.
 local function standing(first)
-  problem = ''
-  local cursor = ask('HMGET', KEYS[first], unpack(KEPT)) or {}
-  for i = 1, #KEPT do cursor[i] = cursor[i] or '' end
-  local held = ask('HMGET', KEYS[first + 1], 'owner', 'epoch', 'until', 'since') or {}
-  local at, has_read = cursor[1], cursor[2] ~= '' and cursor[2] ~= '0'
-  local acknowledged = {}
+  local cursor = redis.call('HMGET', KEYS[first], unpack(KEPT))
+  local lease = redis.call('HMGET', KEYS[first + 1], 'owner', 'epoch', 'until', 'since')
+  local at, has_read, acked = cursor[1] or '', cursor[2] and cursor[2] ~= '0', {}
   if not has_read then
-    acknowledged = ask('HMGET', KEYS[first + 5], 'position', 'read') or {}
-    at = acknowledged[1] or at
+    acked = redis.call('HMGET', KEYS[first + 5], 'position', 'read')
+    at = acked[1] or at
   end
   local following, counts, shown = after(at), {0, 0, 0}, {}
-  if (tonumber(cursor[6]) or 0) + (tonumber(cursor[7]) or 0) > 0 then
-    counts[1], counts[2] = ask('HLEN', KEYS[first + 2]) or 0, ask('HLEN', KEYS[first + 3]) or 0
+  if (cursor[6] and cursor[6] ~= '0') or (cursor[7] and cursor[7] ~= '0') then
+    counts[1], counts[2] = redis.call('HLEN', KEYS[first + 2]), redis.call('HLEN', KEYS[first + 3])
     shown = shown_of(KEYS[first + 2], counts[1])
   end
-  if following ~= '' and cursor[8] == '' then counts[3] = ask('HLEN', KEYS[first + 4]) or 0 end
-  return {
-    cursor, {held[1] or '', held[2] or '', held[3] or '', held[4] or ''}, counts,
-    {acknowledged[1] or '', acknowledged[2] or ''}, following, shown, problem,
-  }
+  if following ~= '' and not cursor[8] then counts[3] = redis.call('HLEN', KEYS[first + 4]) end
+  return {cursor, lease, counts, acked, following, shown}
+end
+
+local function safely(first)
+  local is_well, answer = pcall(standing, first)
+  if is_well then return answer end
+  for i = first, first + 5 do -- which of the keys it is
+    if redis.call('TYPE', KEYS[i]).ok ~= 'hash' and redis.call('EXISTS', KEYS[i]) == 1 then
+      return 'the key ' .. KEYS[i] .. ' is a ' .. redis.call('TYPE', KEYS[i]).ok .. ', and never from us'
+    end
+  end
+  return 'it cannot be read: ' .. (type(answer) == 'table' and answer.err or tostring(answer))
 end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local counted = ask('HMGET', META, 'trimmed', 'appended', 'trimmed_to') or {}
-local length, added = ask('XLEN', LOG) or 0, -1
-local servers = {}
-if length > 0 or last ~= '' or redis.call('EXISTS', LOG) == 1 then
-  local facts = ask('XINFO', 'STREAM', LOG)
-  if facts then added = paired(facts)['entries-added'] or -1 end
-  local is_asked = {}
-  for i = 1, #ARGV do is_asked[ARGV[i]] = true end
-  for _, flat in ipairs(ask('XINFO', 'GROUPS', LOG) or {}) do
-    local group = paired(flat)
-    local delivered = group['last-delivered-id']
-    servers[#servers + 1] = group['name']
-    servers[#servers + 1] = delivered
-    servers[#servers + 1] = group['pending']
-    servers[#servers + 1] = group['lag'] or -1
-    servers[#servers + 1] = is_asked[group['name']] and '' or after(delivered)
+local counted, added = redis.call('HMGET', META, 'trimmed', 'appended', 'trimmed_to'), -1
+if ARGV[1] == '1' and redis.call('EXISTS', LOG) == 1 then
+  local facts = redis.call('XINFO', 'STREAM', LOG)
+  for i = 1, #facts, 2 do
+    if facts[i] == 'entries-added' then added = facts[i + 1] end
   end
 end
 local answer = {}
-for i = 1, #ARGV do answer[i] = standing(4 + (i - 1) * 6) end
-local log = {length, counted[1] or '0', counted[2] or '0', added, last ~= '' and last or counted[3] or ''}
-return {now, log, ask('HKEYS', GROUPS) or {}, servers, answer}
+for i = 1, tonumber(ARGV[2]) do answer[i] = safely(4 + (i - 1) * 6) end
+local ends = last ~= '' and last or counted[3] or ''
+local log = {redis.call('XLEN', LOG), counted[1] or '0', counted[2] or '0', added, ends}
+return {now, log, redis.call('HKEYS', GROUPS), answer}

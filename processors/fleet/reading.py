@@ -66,8 +66,11 @@ class LaneLook(NamedTuple):
 class FleetReader:
     """Looks again and again, with connections of its own. Not for several threads at once."""
 
-    def __init__(self, server: Server, attempts_max: int = ATTEMPTS_MAX) -> None:
-        self._wires = Wires(server, attempts_max)
+    def __init__(
+        self, server: Server, attempts_max: int = ATTEMPTS_MAX, *, is_thorough: bool = False
+    ) -> None:
+        """is_thorough: see facts.question."""
+        self._wires, self._is_thorough = Wires(server, attempts_max), is_thorough
         self._names: dict[str, tuple[str, ...]] = {}  # by stream
         self._partitions: dict[str, int] = {}
         self._now_ms = 0
@@ -78,20 +81,22 @@ class FleetReader:
 
     def seen(self, wanted: Wanted | None = None) -> FleetFacts:
         """What there is to judge."""
-        return drive(self._looking(wanted or {}), lambda asks: self._wires.ask(asks, "a look at the fleet"))
+        return drive(
+            self._looking(wanted or {}), lambda asks: self._wires.answers(asks, "a look at the fleet")
+        )
 
     def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:
-        """Where these lanes are, in one round trip per node; the server is tried where there are none as well.
+        """Where these lanes are, in one round trip per node; the server is tried also where there are none.
         Raises UnknownOutcome, LOST.
         """
         groups: dict[Keys, list[str]] = {}
         for claim in claims:
             groups.setdefault(claim.keys, []).append(claim.group)
-        asks = [Ask(STREAMS, ("TIME",)), *[question(keys, names) for keys, names in groups.items()]]
+        asks = [ask for keys, names in groups.items() for ask in question(keys, names)]
         looks: dict[Claim, LaneLook] = {}
-        _, *answers = self._wires.ask(asks, "a look at lanes")
-        for (keys, names), reply in zip(groups.items(), answers, strict=True):
-            at = partition_of(reply, keys, names)
+        _, *answers = self._wires.answers([Ask(STREAMS, ("TIME",)), *asks], "a look at lanes")
+        for place, (keys, names) in enumerate(groups.items()):
+            at = partition_of(answers[2 * place : 2 * place + 2], keys, names)
             for group in at.groups:
                 lag = at.lag(group.read, group.reached, group.following)
                 claim = Claim(group.name, keys.stream, keys.partition)
@@ -107,10 +112,14 @@ class FleetReader:
         for _ in range(ROUNDS_MAX):
             head = [*self._head(), *members_asks()]
             calls = self._calls(facts)
-            answers = sound((yield [*head, *[question(keys, names) for keys, names in calls]]))
-            for (keys, names), reply in zip(calls, answers[len(head) :], strict=True):
-                facts[keys.stream, keys.partition] = partition_of(reply, keys, names)
-            seen = _seen(answers[: len(head)], wanted, facts)
+            asks = [
+                ask for keys, names in calls for ask in question(keys, names, is_thorough=self._is_thorough)
+            ]
+            answers = yield [*head, *asks]
+            for place, (keys, names) in enumerate(calls):
+                first = len(head) + 2 * place
+                facts[keys.stream, keys.partition] = partition_of(answers[first : first + 2], keys, names)
+            seen = _seen(sound(answers[: len(head)]), wanted, facts)
             self._now_ms = seen.now_ms
             if not self._learn(seen, facts):
                 break
@@ -168,7 +177,7 @@ def _seen(answers: Sequence[Reply], wanted: Wanted, facts: Mapping[Place, Partit
         records=views,
         old_hosts=int(old),
         wanted=wanted,
-        damaged=(*damaged, *torn),
+        damaged=(*damaged, *torn, *(at.problem for at in facts.values() if at.problem)),
         said=said_of(said),
     )
 

@@ -115,10 +115,13 @@ def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) ->
         return LaneVerdict(LaneState.FORGOTTEN)
     if around.old_hosts and still_of(at, group, lag) < STALL_S:
         return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, "a host of an older build may run it")
+    since_ms = group.free_ms or (
+        at.now_ms if group.left_ms else 0
+    )  # its owner is forgotten, and now it lapses
     why = _why_unowned(at.keys.stream, group.name, around.cards)
     if around.generation is not None and around.generation.state is State.KEPT:
-        return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", group.free_ms)
-    return LaneVerdict(LaneState.UNOWNED, Colour.RED if lag.events else Colour.AMBER, why, group.free_ms)
+        return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", since_ms)
+    return LaneVerdict(LaneState.UNOWNED, Colour.RED if lag.events else Colour.AMBER, why, since_ms)
 
 
 def _why_unowned(stream: str, group: str, cards: list[HostCard]) -> str:

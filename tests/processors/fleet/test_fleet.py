@@ -196,12 +196,15 @@ def test_a_key_of_another_type_is_a_red_lane_and_hides_no_other(
     server.client.set(live.keys[0].dead("counting"), "mine")
     server.client.set(live.keys[1].cursor("counting"), "mine")
     server.client.hset("aura:streams", "torn", "not ours")
+    server.client.hset("aura:streams", "other", '{"partitions": 1}')
+    server.client.set("aura:{other.0}:log", "mine")
 
     fleet = reader.look()
 
     red = [reason for reason in fleet.reasons if reason.colour is Colour.RED]
-    assert any("WRONGTYPE" in reason.text and "cursor:counting" in reason.text for reason in red)
+    assert any("cursor:counting is a string, and never from us" in reason.text for reason in red)
     assert any("torn" in reason.text for reason in red)
+    assert any("other/0 cannot be read" in reason.text for reason in red)
     assert fleet.lanes[0].applied > 0
 
 
