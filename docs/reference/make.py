@@ -415,6 +415,8 @@ def _value(what: Any) -> str:
 
 
 def _described(what: Any) -> str:
+    if isinstance(what, Path):  # where it is differs from machine to machine
+        return f"`{what.name}`"
     shown = what.pattern if isinstance(what, re.Pattern) else str(what)
     return f"`{shown}`" if len(shown) <= 60 and " at 0x" not in shown else ""
 

@@ -26,7 +26,7 @@ from aurastream.processors.fleet.fleet import (
 from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.reading import FleetReader, LaneLook
 from aurastream.processors.fleet.reasons import unreachable
-from aurastream.processors.fleet.watch import Line, Watch
+from aurastream.processors.fleet.watch import Line, FleetWatch
 
 __all__ = [
     "Colour",
@@ -41,7 +41,7 @@ __all__ = [
     "LaneState",
     "Line",
     "SetAside",
-    "Watch",
+    "FleetWatch",
     "instant",
     "judged",
     "ranges",

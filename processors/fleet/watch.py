@@ -135,7 +135,7 @@ def _together(group: str, stream: str, lines: list[tuple[Line, int]]) -> Line:
     return msgspec.structs.replace(first, facts={**where, **first.facts, **counts})
 
 
-class Watch:
+class FleetWatch:
     """The leader's. Not for several threads at once."""
 
     def __init__(self, server: Server) -> None:

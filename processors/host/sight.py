@@ -22,7 +22,7 @@ from aurastream.processors.fleet import (
     FleetReader,
     LaneLook,
     Line,
-    Watch,
+    FleetWatch,
     judged,
     unreachable,
 )
@@ -38,7 +38,7 @@ class Away(Exception):
     """The server does not answer, or refuses."""
 
 
-class _Look(Generic[T]):
+class _Glimpse(Generic[T]):
     """One look at a time, in a thread; who asks meanwhile gets its answer."""
 
     def __init__(self) -> None:
@@ -74,9 +74,9 @@ class Sight:
 
     def __init__(self, server: Server) -> None:
         self._own, self._all = FleetReader(server), FleetReader(server)
-        self._watch = Watch(server)
-        self._lanes: _Look[dict[Claim, LaneLook]] = _Look()
-        self._facts: _Look[FleetFacts] = _Look()
+        self._watch = FleetWatch(server)
+        self._lanes: _Glimpse[dict[Claim, LaneLook]] = _Glimpse()
+        self._facts: _Glimpse[FleetFacts] = _Glimpse()
         self._last: tuple[float, Fleet] | None = None
 
     async def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:

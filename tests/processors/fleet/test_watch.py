@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from aurastream.processors.fleet import Fleet, FleetReader, Line, Watch, judged
+from aurastream.processors.fleet import Fleet, FleetReader, Line, FleetWatch, judged
 from aurastream.streams import WATCH, Leases, Server, Settings, Stream, Trouble, open_stream
 from tests.facts import consume, observation
 from tests.processors.fleet.crew import Crew
@@ -18,7 +18,7 @@ class Leader:
     """One that looks and logs."""
 
     def __init__(self, server: Server) -> None:
-        self._reader, self._watch = FleetReader(server), Watch(server)
+        self._reader, self._watch = FleetReader(server), FleetWatch(server)
         self.fleet: Fleet
 
     def look(self) -> list[Line]:
