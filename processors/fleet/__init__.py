@@ -26,7 +26,7 @@ from aurastream.processors.fleet.fleet import (
 from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.reading import FleetReader, LaneLook
 from aurastream.processors.fleet.reasons import unreachable
-from aurastream.processors.fleet.watch import Line, FleetWatch
+from aurastream.processors.fleet.watch import FleetWatch, Line
 
 __all__ = [
     "Colour",
@@ -36,12 +36,12 @@ __all__ = [
     "FleetLane",
     "FleetReader",
     "FleetReason",
+    "FleetWatch",
     "GroupKind",
     "LaneLook",
     "LaneState",
     "Line",
     "SetAside",
-    "FleetWatch",
     "instant",
     "judged",
     "ranges",

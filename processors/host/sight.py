@@ -20,9 +20,9 @@ from aurastream.processors.fleet import (
     Fleet,
     FleetFacts,
     FleetReader,
+    FleetWatch,
     LaneLook,
     Line,
-    FleetWatch,
     judged,
     unreachable,
 )
