@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from aurastream.processors.fleet import Fleet, FleetReader, Line, FleetWatch, judged
+from aurastream.processors.fleet import Fleet, FleetReader, FleetWatch, Line, judged
 from aurastream.streams import WATCH, Leases, Server, Settings, Stream, Trouble, open_stream
 from tests.facts import consume, observation
 from tests.processors.fleet.crew import Crew
