@@ -29,13 +29,15 @@ def check(
     """Compare every view with a new fold of the log.
 
     Every table of every view and every count, and what a stream's own keys say of its entries (partitions,
-    versions). Exit code 1 when they differ.
+    versions). Exit code 1 when they differ. Generations that are kept for a rollback are compared as well and
+    shown apart: nobody reads them, so they do not decide.
     """
     with opened(context) as session:
         done, keys_wrong = _checked(session, names, stream_names)
-    equal = all(result.is_equal for result in done) and not keys_wrong
+    equal = all(result.is_equal for result in done if result.is_live) and not keys_wrong
     if as_json:
-        print_json({"equal": equal, "checked": [_plain(result) for result in done], "streams": keys_wrong})
+        live, kept = ([_plain(one) for one in done if one.is_live == is_live] for is_live in (True, False))
+        print_json({"equal": equal, "checked": live, "kept": kept, "streams": keys_wrong})
     else:
         show_checked(done, keys_wrong)
     return 0 if equal else 1
@@ -59,22 +61,47 @@ def place_of(result: Checked) -> tuple[str, str, int]:
     return result.stream, result.projection, result.partition
 
 
-def show_checked(done: Iterable[Checked], keys_wrong: Iterable[str] = ()) -> None:
-    """A row per stream and projection, then the verdict. keys_wrong: complaints about the streams' keys."""
+def show_checked(done: list[Checked], keys_wrong: Iterable[str] = ()) -> None:
+    """A row per stream and projection, then the verdict, by what is live. keys_wrong: complaints about the
+    streams' keys.
+    """
+    _show_kept([result for result in done if not result.is_live])
+    live = [result for result in done if result.is_live]
+    wrong = [*map(harmless, keys_wrong), *_all_findings(live)]
+    _show_rows("Check", live)
+    for sentence in wrong:
+        line(sentence, "red")
+    _show_verdict(len(wrong), sum(one.events for one in live), sum(one.rows for one in live))
+
+
+def _show_kept(kept: list[Checked]) -> None:
+    """What a rollback would go back to."""
+    if not kept:
+        return
+    _show_rows("Kept for a rollback, read by nobody", kept)
+    for sentence in _all_findings(kept):
+        line(sentence, "yellow")
+    wrong = {(one.stream, one.projection, one.generation) for one in kept if not one.is_equal}
+    for stream, view, number in sorted(wrong):
+        command = f"aurastream rebuild {view} --stream {stream} --retire {number}"
+        line(f"generation {number} of {view} is not what its log says; `{command}` drops it", "yellow")
+
+
+def _show_rows(title: str, done: list[Checked]) -> None:
     rows: dict[tuple[str, str], list[int]] = {}
-    wrong = [harmless(sentence) for sentence in keys_wrong]
     for result in done:
         view = generation_group(result.projection, result.generation)
         held = rows.setdefault((result.stream, view), [0] * len(COUNTED))
         counts = [getattr(result, name) for name in COUNTED]
         rows[result.stream, view] = [a + b for a, b in zip(held, counts, strict=True)]
-        wrong += _findings(result, f"{result.stream}/{result.partition} {view}")
     columns = ["stream~", "projection~", "events", "applied", "dupl.", "dead", "rows compared", "differ"]
-    table("Check", columns, [[*names, *counts] for names, counts in rows.items()])
-    for sentence in wrong:
-        line(sentence, "red")
-    events, compared = sum(row[0] for row in rows.values()), sum(row[4] for row in rows.values())
-    _show_verdict(len(wrong), events, compared)
+    table(title, columns, [[*names, *counts] for names, counts in rows.items()])
+
+
+def _all_findings(done: list[Checked]) -> Iterator[str]:
+    for result in done:
+        view = generation_group(result.projection, result.generation)
+        yield from _findings(result, f"{result.stream}/{result.partition} {view}")
 
 
 def _show_verdict(findings: int, events: int, compared: int) -> None:

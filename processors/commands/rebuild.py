@@ -23,7 +23,7 @@ from aurastream.processors.commands.options import (
 )
 from aurastream.projections import Difference, Projection, ProjectionError
 from aurastream.projections.engine import Fenced, Retired
-from aurastream.projections.rebuild import Compared, Decision, Rebuild, abandon, rebuild_subject
+from aurastream.projections.rebuild import Compared, Decision, Rebuild, abandon, rebuild_subject, retire_kept
 from aurastream.streams import Stream, operator
 
 HOUR = timedelta(hours=1)
@@ -57,6 +57,7 @@ class RebuildOptions(msgspec.Struct, frozen=True):
     accept: bool
     keep: timedelta
     is_abandoned: bool
+    retired: int | None
     subject: str | None
     why: str
     as_json: bool
@@ -96,6 +97,13 @@ class Rebuilt(msgspec.Struct):
 )
 @keep_option
 @click.option("--abandon", "is_abandoned", is_flag=True, help="Give up what was built and is not live.")
+@click.option(
+    "--retire",
+    "retired",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Drop a generation that is kept for a rollback, now and for good.",
+)
 @click.option("--subject", metavar="KEY", help="Fold one key of the live view anew instead.")
 @why_option
 @json_option
@@ -107,10 +115,13 @@ def rebuild(context: click.Context, options: RebuildOptions) -> int:
     listed, and --accept swaps all the same. Readers see the old view or the new one, never a mixture. The old
     one is kept for `aurastream rollback`.
     """
-    if options.subject is not None and options.is_abandoned:
-        raise click.UsageError("--subject and --abandon exclude one another")
+    given = (options.subject is not None, options.is_abandoned, options.retired is not None)
+    if sum(given) > 1:
+        raise click.UsageError("--subject, --abandon and --retire exclude one another")
     with opened(context) as session:
         target = _target(session, options)
+        if options.retired is not None:
+            return _retire(target, options, options.retired)
         if options.is_abandoned:
             return _abandon(target, options)
         if options.subject is not None:
@@ -134,6 +145,15 @@ def _abandon(target: Target, options: RebuildOptions) -> int:
         print_json({"abandoned": number})
     else:
         line(f"generation {number} of {target.projection.name} was given up; the live view is as it was")
+    return 0
+
+
+def _retire(target: Target, options: RebuildOptions, number: int) -> int:
+    retire_kept(target.stream, target.projection, number, Decision(operator(), options.why))
+    if options.as_json:
+        print_json({"retired": number})
+    else:
+        line(f"generation {number} of {target.projection.name} is dropped; the live view is as it was")
     return 0
 
 

@@ -2,7 +2,7 @@
 Check every view: one projection and partition at a time, on all cores where the log is long.
 
 A check folds the whole log anew in Python, so it is as long as the log. Of a view's generations the live one
-is checked and the kept ones of our definition.
+is checked and the kept ones of our definition, which are marked: who reads the view does not read them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from aurastream.processors import Fanout, Here, is_worth
 from aurastream.projections import Checked, Projection
 from aurastream.projections.engine import check_partition, checked_generations
-from aurastream.streams import Stream
+from aurastream.streams import History, Stream
 from aurastream.streams.archive import history_of
 
 
@@ -26,6 +26,7 @@ class Part(msgspec.Struct, frozen=True):
     projection: str
     partition: int
     generation: int
+    is_live: bool
 
 
 def check_all(
@@ -42,16 +43,16 @@ def check_all(
             yield from (checked for _, checked in fanout.each(parts))
         return
     for part in parts:
-        stream, projection = here[part.stream], named[part.projection]
-        yield check_partition(stream, projection, part.partition, part.generation, history_of(stream))
+        yield _checked(history_of(here[part.stream]), named[part.projection], part)
 
 
 def _parts(stream: Stream, projections: list[Projection[Any]]) -> Iterator[Part]:
     for projection in projections:
         if projection.takes(stream):
-            for generation in checked_generations(stream, projection):
+            live, generations = checked_generations(stream, projection)
+            for generation in generations:
                 for partition in range(stream.partitions):
-                    yield Part(stream.name, projection.name, partition, generation)
+                    yield Part(stream.name, projection.name, partition, generation, generation == live)
 
 
 def _entries(stream: Stream) -> int:
@@ -60,5 +61,9 @@ def _entries(stream: Stream) -> int:
 
 def _check(here: Here, part: Part) -> Checked:
     """In a process of its own."""
-    history, projection = here.history(part.stream), here.installed.projection(part.projection)
-    return check_partition(history.stream, projection, part.partition, part.generation, history)
+    return _checked(here.history(part.stream), here.installed.projection(part.projection), part)
+
+
+def _checked(history: History, projection: Projection[Any], part: Part) -> Checked:
+    checked = check_partition(history.stream, projection, part.partition, part.generation, history)
+    return msgspec.structs.replace(checked, is_live=part.is_live)

@@ -67,6 +67,7 @@ class Checked(msgspec.Struct, frozen=True):
     differences: list[Difference]
     complaints: list[str]  # of the audit: missing entries, a rewound log, counts that do not add up
     generation: int = 1
+    is_live: bool = True  # False: a generation kept for a rollback, which nobody reads
 
     @property
     def is_equal(self) -> bool:
@@ -88,15 +89,17 @@ def check(
     if not stream.is_log_here:
         return  # nothing to fold: the entries are in Kafka
     for projection in projections:
-        for number in [generation] if generation is not None else checked_generations(stream, projection):
+        live, numbers = checked_generations(stream, projection)
+        for number in numbers if generation is None else [generation]:
             for partition in range(stream.partitions if projection.takes(stream) else 0):
-                yield check_partition(stream, projection, partition, number, history)
+                checked = check_partition(stream, projection, partition, number, history)
+                yield msgspec.structs.replace(checked, is_live=number == live)
 
 
-def checked_generations(stream: Stream, projection: AnyProjection) -> list[int]:
-    """The live one, and the others that are kept up by this definition."""
+def checked_generations(stream: Stream, projection: AnyProjection) -> tuple[int, list[int]]:
+    """The live one; and with it the others that are kept up by this definition."""
     record = read_record(stream.server, stream.name, projection.name)
-    return sorted({record.live, *record.followed(projection.fingerprint)})
+    return record.live, sorted({record.live, *record.followed(projection.fingerprint)})
 
 
 def check_partition(

@@ -21,7 +21,7 @@ needs it.
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.rebuild import Rebuild, RebuildProgress, RebuildRunning, abandon
 from aurastream.projections.rebuild.record import Decision
-from aurastream.projections.rebuild.rollback import RolledBack, rollback
+from aurastream.projections.rebuild.rollback import RolledBack, retire_kept, rollback
 from aurastream.projections.rebuild.subject import SubjectResult, rebuild_subject
 from aurastream.projections.rebuild.tasks import Alone, BuildTask, Done, perform
 
@@ -39,5 +39,6 @@ __all__ = [
     "abandon",
     "perform",
     "rebuild_subject",
+    "retire_kept",
     "rollback",
 ]

@@ -3,7 +3,7 @@ Back to the generation before: live again by the compare-and-set that made it th
 
 A kept generation is kept up by whoever has its definition, so it lags no more than the live one does. Where
 it lags and the definition is ours, it is caught up first; where it is another's, the caller decides whether
-to go back to older numbers.
+to go back to older numbers. What is kept and not wanted is dropped before its time (``retire_kept``).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from aurastream.projections.engine import (
     State,
     View,
     is_same_definition,
+    retire,
     retire_due,
 )
 from aurastream.projections.rebuild.record import Decision, ViewRecord
 from aurastream.projections.rebuild.tasks import BuildTask, perform
-from aurastream.streams import History, generation_group, join
+from aurastream.streams import History, Stream, generation_group, join
 
 
 class RolledBack(msgspec.Struct, frozen=True):
@@ -64,6 +65,22 @@ def rollback(
     record.leave_alone(after, before.live)
     retire_due(stream, name, decision.by)
     return RolledBack(kept.number, before.live, lag)
+
+
+def retire_kept(stream: Stream, projection: AnyProjection, number: int, decision: Decision) -> None:
+    """Drop a generation that is kept, before its time; there is no rollback to it then. The fact is in the
+    record with the change, and in the audit trail from there.
+
+    Raises ProjectionError where the generation is not kept.
+    """
+    item = ViewRecord(stream, projection, decision).read().find(number)
+    if item is None or item.state not in (State.KEPT, State.RETIRED):
+        state = "there is none of that number" if item is None else f"it is {item.state.value}"
+        raise ProjectionError(
+            f"generation {number} of {projection.name!r} of {stream.name!r} is not kept: {state}. "
+            "`aurastream status` shows the generations."
+        )
+    retire(stream, projection.name, number, decision.by, decision.why)
 
 
 def _newest_kept(history: History, projection: AnyProjection, record: Record) -> Generation:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aurastream.streams import Server
 from tests.commands import ROOT, Home, Nursery
 from tests.processors.commands.test_cli import line_of, refused
 from tests.servers import until
@@ -216,12 +217,54 @@ def test_the_stream_never_means_one_of_the_products_own(nursery: Nursery, tmp_pa
         assert home.run("run", "--until-idle").code == 0
 
         plain = home.run("rebuild", "trail", "--accept", "--json")
+        key = home.run("view", "clips", "--ranking", "latest_views", "--json").json()["rows"][0]["key"]
+        looks = [("view", "trail", key), ("why", "trail", key), ("rollback", "trail"), ("report", "--json")]
+        picked = [home.run(*words) for words in looks]
         named = home.run("rebuild", "trail", "--stream", "operations", "--accept", "--json")
         kept = home.run("view", "imports", "--json")
 
         assert plain.code == 0, plain
         assert plain.json()["stream"] == "chzzk"
+        assert [done.code for done in picked] == [0] * len(picked), picked
         assert named.json()["stream"] == "operations"
         assert kept.code == 0, "a view of a system stream alone needs no name"
     finally:
         home.close()
+
+
+def test_a_kept_generation_that_is_wrong_is_shown_apart_and_can_be_dropped(home: Home) -> None:
+    """What was accepted is right: that the one before was not is no reason to be red for a day."""
+    home.hold()
+    rows = "".join(
+        f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"clip-{n}",'
+        f'"occurred_at":"2026-04-15T12:00:00Z","views":{n}}}\n'
+        for n in range(20)
+    )
+    assert home.run("append", "--stream", "clips", stdin=rows).code == 0
+    assert home.run("run", "--until-idle", "--projection", "clips").code == 0
+    server = Server(f"unix://{home.path}/server.sock")
+    wrong = [key for key in server.client.scan_iter("aura:{clips.*}:view:clips:1:clips")]
+    for key in wrong:
+        server.client.hset(key, "clip-none", "{}")
+    server.close()
+    assert wrong
+    refused(home.run("rebuild", "clips", "--retire", "1"), 1, "it is live")
+    assert home.run("check", "--projection", "clips").code == 1
+    assert home.run("rebuild", "clips", "--accept", "--why", "a wrong HSET").code == 0
+
+    shown = home.run("check", "--projection", "clips")
+    told = home.run("check", "--projection", "clips", "--stream", "clips", "--json").json()
+    dropped = home.run("rebuild", "clips", "--retire", "1", "--why", "it is wrong", "--json")
+    after = home.run("check", "--projection", "clips", "--json").json()
+
+    assert (shown.code, "rebuild clips --stream clips --retire 1" in shown.out) == (0, True), shown
+    assert "check: view == fold(log)" in shown.out
+    assert [{item["generation"] for item in told[name]} for name in ("checked", "kept")] == [{2}, {1}]
+    assert told["equal"] is True
+    assert not all(item["is_equal"] for item in told["kept"])
+    assert dropped.json() == {"retired": 1}
+    assert after["kept"] == []
+    refused(home.run("rollback", "clips"), 1, "is kept")
+    refused(home.run("rebuild", "clips", "--retire", "1"), 1, "none of that number")
+    whys = [row["why"] for row in home.run("audit", "--type", "generation.retired", "--json").json()]
+    assert whys == ["it is wrong"]
