@@ -243,7 +243,7 @@ def test_a_kept_generation_that_is_wrong_is_shown_apart_and_can_be_dropped(home:
     assert home.run("append", "--stream", "clips", stdin=rows).code == 0
     assert home.run("run", "--until-idle", "--projection", "clips").code == 0
     server = Server(f"unix://{home.path}/server.sock")
-    wrong = [key for key in server.client.scan_iter("aura:{clips.*}:view:clips:1:clips")]
+    wrong = list(server.client.scan_iter("aura:{clips.*}:view:clips:1:clips"))
     for key in wrong:
         server.client.hset(key, "clip-none", "{}")
     server.close()
