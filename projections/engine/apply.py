@@ -50,7 +50,6 @@ from aurastream.streams import (
     Span,
     Stream,
     Unread,
-    align,
     collided_field_of,
     cursor_of,
     field_of,
@@ -62,7 +61,6 @@ from aurastream.streams import (
 
 REFUSALS_MAX = 50  # batches refused in a row at one cursor before a lane gives up
 RESOLVE_MAX = 3  # times a batch may be answered ODD before it is read anew
-PENDING_MAX = 1_000  # entries acknowledged at once
 
 log = Logger(__name__)
 
@@ -163,21 +161,6 @@ class Lane:
             )
         if self.is_log_here and not is_trim_passed and self.cursor.read < int(trimmed or 0):
             raise TrimmedUnread(self.projection.name, self.keys.where, self.cursor.read, int(trimmed))
-
-    def align(self) -> Asking[None]:
-        """Put the server's group where the cursor is, and let go what others hold of it."""
-        sound((yield self.asks(align(self.keys, self.group, self.cursor))))
-        yield from self.acknowledge()
-
-    def acknowledge(self) -> Asking[None]:
-        """What others read by the group and the cursor has passed: nobody is to wait for it."""
-        while self.cursor.position:
-            pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, PENDING_MAX)
-            (reply,) = yield self.asks(pending)
-            if not reply or is_without_group(reply):
-                return
-            (rows,) = sound([reply])
-            yield self.asks(("XACK", self.keys.log, self.group, *[row[0] for row in rows]))
 
     def take(self, raw: list[RawEntry]) -> Asking[None]:
         """Reach the end of a batch, be it old, overlapping or ahead: what is missing is read from the log."""
@@ -398,8 +381,3 @@ class Lane:
                 (kind,) = sound((yield self.asks(("TYPE", command[1]))))
                 raise ViewBroken(self.projection.name, command[1], kind.decode()) from reply
         return replies
-
-
-def is_without_group(reply: Reply) -> bool:
-    """Whether the answer says that the group is gone."""
-    return isinstance(reply, Exception) and str(reply).startswith("NOGROUP")

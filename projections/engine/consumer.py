@@ -40,11 +40,13 @@ from aurastream.streams import (
     UnknownOutcome,
     Wire,
     Wires,
+    align,
     retried,
     sound,
     wake_up,
 )
 
+PENDING_MAX = 1_000  # entries acknowledged at once
 RESTS = 64  # between two looks at what others have read by the group
 ATTEMPTS_MAX = 8  # unless the caller says otherwise
 WAIT_MS = 500  # the longest wait for news: how late a stop signal or a new stream may be noticed
@@ -85,6 +87,21 @@ class GroupLane(Lane):
         if self._rests % RESTS == 0:
             yield from self.acknowledge()
 
+    def align(self) -> Asking[None]:
+        """Put the server's group where the cursor is, and let go what others hold of it."""
+        sound((yield self.asks(align(self.keys, self.group, self.cursor))))
+        yield from self.acknowledge()
+
+    def acknowledge(self) -> Asking[None]:
+        """What others read by the group and the cursor has passed: nobody is to wait for it."""
+        while self.cursor.position:
+            pending = ("XPENDING", self.keys.log, self.group, "-", self.cursor.position, PENDING_MAX)
+            (reply,) = yield self.asks(pending)
+            if not reply or is_without_group(reply):
+                return
+            (rows,) = sound([reply])
+            yield self.asks(("XACK", self.keys.log, self.group, *[row[0] for row in rows]))
+
     def _next(self) -> Asking[list[RawEntry] | None]:
         """What follows the cursor; None where it is not where it was: a fail-over takes it back without a
         word, and somebody else may have advanced.
@@ -103,6 +120,11 @@ class GroupLane(Lane):
         return following
 
 
+def is_without_group(reply: Reply) -> bool:
+    """Whether the answer says that the group is gone."""
+    return isinstance(reply, Exception) and str(reply).startswith("NOGROUP")
+
+
 class _Turn(NamedTuple):
     """A lane that is driven. awaited: how many answers are under way; 0 where it waits for news."""
 
@@ -112,7 +134,8 @@ class _Turn(NamedTuple):
 
 
 class Consuming(TypedDict, total=False):
-    """How to consume. batch_max: entries of a commit; the settings' of each stream unless it is given. attempts_max: tries without one commit, before it ends.
+    """How to consume. batch_max: entries of a commit; the settings' of each stream unless it is given.
+    attempts_max: tries without one commit, before it ends.
     on_commit: told of every commit. recover: called before reconnecting, for instance to restart the server.
     """
 
