@@ -20,7 +20,7 @@ version: any raw XADD that misspells a number would stop every lane of its parti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Union, cast
+from typing import Any, NamedTuple, Union, cast
 
 import msgspec
 
@@ -37,7 +37,9 @@ from aurastream.streams.personal_fields import Personal, are_texts_fit, check_de
 from aurastream.streams.unknown_fields import unknown_fields, without_unknown_fields
 from aurastream.streams.upcasting import steps_of, upcast
 
-__all__ = ["Codec", "Json", "Upcaster"]
+__all__ = ["Codec", "Json", "ReadEvent", "Upcaster"]
+
+_NOT_UPCAST = "it cannot be upcast from version %d (%s)"
 
 
 class Codec:
@@ -115,14 +117,18 @@ class Codec:
         Raises DamagedEntry when the JSON does not fit its type; Unread at a sound event that a better build
         reads: UnknownEventVersion, UpcasterFailed.
         """
+        return self.read(raw, where).event
+
+    def read(self, raw: bytes, where: str = "") -> ReadEvent:
+        """``decode``, and whether fields were passed over."""
         try:
             event = self._decoder.decode(raw)
         except UNDECODABLE as error:
-            return self._decode_old(raw, where, error)
+            return self._read_closely(raw, where, error)
         if event.version != type(event).schema_version:
-            return self._decode_old(raw, where, None)
+            return self._read_closely(raw, where, None)
         check_names(where, event)
-        return event
+        return ReadEvent(event)
 
     def admit(self, raw: bytes, where: str) -> Event | None:
         """``decode`` of what is to be appended: it has no field that its type does not have. Raises
@@ -174,25 +180,34 @@ class Codec:
         except UNDECODABLE:
             return None
 
-    def _decode_old(self, raw: bytes, where: str, cause: Exception | None) -> Event | None:
-        """The slow path: another type, an older version (upcast), a newer one, or damage."""
+    def _read_closely(self, raw: bytes, where: str, cause: Exception | None) -> ReadEvent:
+        """The slow path: another type, fields to pass over, another version, or damage."""
         envelope = read_envelope(where, raw)
-        kind = self.types.get(envelope.type)
+        kind, version = self.types.get(envelope.type), envelope.version
         if kind is None:
-            return None
-        if envelope.version > kind.schema_version:
-            known = kind.schema_version
-            raise UnknownEventVersion(envelope.type, envelope.version, known, where, envelope.event_id)
-        if envelope.version < 1:
-            raise DamagedEntry(where, f"there is no version {envelope.version} of {envelope.type}")
+            return ReadEvent(None)
+        known = kind.schema_version
+        if version > known:
+            raise UnknownEventVersion(envelope.type, version, known, where, envelope.event_id)
+        if version < 1:  # as a missing upcaster was named, which views have listed
+            raise DamagedEntry(where, _NOT_UPCAST % (version, f"KeyError: {(envelope.type, version)!r}"))
         content = _content_of(where, raw)
-        if envelope.version == kind.schema_version:
-            return _without_newer_fields(kind, content, where, cause)
-        content = upcast(self.upcasters, where, envelope, content, kind.schema_version)
         try:
-            return msgspec.convert(without_unknown_fields(kind, content) or content, kind)
+            if version == known:
+                return _fitted(kind, content, f"it is no valid {envelope.type} (%s)", cause)
+            content = upcast(self.upcasters, where, envelope, content, known)
+            return _fitted(kind, content, _NOT_UPCAST % (version, "ValidationError: %s"))
         except (*UNDECODABLE, TypeError, ValueError) as error:
-            raise UpcasterFailed(where, envelope, kind.schema_version - 1, error) from error
+            if version == known:
+                raise DamagedEntry(where, f"it is no valid {envelope.type} ({cause})") from cause
+            raise UpcasterFailed(where, envelope, known - 1, error) from error
+
+
+class ReadEvent(NamedTuple):
+    """What an entry holds. misfit: why it would be damage, were its unknown fields not passed over; or ""."""
+
+    event: Event | None
+    misfit: str = ""
 
 
 def _content_of(where: str, raw: bytes) -> Json:
@@ -203,14 +218,16 @@ def _content_of(where: str, raw: bytes) -> Json:
         raise DamagedEntry(where, f"it is no event ({error})") from error
 
 
-def _without_newer_fields(kind: type[Event], content: Json, where: str, cause: Exception | None) -> Event:
-    """The event of a type with closed parts (``forbid_unknown_fields``), whose unknown fields are passed over
-    all the same. Raises DamagedEntry where it does not fit without them either.
+def _fitted(kind: type[Event], content: Json, reason: str, cause: Exception | None = None) -> ReadEvent:
+    """The event of the content, its unknown fields passed over where the type is closed to them. Raises what
+    msgspec raises where it does not fit either way. cause: where it is known not to fit as it is.
     """
-    try:
-        fit = without_unknown_fields(kind, content)
-        if fit is not None:
-            return msgspec.convert(fit, kind)
-    except UNDECODABLE as error:
-        cause = error
-    raise DamagedEntry(where, f"it is no valid {kind.__struct_config__.tag} ({cause})") from cause
+    if cause is None:
+        try:
+            return ReadEvent(msgspec.convert(content, kind))
+        except msgspec.ValidationError as error:
+            cause = error
+    fit = without_unknown_fields(kind, content)
+    if fit is None:
+        raise cause
+    return ReadEvent(msgspec.convert(fit, kind), reason % cause)

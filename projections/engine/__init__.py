@@ -28,7 +28,13 @@ from aurastream.projections.engine.check import (
 )
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Operation, Source, is_commit, written
 from aurastream.projections.engine.consumer import Consumer, GroupLane
-from aurastream.projections.engine.definition import is_same_definition, may_go_on
+from aurastream.projections.engine.definition import (
+    by_todays_rules,
+    has_all,
+    is_same_definition,
+    may_go_on,
+    start_of,
+)
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
@@ -135,6 +141,7 @@ __all__ = [
     "announce",
     "announcing",
     "begun",
+    "by_todays_rules",
     "change",
     "check",
     "check_partition",
@@ -144,6 +151,7 @@ __all__ = [
     "compared",
     "field_of",
     "flat",
+    "has_all",
     "is_commit",
     "is_same_definition",
     "may_go_on",
@@ -154,6 +162,7 @@ __all__ = [
     "record_of",
     "retire",
     "retire_due",
+    "start_of",
     "stored_tables",
     "swapped",
     "table_names",

@@ -23,6 +23,7 @@ from typing import ClassVar
 import msgspec
 
 from aurastream.projections.engine.commit import Commit, CommitAnswer, Source, ViewKeys, held_s
+from aurastream.projections.engine.definition import start_of
 from aurastream.projections.engine.errors import (
     FoldFailed,
     LogRewound,
@@ -155,7 +156,7 @@ class Lane:
         self._fold.reset(self.cursor.watermark)
         self.pace.rest()
         self._is_settled = True
-        if self.projection.adopted(self.cursor) is None:
+        if start_of(self.cursor, self._fingerprint) is None:
             raise ProjectionRedefined(
                 self.projection.name, self.keys.where, self.cursor.fingerprint, self._fingerprint
             )
@@ -263,7 +264,7 @@ class Lane:
     def _folded_commit(self, batch: Batch) -> Asking[Commit]:
         """The commit of a batch that follows the cursor."""
         changes = yield from self._folded(batch.events)
-        start = self.projection.adopted(self.cursor) or self.cursor
+        start = start_of(self.cursor, self._fingerprint, differs=batch.differs) or self.cursor
         return Commit(
             before=self.cursor,
             after=batch.advance(start, start.fingerprint, self._fold.watermark),

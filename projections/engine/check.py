@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from aurastream.projections.engine.definition import may_go_on
 from aurastream.projections.engine.errors import ProjectionRedefined
 from aurastream.projections.engine.evidence import ServerIndex
 from aurastream.projections.engine.generations import read_record
@@ -126,7 +127,7 @@ def check_partition(
         names |= unlisted
     differences = list(compare(stored, flat(folded)))
     complaints += _audit(stream, partition, cursor, folded.cursor)
-    complaints += _redefined(projection, stream.keys[partition].where, cursor)
+    complaints += [*_redefined(folded, cursor), *_read_now(stored.get("dead", {}), folded)]
     return Checked(
         projection=projection.name,
         stream=stream.name,
@@ -144,12 +145,24 @@ def check_partition(
     )
 
 
-def _redefined(projection: AnyProjection, where: str, cursor: Cursor) -> list[str]:
+def _redefined(folded: MemoryView, cursor: Cursor) -> list[str]:
     """The complaint about a view that was folded by another definition."""
-    if projection.adopted(cursor) is not None:
+    stored, own = cursor.fingerprint, folded.projection.fingerprint
+    if stored == "" or may_go_on(stored, own):
         return []
-    stored, own = cursor.fingerprint, projection.fingerprint
-    return [str(ProjectionRedefined(projection.name, where, stored, own))]
+    return [str(ProjectionRedefined(folded.projection.name, folded.where, stored, own))]
+
+
+def _read_now(dead: dict[str, str], folded: MemoryView) -> list[str]:
+    """The complaint about entries that the view has set aside and this build reads."""
+    if not (read := dead.keys() - folded.dead.keys()):
+        return []
+    name, where = folded.projection.name, folded.where
+    verb = f"aurastream rebuild {name} --stream {where.rpartition('/')[0]}"
+    return [
+        f"{len(read)} entries of {where} that {name!r} has set aside as damaged are none to this build, "
+        f"whose types or upcasters read them: `{verb}` folds them too"
+    ]
 
 
 def table_names(view: View[Any], partition: int) -> set[str]:
@@ -195,7 +208,7 @@ def _fold_log(history: History, partition: int, folded: MemoryView, cursor: Curs
     """Fold the log on, up to the cursor; yields what the index could not explain."""
     stream = history.stream
     index = ServerIndex(stream, partition)
-    folded.obey(folded.projection.adopted(cursor) or cursor)
+    folded.obey(cursor)
     if not cursor.position:
         return
     for span in history.spans(partition, folded.cursor.position or "0-0", cursor.position):

@@ -1,7 +1,9 @@
 """
 By what a view was folded: its definition, and the rules by which entries are taken in (intake.py).
 
-    0123456789abcdef      a definition (name, version, events, settings), by the first rules
+    0123456789abcdef      a definition (name, version, events, settings), by the first rules, or by any:
+    nothing
+                          was read on which they differ
     0123456789abcdef.2    the same by today's
     0123456789abcdef.1-2  today's since the position ``closed_to`` of the cursor, the first before
 
@@ -12,15 +14,16 @@ By what a view was folded: its definition, and the rules by which entries are ta
 Always true: view == fold(log[.. cursor]) by the rules that its fingerprint names, and whoever folds it again
 (``check``) obeys them. A build that does not know the rules refuses the view, as any other definition.
 
-Decision (2026-11): the rules are a part of the fingerprint, and a view of the first rules goes over to
-today's where it stands: at once where nothing of it was set aside as damaged, as the two rules then say the
-same of all that it has read; else from its cursor on, which the cursor keeps in ``closed_to``. So an upgrade
-needs no rebuild and stops no lane, and what is appended from now on is read by today's rules; what the first
-ones set aside stays listed until ``rebuild`` reads it. Refused: a new fingerprint for everybody, which asks
-for a rebuild of every view; the first rules for ever, by which an upgraded host would still set aside what a
-newer producer writes; today's rules without a word, by which `check` finds a difference that no log explains.
-A view of both rules is no base for entities or repairs of one key: they fold the log, or refuse. Views as of
-a past time are folded by today's rules throughout, as a rebuild would fold them.
+Decision (2026-11): the rules are a part of the fingerprint, and a view goes over to today's with the first
+entry on which the two differ, in the commit that takes it in. So an upgrade needs no rebuild and stops no
+lane, and a build of before may come back, or run beside, for as long as nothing was written that it would
+misread; then it refuses the view. What the first rules had set aside stays listed until ``rebuild`` reads it:
+the cursor keeps in ``closed_to`` up to where they held, where there was any. Refused: a new fingerprint for
+everybody, which asks for a rebuild of every view; the first rules for ever, by which an upgraded host would
+still set aside what a newer producer writes; today's rules without a word, by which `check` finds a
+difference that no log explains. A view that has set something aside by the first rules is no base for an
+entity: its log is folded. Views as of a past time are folded by today's rules throughout, as a rebuild would
+fold them.
 """
 
 from __future__ import annotations
@@ -32,37 +35,51 @@ import msgspec
 from aurastream.streams import Cursor
 
 RULES = 2  # what intake.py does; another number where any entry could fall into another class
-_BOTH = ".1-2"
+_TODAY, _BOTH = f".{RULES}", ".1-2"
 
 
 def fingerprint_of(definition: str) -> str:
-    """Of the definition, by today's rules."""
-    return f"{hashlib.sha256(definition.encode()).hexdigest()[:16]}.{RULES}"
+    """Of the definition, while the rules say the same."""
+    return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 def is_same_definition(stored: str, own: str) -> bool:
     """Whether the two differ in the rules at most. stored: "" where nobody has said yet."""
-    return stored == "" or stored.partition(".")[0] == own.partition(".")[0]
+    return stored == "" or stored.partition(".")[0] == own
 
 
 def may_go_on(stored: str, own: str) -> bool:
     """Whether a view of the stored fingerprint is one of this definition, by rules that this build knows."""
-    definition, _, rules = stored.partition(".")
-    known = rules in ("", "1-2") or (rules.isdecimal() and int(rules) <= RULES)
-    return known and definition == own.partition(".")[0]
+    return stored in (own, own + _TODAY, own + _BOTH)
 
 
-def adopted(cursor: Cursor, own: str, *, is_of_any_type: bool = False) -> Cursor | None:
-    """The cursor as this build goes on from it; None where it is another definition's, or of rules that this
-    build does not know.
+def start_of(cursor: Cursor, own: str, *, differs: bool = False) -> Cursor | None:
+    """The cursor as the next batch goes on from it; None where it is another definition's, or of rules that
+    this build does not know.
 
-    is_of_any_type: the view folds envelopes, of which both rules say the same.
+    differs: of the batch the two rules say different things, so the view goes over to today's.
     """
-    definition = own.partition(".")[0]
-    if cursor.fingerprint in (own, definition + _BOTH):
-        return cursor
-    if cursor.fingerprint not in ("", definition):
+    if cursor.fingerprint and not may_go_on(cursor.fingerprint, own):
         return None
-    if cursor.fingerprint == "" or cursor.dead == 0 or is_of_any_type:
+    if cursor.fingerprint not in ("", own):
+        return cursor
+    if not differs:
         return msgspec.structs.replace(cursor, fingerprint=own)
-    return msgspec.structs.replace(cursor, fingerprint=definition + _BOTH, closed_to=cursor.position)
+    if cursor.dead == 0:
+        return msgspec.structs.replace(cursor, fingerprint=own + _TODAY)
+    return msgspec.structs.replace(cursor, fingerprint=own + _BOTH, closed_to=cursor.position)
+
+
+def closed_to(cursor: Cursor, own: str) -> str:
+    """The position up to which the first rules hold, for who folds the view again."""
+    return cursor.position if cursor.fingerprint == own else cursor.closed_to
+
+
+def by_todays_rules(own: str) -> str:
+    """For what is kept beside views and was folded by today's rules throughout: checkpoints, snapshots."""
+    return own + _TODAY
+
+
+def has_all(fingerprint: str, dead: int, own: str) -> bool:
+    """Whether a view has all that today's rules take in of what it has read."""
+    return fingerprint == own + _TODAY or (fingerprint == own and dead == 0)

@@ -18,7 +18,7 @@ from typing import Any
 from zlib import crc32
 
 from aurastream.projections.engine.evidence import Index, Judged, Verdict
-from aurastream.projections.engine.first_rules import decode_by_first_rules
+from aurastream.projections.engine.first_rules import read_by_first_rules
 from aurastream.streams import (
     AHEAD_MAX,
     EPOCH,
@@ -79,6 +79,7 @@ class Batch:
         self.dead: dict[str, str] = {}
         self.skipped = 0
         self.quarantined = 0
+        self.differs = False  # whether the first rules say another thing of any
         self.checksum_parts = [b""] * (2 * len(raw))  # position, checksum, position, ..
         self.checksum_parts[::2] = positions
         self.checksum_parts[1::2] = [fields[-1] if fields else b"" for fields in every]
@@ -117,9 +118,6 @@ class Batch:
         """The events, as far as they are undamaged, of a type to fold and of today's version; None for those
         to look at closely.
         """
-        if raw and self._is_closed(raw[0][0]):
-            self.read_bytes = json_bytes(raw)
-            return [None] * len(raw)
         jsons = [fields[1] for fields in every] if is_sound else entries_json(every)
         self.read_bytes = json_bytes(raw) if jsons is None else sum(map(len, jsons))
         if jsons is None:
@@ -151,8 +149,10 @@ class Batch:
 
     def _decoded(self, position: bytes, raw: bytes, where: str) -> Event | None:
         if self._is_closed(position):
-            return decode_by_first_rules(self._codec, raw, where)
-        return self._codec.decode(raw, where)
+            return read_by_first_rules(self._codec, raw, where)
+        read = self._codec.read(raw, where)
+        self.differs = self.differs or bool(read.misfit)
+        return read.event
 
     def _is_closed(self, position: bytes) -> bool:
         """Whether the first rules hold for the entry."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
+from aurastream.projections.engine.definition import closed_to
 from aurastream.projections.engine.fold import Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import AnyProjection
@@ -38,7 +39,8 @@ class MemoryView:
 
     def obey(self, cursor: Cursor) -> None:
         """Fold by the rules by which the view of this cursor was folded (definition.py)."""
-        self.cursor = msgspec.structs.replace(self.cursor, closed_to=cursor.closed_to)
+        until = closed_to(cursor, self.projection.fingerprint)
+        self.cursor = msgspec.structs.replace(self.cursor, closed_to=until)
 
     def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
         """Raw entries as a batch, which the caller judges before ``fold``.

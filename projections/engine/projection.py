@@ -30,9 +30,9 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 import msgspec
 from pydantic_settings import BaseSettings
 
-from aurastream.projections.engine.definition import adopted, fingerprint_of
+from aurastream.projections.engine.definition import fingerprint_of
 from aurastream.projections.tables import Listing, ProjectionError, Ranking, Rollup, Table, Totals
-from aurastream.streams import Codec, Cursor, Envelope, Event, Stream, Upcaster, checked_name
+from aurastream.streams import Codec, Envelope, Event, Stream, Upcaster, checked_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -115,16 +115,12 @@ class Projection(Generic[S]):
 
     @property
     def fingerprint(self) -> str:
-        """Of name, version, events, settings and the rules of intake: two processes with equal ones fold
-        alike.
+        """16 hexadecimal digits of name, version, events and settings: two processes with equal ones fold
+        alike. That of a view says by which rules of intake besides (definition.py).
         """
         settings = "" if self.settings is None else self.settings.model_dump_json()
         tags = [] if self.events is None else sorted(str(kind.__struct_config__.tag) for kind in self.events)
         return fingerprint_of(f"{self.name}\n{self.version}\n{tags}\n{settings}")
-
-    def adopted(self, cursor: Cursor) -> Cursor | None:
-        """The cursor of a view of this definition as this build goes on from it; None for another's."""
-        return adopted(cursor, self.fingerprint, is_of_any_type=self.events is None)
 
     def check(self) -> None:
         """Raise ProjectionError when the definition cannot work, naming what to mend."""

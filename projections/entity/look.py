@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from aurastream.projections.engine import AnyProjection
+from aurastream.projections.engine import AnyProjection, by_todays_rules, has_all
 from aurastream.projections.entity.snapshots import Base, snapshot_of
 from aurastream.streams import CHUNK, Places, Position, Script, Stream, generation_group
 
@@ -31,7 +31,7 @@ class _LookHead(msgspec.Struct):
 
 
 class EntityLook(msgspec.Struct):
-    """One entity at one instant. cursor, fingerprint, row: the view's. last: the log's last position.
+    """One entity at one instant. cursor, fingerprint, dead, row: the view's. last: the log's last position.
 
     is_pure: append.lua made every entry of the log, so that versions and index tell of all events.
     """
@@ -42,13 +42,14 @@ class EntityLook(msgspec.Struct):
     last: str
     cursor: str
     fingerprint: str
+    dead: int
     row: bytes
     snapshot: bytes
     places: Places
 
     def is_view_of(self, fingerprint: str) -> bool:
-        """Whether there is a view, folded by that definition."""
-        return bool(self.cursor) and self.fingerprint == fingerprint
+        """Whether there is a view, folded by that definition, and it has all that today's rules read."""
+        return bool(self.cursor) and has_all(self.fingerprint, self.dead, fingerprint)
 
 
 def look_at(stream: Stream, projection: AnyProjection, generation: int, subject: str) -> EntityLook:
@@ -59,10 +60,12 @@ def look_at(stream: Stream, projection: AnyProjection, generation: int, subject:
     names = (keys.versions, keys.entities, *view, keys.snapshots(name), keys.log, keys.meta)
     command = _LOOK.call(names, (msgspec.msgpack.encode(_LookHead(subject)),))
     answer = stream.ask(partition, command, what=f"look at {subject} of {stream.name}")[0]
-    version, is_pure, *texts, row, snapshot, first = answer[:8]
-    last, cursor, fingerprint = (text.decode() for text in texts)
-    places = Places(stream, subject, version, dict(enumerate(answer[8:], start=first)))
-    return EntityLook(subject, version, bool(is_pure), last, cursor, fingerprint, row, snapshot, places)
+    version, is_pure, *texts, row, snapshot, first = answer[:9]
+    last, cursor, fingerprint, dead = (text.decode() for text in texts)
+    places = Places(stream, subject, version, dict(enumerate(answer[9:], start=first)))
+    return EntityLook(
+        subject, version, bool(is_pure), last, cursor, fingerprint, int(dead), row, snapshot, places
+    )
 
 
 def base_of(look: EntityLook, fingerprint: str) -> Base | None:
@@ -74,7 +77,11 @@ def base_of(look: EntityLook, fingerprint: str) -> Base | None:
 def _of_snapshot(look: EntityLook, fingerprint: str) -> Base:
     """The snapshot, where it is of this definition and this history; else nothing."""
     kept = snapshot_of(look.snapshot)
-    if kept is None or kept.fingerprint != fingerprint or not 0 < kept.version <= look.version:
+    if (
+        kept is None
+        or kept.fingerprint != by_todays_rules(fingerprint)
+        or not 0 < kept.version <= look.version
+    ):
         return Base()
     if look.places.between(kept.version - 1, kept.version) != [kept.position]:
         return Base()

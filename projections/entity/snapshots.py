@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from aurastream.projections.engine import AnyProjection
+from aurastream.projections.engine import AnyProjection, by_todays_rules
 from aurastream.streams import CHUNK, PLACE_BYTES, Script, Stream, pack_position
 
 _KEEP = Script(__file__, "keep.lua")
@@ -76,7 +76,7 @@ def snapshot_of(raw: bytes) -> Snapshot | None:
 def keep(stream: Stream, projection: AnyProjection, subject: str, base: Base, position: str) -> KeepAnswer:
     """Keep the state as it is after the event at the position, which made the base's version."""
     partition = stream.partition_of(subject)
-    keys, fingerprint = stream.keys[partition], projection.fingerprint
+    keys, fingerprint = stream.keys[partition], by_todays_rules(projection.fingerprint)
     unsummed = Snapshot(base.version, fingerprint, position, msgspec.Raw(base.state or b"null"))
     snapshot = msgspec.json.encode(msgspec.structs.replace(unsummed, crc32=unsummed.checksum))
     head = msgspec.msgpack.encode(

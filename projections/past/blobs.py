@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from aurastream.projections.engine import AnyProjection, Tables, fold, intake, memory
+from aurastream.projections.engine import AnyProjection, Tables, by_todays_rules, fold, intake, memory
 from aurastream.projections.tables import table, values
 from aurastream.streams import Cursor
 
@@ -57,12 +57,13 @@ def unpacked(blob: bytes | None) -> CheckpointContent:
 
 
 def made_by(projection: AnyProjection) -> str:
-    """16 hexadecimal digits of the fingerprint and the source of all that folds it; "" where that is no file.
+    """16 hexadecimal digits of the fingerprint, the rules of intake and the source of all that folds it; ""
+    where that is no file.
 
     That is its module, those of its state and of what its tables name, the kinds of tables, and the fold. A
     fold's helpers in other modules are not looked at: raise ``version`` when those change.
     """
-    digest = hashlib.sha256(projection.fingerprint.encode())
+    digest = hashlib.sha256(by_todays_rules(projection.fingerprint).encode())
     for name in sorted(_modules_of(projection) | FOLD):
         path = getattr(sys.modules.get(name), "__file__", None)
         if not path:

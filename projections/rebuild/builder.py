@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from aurastream.projections.engine import AnyProjection, Batch, Commit, CommitAnswer, Lane, Source
+from aurastream.projections.engine import AnyProjection, Batch, Commit, CommitAnswer, Lane, Source, start_of
 from aurastream.streams import (
     Ask,
     Asking,
@@ -208,9 +208,10 @@ class BuildLane(Lane):
         rows = sum([len(change.put) + len(change.drop) for change in changes])
         self._keys_max = min(KEYS_MAX, ROWS_MAX * (keys + 1) // (rows + 1))
         self._answered()
-        after = self.cursor
+        differs = any(batch.differs for batch in held)
+        after = start_of(self.cursor, self._fingerprint, differs=differs) or self.cursor
         for batch in held:
-            after = batch.advance(after, self._fingerprint, self._fold.watermark)
+            after = batch.advance(after, after.fingerprint, self._fold.watermark)
         commit = Commit(
             before=self.cursor,
             after=after,

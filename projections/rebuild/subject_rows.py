@@ -17,6 +17,7 @@ from aurastream.projections.engine import (
     TableKind,
     View,
     ViewBroken,
+    may_go_on,
     table_names,
     written,
 )
@@ -105,7 +106,7 @@ class SubjectRows:
         return generation_group(self.projection.name, self._view.generation)
 
     def _own(self, cursor: Cursor) -> Cursor:
-        if cursor.fingerprint not in ("", self.projection.fingerprint):
+        if cursor.fingerprint and not may_go_on(cursor.fingerprint, self.projection.fingerprint):
             raise ProjectionError(
                 f"the live view {self.projection.name!r} of {self.keys.where} was folded by another "
                 "definition than this process has: one key of it cannot be put right by ours. `aurastream "

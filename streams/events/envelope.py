@@ -10,8 +10,8 @@ log for ever; the class may be renamed. New fields get defaults, so that old ent
         items: Count
 
 Decision (2026-11): who reads passes over fields it does not know, at any depth; what refuses them is append
-(``Codec.admit``). So a new field with a default may be written while old hosts run. Refused: closed types,
-as they were: an old host took a newer producer's events for damaged and went on without them.
+(``Codec.admit``). So a new field with a default may be written while old hosts run. Refused: to take such an
+event for damaged, as it was: an old host went on without it.
 Decision (2026-11): upcasters are an attribute of the event class, by the version they read, as the class is
 what everybody has who decodes: a fold, a test in memory, a verb. Refused: a decorator, whose function is
 found only if its module was imported; a table beside the types, which every reader must be given.
@@ -44,7 +44,15 @@ ShortText = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 PersonalText = Annotated[str, msgspec.Meta(max_length=SEALED_MAX)]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=""):
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,  # by which the codec sees that an entry has some, and looks closely
+    omit_defaults=True,
+    tag_field="type",
+    tag="",
+):
     """One fact, in the past tense: the envelope that every event has.
 
     event_id: its identity, the same on every delivery; 1 to 128 of ``A-Za-z0-9_.:-``. Derive it from the

@@ -1,5 +1,5 @@
-"""docs/how-to/roll-out.md, done: two builds of a plug-in side by side on one server, by the order of the page,
-and each step backed out of.
+"""docs/how-to/roll-out.md, done: two builds of a plug-in side by side on one server, by the order of the
+page, and each step backed out of.
 
 Nothing waits in silence, nothing is set aside, and the processor handles every event once.
 """
@@ -74,7 +74,8 @@ ITEMS = (
     .replace("event.pieces", "event.items")
     .replace(
         "\nclass Sold",
-        '\ndef from_1(content):\n    content["items"] = content.pop("pieces")\n    return content\n\n\nclass Sold',
+        '\ndef from_1(content):\n    content["items"] = content.pop("pieces")\n    return content\n\n'
+        "\nclass Sold",
     )
 )
 DOZENS = (
@@ -109,7 +110,7 @@ def fleet(server: Server, url: str, home: Home) -> Iterator[Fleet]:
 
 
 def is_in_order(fleet: Fleet, build: Build, *groups: str) -> None:
-    """What must hold after each step: lag 0, view == fold(log), nothing set aside, each event handled once."""
+    """What holds after each step: lag 0, view == fold(log), nothing set aside, each event handled once."""
     fleet.settled(*(groups or GROUPS))
     build.says("check")
     assert fleet.counts("stocks")["dead"] == 0
@@ -151,7 +152,8 @@ def test_a_new_field_is_rolled_out_and_backed_out_of(fleet: Fleet) -> None:
 
 def test_a_new_version_of_an_event_type_is_rolled_out_and_backed_out_of(fleet: Fleet) -> None:
     """A producer that is too early makes old hosts wait, loudly, and nothing is set aside; when the last of
-    them is gone, all is read. Backing out ends at the first event of the new version: an old host waits there.
+    them is gone, all is read. Backing out ends at the first event of the new version: an old host waits
+    there.
     """
     old, new = Build(fleet, "old", FIRST), Build(fleet, "new", ITEMS)
     old.append("shop.sold", 0, 100, pieces=3)
