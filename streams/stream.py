@@ -126,7 +126,7 @@ class Stream:
     def _sent(
         self, requests: list[Append], batch: Sequence[Event | Envelope], level: Ack, gate: Gate | None = None
     ) -> list[Appended]:
-        """Send until every event is placed, and wait where producers must. batch: what the requests are of."""
+        """Send until every event is placed, and wait where producers must. batch: of the requests."""
         call = Appending(requests, gate or self._gate, self._replicas(level))
         what = f"append of {len(batch)} events to {self.name}"
         patience, rounds = Patience(self.settings), 0
