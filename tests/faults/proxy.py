@@ -19,6 +19,7 @@ from typing import Any
 import hiredis
 
 PASS, DROP, LOSE, HOLD, DOUBLE, DOUBLED = "pass", "drop", "lose", "hold", "double", "doubled"
+MUTE = "mute"
 HELD_MAX = 1_000
 
 Decide = Callable[[list[bytes]], str]
@@ -49,7 +50,7 @@ class Interceptor:
     """decide: the fate of a command, asked for each. LOSE executes it and cuts the connection; HOLD cuts the
     connection and keeps
     the command, to be delivered by ``deliver``; DOUBLE passes it and keeps a copy; DOUBLED passes it and
-    gives its answer twice."""
+    gives its answer twice; MUTE neither passes it nor cuts anything."""
 
     def __init__(self, target: str, decide: Decide = lambda command: PASS) -> None:
         self.directory = tempfile.mkdtemp(prefix="aura-")
@@ -111,7 +112,7 @@ class Interceptor:
                     self.held.append(packed)
         if fate in (DROP, HOLD):
             shut(server)
-        return fate in (PASS, DOUBLE, DOUBLED)
+        return fate in (PASS, DOUBLE, DOUBLED, MUTE)
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         try:

@@ -18,6 +18,7 @@ from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.commands import Home
 from tests.facts import findings, observation
+from tests.faults.proxy import MUTE, PASS, Interceptor
 from tests.processors.host.test_host import Host
 from tests.refusing import REFUSALS, refusing
 from tests.servers import ServerProcess, until
@@ -120,6 +121,32 @@ def test_a_host_that_is_started_while_its_server_loads_begins_when_that_has_load
         assert "Traceback" not in host.log()
     finally:
         process.stop()
+
+
+def test_a_host_outlives_connections_that_are_accepted_and_never_answered(
+    own: ServerProcess, hosts: Any
+) -> None:
+    """The handshake had no bound: a host folded nothing until somebody restarted it. At its start, and
+    later.
+    """
+    stream, fate = made(own.url), [MUTE]
+    proxy = Interceptor(own.url, lambda command: fate[0])
+    try:
+        host = hosts(proxy.url)
+        until(lambda: "server_away" in host.log(), "the host to say that it waits")
+        fate[0] = PASS
+        until(lambda: applied(stream) == 100 and host.partitions() > 0, "the first events")
+
+        fate[0] = MUTE
+        stream.append([observation(minute=n, clip=f"clip-{n}") for n in range(200, 300)])
+        until(lambda: "no answer" in host.log(), "the host to say that there is no answer")
+        fate[0] = PASS
+        began = time.monotonic()
+        until(lambda: applied(stream) == 200, "the next")
+        assert time.monotonic() - began < 6, "one try of a new connection, and a pause"
+        assert host.stop() == 0
+    finally:
+        proxy.close()
 
 
 def test_a_host_ends_in_time_while_its_server_is_frozen(own: ServerProcess, hosts: Any) -> None:
