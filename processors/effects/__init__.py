@@ -6,7 +6,7 @@ Processors with effects: handlers that do work outside and append derived events
     lane, script, resumption   a processor's way through one partition, as generators
     handler, threads, watchdog       one call of a handler, and who hangs or blocks
     lines, pauses, runner            a lane in an event loop; all of them are the host's
-    dead        dead letters as a person sees them
+    dead, bulk  dead letters as a person sees them, one or many
 
 Promise: derived events are in the log once. A handler begins at most attempts_max times, and does not end at
 most kills_max times, and then its event is parked; later events of its subject wait behind it in order, other
@@ -31,6 +31,14 @@ contiguity to be proven.
 """
 
 from aurastream.processors.effects.acceptance import Acceptance, Accepted, Since
+from aurastream.processors.effects.bulk import (
+    BulkDecision,
+    BulkOutcome,
+    LetterFilter,
+    discard_all,
+    outcome_of,
+    retry_all,
+)
 from aurastream.processors.effects.dead import (
     DeadLetter,
     DeadLetterBehind,
@@ -66,6 +74,8 @@ __all__ = [
     "Accepted",
     "Attempt",
     "Blocked",
+    "BulkDecision",
+    "BulkOutcome",
     "DeadLetter",
     "DeadLetterBehind",
     "DeadLetterBusy",
@@ -78,6 +88,7 @@ __all__ = [
     "LaneOptions",
     "LaneRunner",
     "LaneStreams",
+    "LetterFilter",
     "LetterPlace",
     "Met",
     "Pauses",
@@ -86,12 +97,15 @@ __all__ = [
     "Since",
     "Watchdog",
     "discard",
+    "discard_all",
     "field_of_meeting",
     "introduce",
     "list_letters",
     "operator",
+    "outcome_of",
     "processor_standing",
     "processors_of",
     "read_meetings",
     "retry",
+    "retry_all",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,8 +21,8 @@ from aurastream.streams import Codec, Event, Keys, Position, Script, Stream, ope
 
 TRIES_MAX = 5  # times a decision is put to a letter that changes meanwhile
 
-_RETRY = Script(__file__, "lines.lua", "letter.lua", "retry.lua")
-_DISCARD = Script(__file__, "lines.lua", "letter.lua", "discard.lua")
+RETRY = Script(__file__, "lines.lua", "letter.lua", "retry.lua")
+DISCARD = Script(__file__, "lines.lua", "letter.lua", "discard.lua")
 _AUDIT = Codec(letters.AUDIT_TYPES)
 
 
@@ -51,6 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     attempts: int = 0
     retries: int = 0
     at: str = ""
+    traceback: str = ""
 
 
 class DeadLetterUnknown(ProcessorError):
@@ -88,11 +90,22 @@ class DeadLetterBusy(ProcessorError):
 def list_letters(stream: Stream, group: str) -> Iterator[DeadLetter]:
     """A group's dead letters of a stream, by partition in the order of the log; sealed reasons are opened."""
     for keys in stream.keys:
-        for letter in _letters_of(stream, keys, group):
-            yield msgspec.structs.replace(letter, reason=stream.keyring.open_text(letter.reason))
+        for shown, _ in stored_letters(stream, keys, group):
+            yield shown
 
 
-def _letters_of(stream: Stream, keys: Keys, group: str) -> Iterator[DeadLetter]:
+class StoredLetter(NamedTuple):
+    """A letter as it is stored, and what it says."""
+
+    position: str
+    text: bytes
+    letter: Letter
+
+
+def stored_letters(
+    stream: Stream, keys: Keys, group: str
+) -> Iterator[tuple[DeadLetter, StoredLetter | None]]:
+    """Those of a partition, each also as it is stored; None for a projection's, which is a plain reason."""
     at, client = EffectKeys.of(keys, group), stream.server.client
     stored: dict[bytes, bytes] = client.hgetall(at.dead)  # type: ignore[assignment]
     due: set[bytes] = set(client.hkeys(at.due)) if stored else set()  # type: ignore[arg-type]
@@ -101,11 +114,16 @@ def _letters_of(stream: Stream, keys: Keys, group: str) -> Iterator[DeadLetter]:
         letter = letters.letter_of(stored[position])
         place = (group, keys.stream, keys.partition, position.decode())
         if letter is None:
-            yield DeadLetter(*place, "damaged", "", stored[position].decode(errors="replace"))
+            reason = stream.keyring.open_text(stored[position].decode(errors="replace"))
+            damaged = DeadLetter(*place, "damaged", "", reason)
+            yield damaged, None
             continue
         state = "waiting" if letter.line in begun else "due" if letter.line.encode() in due else "parked"
         begun.add(letter.line)
-        yield _shown(place, state, letter)
+        shown = _shown(place, state, letter)
+        reason = stream.keyring.open_text(shown.reason)
+        held = StoredLetter(shown.position, stored[position], letter)
+        yield msgspec.structs.replace(shown, reason=reason), held
 
 
 def _shown(place: tuple[str, str, int, str], state: str, letter: Letter) -> DeadLetter:
@@ -119,6 +137,7 @@ def _shown(place: tuple[str, str, int, str], state: str, letter: Letter) -> Dead
         letter.attempts,
         letter.retries,
         letter.at.isoformat(),
+        letter.traceback,
     )
 
 
@@ -132,7 +151,7 @@ def retry(stream: Stream, operations: Stream, place: LetterPlace, why: str = "")
         text, letter = desk.read()
         after = msgspec.structs.replace(letter, retries=letter.retries + 1)
         event = letters.retried(desk.at, after, operator(), why)
-        answer, first = desk.decide(_RETRY, text, letter, event, after.text())
+        answer, first = desk.decide(RETRY, text, letter, event, after.text())
         if answer is DecisionAnswer.BEHIND:
             raise DeadLetterBehind(place.position, letter.subject, first)
         if answer is not DecisionAnswer.CHANGED:
@@ -149,7 +168,7 @@ def discard(stream: Stream, operations: Stream, place: LetterPlace, why: str) ->
     for _ in range(TRIES_MAX):
         text, letter = desk.read()
         event = letters.discarded(desk.at, letter, operator(), why)
-        if desk.decide(_DISCARD, text, letter, event)[0] is DecisionAnswer.OK:
+        if desk.decide(DISCARD, text, letter, event)[0] is DecisionAnswer.OK:
             return
     raise DeadLetterBusy(place.position)
 
@@ -160,6 +179,15 @@ class _DecisionHead(msgspec.Struct, frozen=True):
     position: str
     line: str
     event_id: str
+
+
+def decision(
+    at: EffectKeys, stored: StoredLetter, event: Event, after: str
+) -> tuple[tuple[str, ...], tuple[object, ...]]:
+    """Keys and arguments of letter.lua. stored: the letter as it was read. after: as it is from then on."""
+    head = msgspec.msgpack.encode(_DecisionHead(stored.position, stored.letter.line, event.event_id))
+    keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox, at.begun)
+    return keys, (head, stored.text, _AUDIT.encode(event), after)
 
 
 class _Desk:
@@ -184,9 +212,8 @@ class _Desk:
     ) -> tuple[DecisionAnswer, str]:
         """The script, then its audit event into the log; if this process ends before, the host appends it."""
         at = self._keys
-        head = msgspec.msgpack.encode(_DecisionHead(self.at.position, letter.line, event.event_id))
-        keys = (at.cursor, at.attempts, at.dead, at.line, at.due, at.outbox, at.begun)
-        reply = self._server.run(script, keys, (head, text, _AUDIT.encode(event), after))
+        call = decision(at, StoredLetter(self.at.position, text, letter), event, after)
+        reply = self._server.run(script, *call)
         answer = DecisionAnswer(reply[0])
         if answer is DecisionAnswer.OK:
             self._operations.append([event])

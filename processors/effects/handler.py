@@ -24,7 +24,7 @@ from aurastream.processors.effects.watchdog import HandlerCall, Watchdog
 from aurastream.streams import Event, Logger
 
 CANCEL_S = 1.0  # how long a handler that is cancelled may take to end
-TRACEBACK_MAX = 4_000  # characters kept of one, its end
+TRACEBACK_MAX = 2_000  # characters kept of one, its end
 
 log = Logger("aurastream.effects")
 
@@ -208,9 +208,18 @@ class Handler:
 
 def _failed(error: BaseException) -> HandlerFailed:
     """What it raised, as an answer."""
-    said = "".join(traceback.format_exception(error))[-TRACEBACK_MAX:]
+    frames = frames_of(error)[-TRACEBACK_MAX:]
     if isinstance(error, GiveUp):
         return HandlerFailed(
-            str(error), is_final=True, ours="" if str(error) else "it gave up", traceback=said
+            str(error), is_final=True, ours="" if str(error) else "it gave up", traceback=frames
         )
-    return HandlerFailed(str(error), ours=f"{type(error).__name__}: ", traceback=said)
+    return HandlerFailed(str(error), ours=f"{type(error).__name__}: ", traceback=frames)
+
+
+def frames_of(error: BaseException) -> str:
+    """Where it and what led to it were raised: code and the kinds of errors, never their texts, which may
+    repeat an event's.
+    """
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = "" if cause is None else frames_of(cause)
+    return before + "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}\n"

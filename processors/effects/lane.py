@@ -44,6 +44,7 @@ from aurastream.streams import (
     Event,
     InvalidEvent,
     Keys,
+    Logger,
     Position,
     RawEntry,
     Script,
@@ -58,6 +59,9 @@ from aurastream.streams import (
 READ_MAX = 256  # entries a read
 LOOK_THROUGH_MAX = 1_000  # entries after its start that a new processor's first step counts at once
 
+REASON_SAID_MAX = 300  # characters of a reason in the log
+
+log = Logger("aurastream.effects")
 _BEGIN = Script(__file__, "begin.lua")
 _numbers = itertools.count(1)  # of the attempts of this process
 
@@ -267,9 +271,16 @@ class EffectLane:
             _, following = yield from self.scripts.done(item)
             return self._ended(item, "done", following)
         if failed.is_final or number >= self.processor.attempts_max:
-            return (yield from self._park(item, number, (yield from self._kept(item.event, event, failed))))
+            reason = yield from self._kept(item.event, event, failed)
+            return (yield from self._park(item, number, reason, failed.traceback))
         yield from self.scripts.failed(item.position, token)
-        return Again(self.processor.pause_s(number, self.options.chance()))
+        pause_s = self.processor.pause_s(number, self.options.chance())
+        said = failed.reason if event is item.event else "(sealed)"
+        reason, most = f"{failed.ours}{said}"[:REASON_SAID_MAX], self.processor.attempts_max
+        self._log(
+            "attempt_failed", item, reason, attempt=number, attempts_max=most, pause_s=round(pause_s, 3)
+        )
+        return Again(pause_s)
 
     def is_idle(self) -> Asking[bool]:
         """Whether the processor, whoever runs it, has nothing left to do here."""
@@ -325,14 +336,15 @@ class EffectLane:
         sealed = yield from self.streams.source.keyring.sealing_reason(stored.creator, failed.reason)
         return failed.ours[: letters.OURS_MAX] + sealed
 
-    def _park(self, item: Item, attempts: int, reason: str) -> Asking[Ended]:
-        """Make it a dead letter, and say so in the audit trail."""
-        letter = self._letter(item, reason, attempts)
+    def _park(self, item: Item, attempts: int, reason: str, traceback: str = "") -> Asking[Ended]:
+        """Make it a dead letter, and say so in the audit trail and in the log."""
+        letter = msgspec.structs.replace(self._letter(item, reason, attempts), traceback=traceback)
         event = letters.parked(LetterAt(self.group, self.keys, item.position), letter, self.options.host)
         answer = yield from self.scripts.park(item, letter, event)
         if answer is not EffectAnswer.OK:
             return self._ended(item, "stale")
         self._step("parked", item)
+        self._log("event_parked", item, reason[:REASON_SAID_MAX], attempts=attempts)
         yield from self.record(event)
         return self._ended(item, "parked")
 
@@ -366,6 +378,12 @@ class EffectLane:
         if not item.letter:
             self.window.finish([item.position])
         return Ended(how, following)
+
+    def _log(self, event: str, item: Item, reason: str, **facts: float) -> None:
+        """What a person may have to look into: which event, where, and why."""
+        place = f"{self.keys.where}/{item.position}"
+        say = log.error if event == "event_parked" else log.warning
+        say(event, processor=self.group, place=place, event_id=item.event.event_id, reason=reason, **facts)
 
     def _step(self, step: str, item: Item) -> None:
         self.options.on_step(step, item)

@@ -44,7 +44,7 @@ class LetterAt(NamedTuple):
 
 class Letter(msgspec.Struct, frozen=True):
     """What dead:<group> holds under a position. attempts: begun before it was parked. retries: by persons.
-    at: the host's clock.
+    at: the host's clock. traceback: where its handler failed last, code alone.
     """
 
     line: str
@@ -55,6 +55,7 @@ class Letter(msgspec.Struct, frozen=True):
     type: str = ""
     correlation_id: str = ""
     retries: int = 0
+    traceback: str = ""
 
     @property
     def subject(self) -> str:

@@ -198,7 +198,7 @@ class Lines:
         return None
 
     async def _attempted(self, item: Item) -> Again | Ended | CutOff | None:
-        is_alone = await self._drive(self.lane.is_suspect(item))
+        is_alone = item.position in self.lane.suspects and await self._drive(self.lane.is_suspect(item))
         async with self._slots, self._isolation.entered(is_alone):
             await self._handler.room()
             if self._stopping.is_set():

@@ -94,7 +94,8 @@ class Processor(Worker):
     attempts_max: how often a handler is begun before its event is parked. kills_max: how often it may be
     begun and not end, since its process did. What a host cuts off, as it stops or gives a lane away, is none.
     first_s, factor, max_s, jitter: pause after the n-th failure: first_s * factor**(n-1), at most max_s, less
-    a random part of up to `jitter` of it.
+    a random part of up to `jitter` of it. As they are, an event is parked after ten minutes of failures
+    (seven to fourteen), so that an outage of the outside of some minutes parks nothing.
     timeout_s: of one call; a sync handler's thread cannot be stopped, and goes on unheard.
     upcasters: of event types that do not declare their own (``Event.upcasters``), by (tag, version).
     start: where it begins in a stream that it has not met. "end": with what is appended after the fleet first
@@ -107,11 +108,11 @@ class Processor(Worker):
     events: ClassVar[tuple[type[Event], ...]] = ()
     streams: ClassVar[tuple[str, ...] | None] = None
     into: ClassVar[str | None] = None
-    attempts_max: ClassVar[int] = 5
+    attempts_max: ClassVar[int] = 15
     kills_max: ClassVar[int] = 5
     first_s: ClassVar[float] = 0.5
     factor: ClassVar[float] = 2.0
-    max_s: ClassVar[float] = 60.0
+    max_s: ClassVar[float] = 120.0
     jitter: ClassVar[float] = 0.5
     timeout_s: ClassVar[float] = 30.0
     parallel: ClassVar[int] = 16

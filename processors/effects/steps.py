@@ -29,7 +29,7 @@ class Handle(msgspec.Struct, frozen=True):
 class HandlerFailed(msgspec.Struct, frozen=True):
     """The handler did not return. reason: its words. ours: those before. is_final: no attempt can help.
 
-    traceback: where it failed, the innermost call last; it may repeat the event's texts, as the reason may.
+    traceback: where it failed, the innermost call last; code alone, no texts of errors.
     """
 
     reason: str

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aurastream.processors.effects import Attempt, list_letters
 from aurastream.processors.plugins import NameTaken, PluginBroken, find_plugins
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.commands import Done, Home
 from tests.facts import consume, observation
-from tests.processors.effects.outside import CODEC, STREAM, ClipNoted, Noting, failing, work
+from tests.processors.effects.outside import (
+    CODEC,
+    STREAM,
+    ClipNoted,
+    Noting,
+    failing,
+    operations,
+    state,
+    work,
+)
 from tests.projections.counting import Counting
+from tests.servers import until
 
 pytestmark = pytest.mark.process
 
@@ -235,3 +248,123 @@ def test_a_decision_that_cannot_be_made_is_one_sentence(
     """As for every verb."""
     done = command("processors", "accept", *arguments)
     assert (done.code, said in done.err, len(done.err.splitlines())) == (code, True, 1)
+
+
+@pytest.fixture
+def parked(server: Server, stream: Stream) -> None:
+    """Letters of two reasons: four subjects with a parked event each, one of which has followers."""
+
+    def failing_each(event: Any, attempt: Attempt) -> None:
+        raise RuntimeError("no answer" if event.subject < "c" else "no such account")
+
+    stream.append([observation(event_id=f"{clip}1", clip=clip) for clip in "abcd"])
+    stream.append([observation(event_id=f"a{n}", clip="a", minute=n) for n in (2, 3)])
+    work(server, Noting(failing_each))
+
+
+def left(stream: Stream) -> list[str]:
+    return sorted(letter.event_id for letter in list_letters(stream, "noting"))
+
+
+def test_letters_are_let_run_again_by_what_they_are(
+    command: Command, server: Server, stream: Stream, parked: None
+) -> None:
+    """After an outage there are hundreds, of one reason; the others are somebody else's."""
+    done = command("dead", "retry", "--reason", "No Answer", "--why", "mended", "--json").json()
+    assert (done["decided"], done["behind"], done["changed"]) == (2, 0, 0)
+    noting = Noting()
+    work(server, noting)
+
+    assert noting.handled.count("a1") == 1
+    assert sorted(noting.handled) == ["a1", "a2", "a3", "b1"]
+    assert left(stream) == ["c1", "d1"]
+    retried = [event for event in operations(server) if type(event).__name__ == "EffectRetried"]
+    assert sorted((event.subject, event.why) for event in retried) == [("a", "mended"), ("b", "mended")]
+
+    every = command("dead", "retry", "--processor", "noting", "--all")
+    assert (every.code, "2 events run again" in every.out) == (0, True)
+    none = command("dead", "retry", "--type", "test.clip_noted", "--json").json()
+    assert (none["decided"], none["behind"]) == (0, 0)
+
+
+def test_letters_are_discarded_by_what_they_are_and_none_of_them_runs(
+    command: Command, server: Server, stream: Stream, parked: None
+) -> None:
+    """The first of a subject sets free what is behind it: that must be gone by then."""
+    done = command("dead", "discard", "noting", "--reason", "no answer", "--why", "sent by hand")
+    assert (done.code, "2 events are discarded" in done.out) == (0, True)
+    assert left(stream) == ["a2", "a3", "c1", "d1"], "those behind it are of another reason: they run"
+    gone = command("dead", "discard", "--stream", STREAM, "--all", "--why", "all", "--json").json()
+    assert (gone["decided"], left(stream)) == (4, [])
+    noting = Noting()
+    work(server, noting)
+    assert noting.handled == []
+
+
+def test_the_outcome_of_a_retry_is_waited_for_and_said(
+    command: Command, home: Home, url: str, server: Server, stream: Stream, parked: None
+) -> None:
+    """Whoever lets hundreds run again must not look for each of them."""
+    host = home.start(
+        "--app", APP, "run", "--web-port", "off", "--projection", "trail", env={"AURASTREAM_REDIS_URL": url}
+    )
+    waiting = command("dead", "retry", "--all", "--wait", "0.2")
+    assert (waiting.code, "4 still running" in waiting.out) == (1, True), "only views are run there"
+    host.signal(15)
+    host = home.start("--app", APP, "run", "--web-port", "off", env={"AURASTREAM_REDIS_URL": url})
+    until(lambda: not left(stream), "all of them")
+    assert host.signal(15) == 0
+    stream.append([observation(event_id=f"{clip}9", clip=clip, minute=59) for clip in "xy"])
+    work(server, Noting(failing("x9", "y9")))
+    host = home.start("--app", APP, "run", "--web-port", "off", env={"AURASTREAM_REDIS_URL": url})
+    first, _ = [f"{STREAM}/0/{letter.position}" for letter in list_letters(stream, "noting")]
+    one = command("dead", "retry", "noting", first, "--wait", "20")
+    assert (one.code, "1 done, 0 parked again, 0 still running" in one.out) == (0, True)
+    rest = command("dead", "retry", "noting", "--all", "--wait", "20", "--json").json()
+    assert rest["outcome"] == {"done": 1, "parked": 0, "running": 0}
+    assert host.signal(15) == 0
+
+
+def test_a_thousand_letters_take_seconds(command: Command, server: Server, stream: Stream) -> None:
+    """One by one, forty took a minute."""
+
+    class Once(Noting):
+        attempts_max = 1
+        parallel = 100
+
+    names = [f"e{n}" for n in range(1_000)]
+    stream.append([observation(event_id=name, clip=name) for name in names])
+    work(server, Once(failing(*names)))
+    begun = time.monotonic()
+
+    done = command("dead", "retry", "noting", "--all", "--why", "mended", "--json").json()
+
+    assert (done["decided"], time.monotonic() - begun < 8) == (1_000, True)
+    assert state(server, stream)["outbox"] == []
+    assert len(state(server, stream)["due"]) == 1_000
+    keys = open_stream(server, "operations").keys
+    assert sum(server.client.xlen(each.log) for each in keys) == 2_000, "an audit event each"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("retry", "noting"), "which letters?"),
+        (("retry", "noting", f"{STREAM}/0/1-1", "--all"), "a place is one letter"),
+        (("retry", "--all", "--wait", "-1"), "--wait"),
+    ],
+)
+def test_a_choice_of_letters_that_is_none_is_refused(
+    command: Command, stream: Stream, arguments: tuple[str, ...], said: str
+) -> None:
+    """All of them is a word of its own: nobody means it by leaving something out."""
+    done = command("dead", *arguments)
+    assert (done.code, said in done.err) == (2, True)
+
+
+def test_a_dead_letter_shows_where_its_handler_failed(command: Command, line: list[str]) -> None:
+    """Nobody can mend a RuntimeError without the line it came from."""
+    letter = command("dead", "show", "noting", line[0], "--json").json()["letter"]
+    assert "outside.py" in letter["traceback"]
+    assert letter["traceback"].endswith("RuntimeError\n")
+    assert "outside.py" in command("dead", "show", "noting", line[0]).out

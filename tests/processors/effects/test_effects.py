@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.effects import (
@@ -387,3 +388,37 @@ def test_pauses_grow_up_to_a_bound_and_differ_by_chance() -> None:
     pausing = Pausing()
     assert [pausing.pause_s(number, 0.0) for number in (1, 2, 3, 4)] == [1.0, 3.0, 9.0, 10.0]
     assert pausing.pause_s(1, 1.0) == 0.5
+
+
+def test_an_outage_of_minutes_parks_nothing() -> None:
+    """With the settings nobody touched: ten minutes on the average, and seven at least."""
+
+    class Usual(Processor):
+        name, events = "usual", (ClipViewsObserved,)
+
+    pauses = [[Usual().pause_s(number, chance) for number in range(1, 15)] for chance in (0.0, 0.5, 1.0)]
+
+    assert Usual.attempts_max == 15
+    assert [round(sum(each) / 60, 1) for each in pauses] == [14.1, 10.6, 7.1]
+
+
+def test_failed_attempts_and_parked_events_are_lines_of_the_log(server: Server, stream: Stream) -> None:
+    """They left none: who watches the log saw a lane that was well."""
+    stream.append([seen("e1"), seen("e2", "b", creator="ada", title="a secret")])
+
+    with capture_logs() as said:
+        work(server, Noting(failing("e1", "e2")))
+
+    failed = [line for line in said if line["event"] == "attempt_failed"]
+    parked = [line for line in said if line["event"] == "event_parked"]
+    assert [(line["attempt"], line["reason"]) for line in failed if line["event_id"] == "e1"] == [
+        (1, "RuntimeError: no answer"),
+        (2, "RuntimeError: no answer"),
+    ]
+    assert {line["reason"] for line in failed if line["event_id"] == "e2"} == {"RuntimeError: (sealed)"}
+    assert sorted((line["event_id"], line["log_level"]) for line in parked) == [
+        ("e1", "error"),
+        ("e2", "error"),
+    ]
+    assert all(line["place"].startswith("clips-test/0/") for line in said if line in failed + parked)
+    assert not any("no answer" in str(line) for line in parked if line["event_id"] == "e2")

@@ -138,7 +138,7 @@ def test_a_task_cancelled_inside_a_handler_does_not_end_its_line(server: Server,
 
 
 def test_a_stop_waits_as_long_as_its_patience_and_loses_no_work(server: Server, stream: Stream) -> None:
-    """A deployment in the middle of an upload lets it end: there were five seconds for it, whatever it was."""
+    """A deployment in the middle of an upload lets it end; there were five seconds for whatever it was."""
 
     async def scenario() -> None:
         held = Held()
