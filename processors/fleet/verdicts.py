@@ -12,6 +12,7 @@ from aurastream.projections.engine import Generation, State
 from aurastream.streams import HostCard, Lag, Position, Trouble
 
 TAKE_S = 5.0  # in which a free lane is taken by a living host
+RESTART_S = 2.0  # in which a host that gave its lanes back may be there again
 SLOW_S, STALL_S = 4.0, 15.0  # for which a cursor stands still while events wait
 ASIDE_NEW_S = 24 * 3600.0
 OLD_GROUP = "aurastream"  # of hosts before lanes had leases of their own: an app's marks of it are leftovers
@@ -121,7 +122,9 @@ def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) ->
     why = _why_unowned(at.keys.stream, group.name, around.cards)
     if around.generation is not None and around.generation.state is State.KEPT:
         return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", since_ms)
-    return LaneVerdict(LaneState.UNOWNED, Colour.RED if lag.events else Colour.AMBER, why, since_ms)
+    is_restart = not since_ms and lag.seconds < RESTART_S
+    is_red = lag.events and not is_restart
+    return LaneVerdict(LaneState.UNOWNED, Colour.RED if is_red else Colour.AMBER, why, since_ms)
 
 
 def _why_unowned(stream: str, group: str, cards: list[HostCard]) -> str:

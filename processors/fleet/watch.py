@@ -2,7 +2,7 @@
 What became of lanes, logged once: by the one host that is the leader.
 
     a look -> each lane's condition -> another than was said of it last? -> a line, and what was said is kept
-    lane_unowned     nobody runs it: an error while events wait for it, else a warning
+    lane_unowned     nobody runs it: an error while events wait for it, else a warning, after IDLE_S
     lane_stuck       it cannot advance (a view's owner says so itself, with the traceback: host/supervised.py)
     event_set_aside  a group could not use an entry; count: how many are new
     lane_well_again  after any of these, how long it took
@@ -17,7 +17,7 @@ for lanes without a host, nor for what a killed one set aside last; every host, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 from redis.exceptions import RedisError
@@ -28,6 +28,7 @@ from aurastream.streams import LOST, WATCH, Logger, Reply, Server
 UNOWNED, STUCK, WELL = "lane_unowned", "lane_stuck", ""
 SUMMED = ("lag_events", "count")
 WHY_MAX = 500  # characters in a line
+IDLE_S = 10.0  # for which nobody runs a lane that nothing waits for, before that is said: hosts are restarted
 
 log = Logger("aurastream.fleet")
 
@@ -62,8 +63,12 @@ def said_of(flat: Reply) -> dict[str, Said]:
     return said
 
 
-def changes(fleet: Fleet, said: Mapping[str, Said], now_ms: int) -> tuple[list[Line], dict[str, Said | None]]:
-    """What is to be logged, and what is to be kept: field -> what was said, None to forget. Pure."""
+def changes(
+    fleet: Fleet, said: Mapping[str, Said], now_ms: int, early: Set[str] = frozenset()
+) -> tuple[list[Line], dict[str, Said | None]]:
+    """What is to be logged, and what is to be kept: field -> what was said, None to forget. early: fields of
+    lanes of which nothing is to be said yet. Pure.
+    """
     lines: dict[tuple[str, ...], list[tuple[Line, int]]] = {}
     kept: dict[str, Said | None] = {}
     there = {said_field(lane.stream, lane.partition, lane.group): lane for lane in fleet.lanes}
@@ -71,7 +76,7 @@ def changes(fleet: Fleet, said: Mapping[str, Said], now_ms: int) -> tuple[list[L
         kept[field] = None
     for field, lane in there.items():
         before = said.get(field, Said())
-        now = _condition(lane, before, now_ms)
+        now = _condition(lane, before, now_ms, is_early=field in early)
         if now == before:
             continue
         kept[field] = None if now.event == WELL and not now.aside else now
@@ -86,9 +91,11 @@ def said_field(stream: str, partition: int, group: str) -> str:
     return f"{stream}/{partition}/{group}"
 
 
-def _condition(lane: FleetLane, before: Said, now_ms: int) -> Said:
+def _condition(lane: FleetLane, before: Said, now_ms: int, *, is_early: bool) -> Said:
     event, colour = WELL, Colour.GREEN
-    if lane.state is LaneState.STUCK:
+    if is_early and not before.event:
+        pass
+    elif lane.state is LaneState.STUCK:
         event, colour = STUCK, Colour.RED
     elif lane.state is LaneState.UNOWNED or (lane.state is LaneState.FREE and lane.colour is Colour.RED):
         event, colour = UNOWNED, lane.colour
@@ -141,17 +148,28 @@ class FleetWatch:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._unkept: dict[str, Said | None] = {}
+        self._idle_since: dict[str, int] = {}
 
     def notice(self, fleet: Fleet, said: Mapping[str, Said], now_ms: int) -> list[Line]:
         """Log what is new in this look, and keep what was said. said: as it was kept. Returns the lines."""
         before = {field: each for field, each in {**said, **self._unkept}.items() if each is not None}
-        lines, kept = changes(fleet, before, now_ms)
+        lines, kept = changes(fleet, before, now_ms, self._early(fleet, now_ms))
         for line in lines:
             getattr(log, line.level)(line.event, **line.facts)
         self._unkept |= kept
         if self._unkept:
             self._keep()
         return lines
+
+    def _early(self, fleet: Fleet, now_ms: int) -> set[str]:
+        """Lanes that are unowned without being red, for less than IDLE_S as far as we have seen."""
+        idle = {
+            said_field(lane.stream, lane.partition, lane.group)
+            for lane in fleet.lanes
+            if lane.state is LaneState.UNOWNED and lane.colour is not Colour.RED
+        }
+        self._idle_since = {field: self._idle_since.get(field, now_ms) for field in idle}
+        return {field for field, since in self._idle_since.items() if now_ms - since < IDLE_S * 1000}
 
     def _keep(self) -> None:
         """At the next look, where the server is away, or full."""

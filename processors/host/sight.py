@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from redis.exceptions import RedisError
@@ -57,10 +57,11 @@ class _Glimpse(Generic[T]):
         except (*LOST, RedisError, StreamError) as error:
             raise Away(f"{type(error).__name__}: {error}"[:300]) from error
 
-    async def end(self) -> None:
-        """Wait for the look under way, which is bounded itself."""
+    async def end(self) -> bool:
+        """Whether nobody looks any more; a look under way is waited for a moment only."""
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=WAIT_S)
+        return self._task is None or self._task.done()
 
 
 def _retrieved(task: asyncio.Task[T]) -> None:
@@ -105,8 +106,8 @@ class Sight:
         return fleet
 
     async def close(self) -> None:
-        """Drop the connections once nobody looks any more."""
-        ends: list[Awaitable[None]] = [self._lanes.end(), self._facts.end()]
-        await asyncio.gather(*ends)
-        self._own.close()
-        self._all.close()
+        """Drop the connections that nobody uses; a thread that waits for its server holds up no exit."""
+        ends = await asyncio.gather(self._lanes.end(), self._facts.end())
+        for reader, has_ended in zip((self._own, self._all), ends, strict=True):
+            if has_ended:
+                reader.close()

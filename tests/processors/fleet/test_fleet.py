@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from aurastream.processors.fleet import Colour, Fleet, FleetReader, LaneState, judged
-from aurastream.streams import Server, Settings, Stream, Trouble, open_stream
+from aurastream.processors.fleet import Colour, Fleet, FleetReader, GroupKind, LaneState, judged
+from aurastream.projections.rebuild import Decision, Rebuild
+from aurastream.streams import History, Server, Settings, Stream, Trouble, open_stream
 from tests.facts import consume, observation, raw_append
 from tests.processors.fleet.crew import Crew
 from tests.projections.counting import Counting
@@ -40,6 +41,13 @@ def reader(server: Server) -> Iterator[FleetReader]:
 
 def append(stream: Stream, first: int, count: int) -> None:
     stream.append([observation(views=n, minute=n, clip=f"clip-{n}") for n in range(first, first + count)])
+
+
+def later(reader: FleetReader, seconds: int = 3) -> Fleet:
+    """As the fleet is seen, were it so much later: nobody waits in a test."""
+    facts = reader.seen()
+    aged = [msgspec.structs.replace(at, now_ms=at.now_ms + seconds * 1_000) for at in facts.partitions]
+    return judged(msgspec.structs.replace(facts, partitions=aged))
 
 
 def states(fleet: Fleet, group: str) -> list[tuple[LaneState, Colour]]:
@@ -73,7 +81,7 @@ def test_lanes_that_nobody_runs_are_red_while_events_wait_and_amber_while_none_d
     consume(server, live, Counting())
     idle = reader.look()
     append(live, 40, 40)
-    waiting = reader.look()
+    waiting = later(reader)
 
     assert (idle.colour, states(idle, "counting")[0]) == (Colour.AMBER, (LaneState.UNOWNED, Colour.AMBER))
     assert (waiting.colour, waiting.reasons[0].what) == (Colour.RED, "unowned")
@@ -117,7 +125,7 @@ def test_a_version_that_no_host_has_is_said_so(
     append(live, 40, 4)
     crew.host("new", "counting@2")
 
-    fleet = reader.look()
+    fleet = later(reader)
 
     assert "another definition of it (they run counting@2)" in fleet.reasons[0].text
     assert (fleet.colour, fleet.reasons[0].group) == (Colour.RED, "counting")
@@ -157,11 +165,9 @@ def test_a_cursor_that_stands_still_without_a_word_is_noticed_by_the_log(
     consume(server, live, Counting())
     append(live, 40, 40)
     crew.host("one", "counting")
-    facts = reader.seen()
 
     def after(seconds: int) -> tuple[LaneState, Colour]:
-        aged = [msgspec.structs.replace(at, now_ms=at.now_ms + seconds * 1_000) for at in facts.partitions]
-        return states(judged(msgspec.structs.replace(facts, partitions=aged)), "counting")[0]
+        return states(later(reader, seconds), "counting")[0]
 
     assert after(0) == (LaneState.RUNS, Colour.GREEN)
     assert after(6) == (LaneState.RUNS, Colour.AMBER)
@@ -174,11 +180,9 @@ def test_what_a_view_set_aside_is_amber_for_a_day_and_listed_for_ever(
     """It is a fact of the log: nobody can make it go away, and whoever is on duty has to see it once."""
     position = server.client.xadd(live.keys[0].log, {"event": "{}", "crc32": "1"}).decode()
     consume(server, live, Counting())
-    facts = reader.seen()
 
     def after(hours: int) -> Colour:
-        aged = [msgspec.structs.replace(at, now_ms=at.now_ms + hours * 3_600_000) for at in facts.partitions]
-        fleet = judged(msgspec.structs.replace(facts, partitions=aged))
+        fleet = later(reader, hours * 3_600)
         (reason,) = [reason for reason in fleet.reasons if reason.what == "set aside"]
         assert f"1 events damaged, the first at {position}: " in reason.text
         return reason.colour
@@ -254,3 +258,41 @@ def test_raw_entries_and_trimmed_ones_do_not_make_a_lag(
     assert {(lane.lag_events, lane.lag_seconds, lane.missing, lane.rewound) for lane in fleet.lanes} == {
         (0, 0.0, 0, False)
     }
+
+
+def test_a_worker_app_of_fausts_is_a_group_like_any_other(
+    server: Server, live: Stream, crew: Crew, reader: FleetReader
+) -> None:
+    """What a stranger's app acknowledged is how far it is; what hosts of earlier builds left is nobody's fault."""
+    append(live, 0, 40)
+    for keys in live.keys:
+        server.client.hset(keys.acked("shop"), mapping={"position": "", "read": 0, "epoch": 1})
+        server.client.hset(keys.acked("aurastream"), mapping={"position": "", "read": 0, "epoch": 1})
+    for name in ("shop", "aurastream"):
+        server.client.xgroup_create(live.keys[0].log, name, "0")
+        server.client.xgroup_create(live.keys[1].log, name, "0")
+    alone = later(reader)
+    crew.host("app", "shop")
+    run = reader.look()
+
+    assert states(alone, "shop") == [(LaneState.UNOWNED, Colour.RED)] * 2
+    assert sum(lane.lag_events for lane in alone.lanes if lane.group == "shop") == 40
+    assert {lane.kind for lane in alone.lanes if lane.group == "shop"} == {GroupKind.APP}
+    assert states(alone, "aurastream") == [(LaneState.FORGOTTEN, Colour.GREEN)] * 2
+    assert states(run, "shop") == [(LaneState.RUNS, Colour.GREEN)] * 2
+
+
+def test_a_generation_that_is_built_is_its_rebuilds_and_no_hosts(
+    server: Server, live: Stream, reader: FleetReader
+) -> None:
+    """While it is made nobody else runs it; where that was cut off, somebody should know."""
+    append(live, 0, 40)
+    consume(server, live, Counting())
+    with Rebuild(History(live), Counting(), Decision("ada@host")) as work:
+        work.begin()
+        work.build()
+        going = reader.look()
+    ended = reader.look()
+
+    assert states(going, "counting@2") == [(LaneState.BUILDING, Colour.GREEN)] * 2
+    assert states(ended, "counting@2") == [(LaneState.BUILDING, Colour.AMBER)] * 2

@@ -21,10 +21,12 @@ class Leader:
         self._reader, self._watch = FleetReader(server), FleetWatch(server)
         self.fleet: Fleet
 
-    def look(self) -> list[Line]:
+    def look(self, later_s: int = 0) -> list[Line]:
+        """later_s: as if it were so much later."""
         facts = self._reader.seen()
-        self.fleet = judged(facts)
-        return self._watch.notice(self.fleet, facts.said, facts.now_ms)
+        aged = [msgspec.structs.replace(at, now_ms=at.now_ms + later_s * 1_000) for at in facts.partitions]
+        self.fleet = judged(msgspec.structs.replace(facts, partitions=aged))
+        return self._watch.notice(self.fleet, facts.said, facts.now_ms + later_s * 1_000)
 
     def close(self) -> None:
         self._reader.close()
@@ -72,12 +74,14 @@ def test_what_was_said_is_not_said_again_by_another_leader(
     one, other = leaders
     append(live, 0, 40)
     consume(server, live, Counting())
-    idle = one.look()
+    at_once, idle = one.look(), one.look(later_s=11)
     append(live, 40, 40)
-    waiting, again, elsewhere = one.look(), one.look(), other.look()
+    restarting, waiting, again = one.look(), one.look(later_s=3), one.look(later_s=4)
+    elsewhere = other.look(later_s=5)
     crew.host("new", "counting")
     well, over = other.look(), one.look()
 
+    assert (at_once, restarting) == ([], []), "hosts are restarted"
     assert said(idle) == [("warning", "lane_unowned", "0-1")]
     assert said(waiting) == [("error", "lane_unowned", "0-1")]
     assert (waiting[0].facts["group"], waiting[0].facts["lag_events"]) == ("counting", 40)
@@ -132,9 +136,9 @@ def test_what_cannot_be_kept_is_still_said_once_by_this_leader(
     append(live, 40, 40)
     server.client.config_set("maxmemory", 1)
 
-    lines, again = leader.look(), leader.look()
+    lines, again = leader.look(later_s=3), leader.look(later_s=4)
     server.client.config_set("maxmemory", 0)
-    leader.look()
+    leader.look(later_s=5)
 
     assert said(lines) == [("error", "lane_unowned", "0-1")]
     assert again == []

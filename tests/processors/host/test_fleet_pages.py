@@ -204,8 +204,13 @@ def test_a_version_that_nobody_runs_is_red_and_says_what_to_do(
     append(live, 100, 100)
 
     host = start(*command("--projection", "clips"))
-    until(lambda: host.page("/fleet")[0] == 503, "a red fleet")
-    assert any("another definition" in text and "aurastream rebuild clips" in text for text in red(host))
+
+    def is_said() -> bool:
+        return host.page("/fleet")[0] == 503 and any(
+            "another definition" in text and "aurastream rebuild clips" in text for text in red(host)
+        )
+
+    until(is_said, "a red fleet that says why")
     assert host.page("/health")[0] == 200, "a restart would not help"
 
     done = subprocess.run(
