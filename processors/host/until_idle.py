@@ -14,7 +14,7 @@ from collections.abc import Callable
 from aurastream.processors import ProcessorError
 from aurastream.processors.host.lane_host import LaneHost
 from aurastream.processors.host.roster import LEADER, EffectJob, Job
-from aurastream.streams import Ask, Backoff, Claim, Command, Trouble
+from aurastream.streams import Ask, Backoff, Claim, Command, Trouble, aside
 
 LOOKS_S = (0.02, 0.5)  # between two looks
 
@@ -50,7 +50,7 @@ async def run_until_idle(host: LaneHost, stopping: Callable[[], bool]) -> None:
         while not stopping():
             raise_trouble(host)
             now = await _places(host)
-            if now is not None and now == before:
+            if now is not None and now == before and await _is_all(host, now):
                 if host.roster.refused:
                     raise LanesRefused(host.roster.refused)
                 return
@@ -70,6 +70,12 @@ def raise_trouble(host: LaneHost) -> None:
         for trouble in card.troubles:
             if name != host.leases.host and (trouble.group, trouble.stream) in can:
                 raise StuckElsewhere(name, trouble)
+
+
+async def _is_all(host: LaneHost, places: dict[Claim, str]) -> bool:
+    """Whether these are all lanes there are by now: what was done may have made streams and generations."""
+    await aside(host.roster.look)
+    return set(places) == set(host.claims()) - {LEADER}
 
 
 async def _places(host: LaneHost) -> dict[Claim, str] | None:
