@@ -113,10 +113,10 @@ class LaneHost:
         return [] if self._is_leaving else self.roster.claims()
 
     def card(self, card: HostCard) -> HostCard:
-        """What this host says of itself."""
-        return msgspec.structs.replace(
-            card, build=self._build, troubles=self._troubles, notes=self.roster.notes
-        )
+        """What this host says of itself; also, for a minute, which handler blocked its loop."""
+        blocking = self.watchdog.trouble
+        notes = (*self.roster.notes, blocking) if blocking else self.roster.notes
+        return msgspec.structs.replace(card, build=self._build, troubles=self._troubles, notes=notes)
 
     def blocked(self) -> str:
         """Why its leases may not be renewed: the loop shows no life."""

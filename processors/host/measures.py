@@ -61,6 +61,12 @@ class Measures:
             "Events of this host's processors that are parked, or wait behind one that is.",
             **counter,
         )
+        self._hung = Gauge(
+            "hung_calls",
+            "Calls of handlers that did not end when they should have.",
+            ("processor",),
+            **counter,
+        )
         self._healthy = Gauge("healthy", "1 unless a restart of this host would mend something.", **counter)
         self._of_lanes(counter)
         self._of_fleet(counter)
@@ -128,6 +134,9 @@ class Measures:
                 if (lane.group, f"{lane.stream}/{lane.partition}") in letters
             )
         )
+        self._hung.clear()
+        for runner in lanes.effect_lanes:
+            self._hung.labels(runner.lane.group).inc(len(runner.hung))
         self._set_lags(health, fleet)
         self._set_fleet(fleet)
         return generate_latest(self.registry)
