@@ -58,7 +58,7 @@ class HostedLane(SupervisedLane):
         lane, answers = self.lane, None
         lane.is_ending = False
         with closing(lane.steps()) as steps:
-            while not self.is_stopping:
+            while True:
                 commits = lane.commits
                 try:
                     asks = steps.send(answers)
@@ -66,11 +66,15 @@ class HostedLane(SupervisedLane):
                     return
                 if lane.commits > commits:
                     self._has_moved()
+                if self.is_stopping:  # between two questions: nothing is under way
+                    return
                 if asks is None:
                     self._is_well()
                     answers = await self._rest()
-                else:
+                elif asks:
                     answers = await self._answers(asks)
+                else:
+                    answers = await asyncio.sleep(0, [])
 
     async def _rest(self) -> Reply:
         """Until there may be something new."""

@@ -30,6 +30,7 @@ from aurastream.streams import (
     Trouble,
     UnknownOutcome,
     is_passing,
+    said,
 )
 
 TRACEBACK_MAX, REASON_MAX = 4_000, 1_000  # characters kept
@@ -154,11 +155,11 @@ class SupervisedLane(ABC):
         """Keep the reason; the next pause."""
         self.lane.reset()
         self.is_idle = False
-        text = f"{type(error).__name__}: {error}"
+        text = said(error)
         if is_passing(error) or isinstance(error, UnknownOutcome):
             if not self.waits_for:
-                log.warning("lane_interrupted", **self._where(), reason=text[:300])
-            self.waits_for = text[:REASON_MAX]
+                log.warning("lane_interrupted", **self._where(), reason=text)
+            self.waits_for = text
             return self._pauses.next_s(is_passing=True)
         self._keep(error)
         return self._pauses.next_s(is_passing=False)

@@ -32,7 +32,7 @@ from aurastream.projections.engine.errors import (
     ViewBroken,
 )
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
-from aurastream.projections.engine.fold import CACHE_MAX, Fold, Placed
+from aurastream.projections.engine.fold import CACHE_MAX, PAUSE, Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.pace import Pace
 from aurastream.projections.engine.projection import AnyProjection
@@ -365,6 +365,8 @@ class Lane:
         return relay(self._fold.batch(events), self._loaded)
 
     def _loaded(self, need: Need) -> Asking[list[Reply]]:
+        if need is PAUSE:
+            return (yield [])
         key = self.view.table(need.table)
         if isinstance(need, Due):
             (members,) = yield from self._read(("ZRANGEBYSCORE", key, "-inf", need.until))

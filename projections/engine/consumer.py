@@ -66,7 +66,10 @@ class GroupLane(Lane):
     _rests = 0
 
     def steps(self) -> Steps:
-        """Settle at the cursor, then batch after batch until something moved without us; then anew."""
+        """Settle at the cursor, then batch after batch until something moved without us; then anew. Now and
+        then it asks for nothing ([]), for others to go on.
+        """
+        self._fold.pauses = True
         while not self.is_ending:
             yield from self.settle()
             yield from self.align()

@@ -260,3 +260,57 @@ def test_a_cluster_is_looked_at_ever_slower_and_every_lane_is_woken(cluster: Clu
 
     assert findings(parted, Counting()) == []
     server.close()
+
+
+class Slow(Counting):
+    """Counting, at 50 us an event."""
+
+    name = "slow"
+
+    def apply(self, state: Count | None, event: ClipViewsObserved) -> Count:
+        end = time.perf_counter() + 50e-6
+        while time.perf_counter() < end:
+            pass
+        return super().apply(state, event)
+
+
+def test_a_lane_that_catches_up_lets_others_have_their_turn(server: Server, stream: Stream) -> None:
+    """A batch of many thousand is folded in parts: pages, leases and lanes with little to do go on meanwhile."""
+    for first in range(0, 12_000, 500):
+        append(stream, first, 500)
+    turns: list[float] = []
+    sizes: list[int] = []
+
+    async def work(host: Hosted) -> None:
+        lane = HostedLane(GroupLane(Slow(), stream, 0), host.wires, host.wakes)
+        host.lanes.append(lane)
+        lane.lane.pace.has_committed(10_000, 0.001)  # cheap: this is about the fold
+        lane.lane.on_commit = lambda progress: sizes.append(progress.events)
+        lane.start(None)
+        while not lane.is_idle:
+            began = time.process_time()
+            await asyncio.sleep(0)
+            turns.append(time.process_time() - began)
+
+    in_a_loop(server, work)
+
+    assert max(sizes) > 4_000, sizes
+    assert max(turns) < max(sizes) * 50e-6 / 2, (max(turns), sizes)
+
+
+def test_a_server_that_is_full_is_waited_for_and_said(server: Server, parted: Stream) -> None:
+    """What the server refuses for a while is nobody's to mend here: no trouble, no end, and on it goes."""
+    append(parted, 0, 200)
+
+    async def work(host: Hosted) -> None:
+        await asyncio.to_thread(server.client.config_set, "maxmemory", 1)
+        lanes = host.start(parted, Counting())
+        await awaited(lambda: all("OOM" in lane.waits_for for lane in lanes), "the refusals")
+        assert not any(lane.trouble for lane in lanes)
+        await asyncio.to_thread(server.client.config_set, "maxmemory", 0)
+        await awaited(lambda: applied(parted, Counting()) == 200, "all of them")
+        await awaited(lambda: not any(lane.waits_for for lane in lanes), "the end of the wait")
+
+    in_a_loop(server, work)
+
+    assert findings(parted, Counting()) == []
