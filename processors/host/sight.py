@@ -77,7 +77,7 @@ class Sight:
         self._own, self._all = FleetReader(server), FleetReader(server)
         self._watch = FleetWatch(server)
         self._lanes: _Glimpse[dict[Claim, LaneLook]] = _Glimpse()
-        self._facts: _Glimpse[FleetFacts] = _Glimpse()
+        self._fleet: _Glimpse[tuple[FleetFacts, Fleet]] = _Glimpse()
         self._last: tuple[float, Fleet] | None = None
 
     async def lanes(self, claims: Iterable[Claim]) -> dict[Claim, LaneLook]:
@@ -90,24 +90,28 @@ class Sight:
         if self._last is not None and time.monotonic() - self._last[0] < FRESH_S:
             return self._last[1]
         try:
-            return self._judged(await self._facts.answer(self._all.seen, wait_s))
+            return (await self._looked(wait_s))[1]
         except Away as error:
             return unreachable(str(error))
 
     async def watch(self, wait_s: float) -> list[Line]:
         """As the leader: look, and log what became of lanes. Raises Away."""
-        facts = await self._facts.answer(self._all.seen, wait_s)
-        fleet = self._judged(facts)
+        facts, fleet = await self._looked(wait_s)
         return await aside(lambda: self._watch.notice(fleet, facts.said, facts.now_ms))
 
-    def _judged(self, facts: FleetFacts) -> Fleet:
-        fleet = judged(facts)
+    async def _looked(self, wait_s: float) -> tuple[FleetFacts, Fleet]:
+        facts, fleet = await self._fleet.answer(self._look, wait_s)
         self._last = time.monotonic(), fleet
-        return fleet
+        return facts, fleet
+
+    def _look(self) -> tuple[FleetFacts, Fleet]:
+        """In a thread, the judgement too: of hundreds of lanes it takes its time."""
+        facts = self._all.seen()
+        return facts, judged(facts)
 
     async def close(self) -> None:
         """Drop the connections that nobody uses; a thread that waits for its server holds up no exit."""
-        ends = await asyncio.gather(self._lanes.end(), self._facts.end())
+        ends = await asyncio.gather(self._lanes.end(), self._fleet.end())
         for reader, has_ended in zip((self._own, self._all), ends, strict=True):
             if has_ended:
                 reader.close()
