@@ -34,6 +34,8 @@ from aurastream.streams.leases import Claim, Leases
 from aurastream.streams.members import HostCard
 from aurastream.streams.wires import Wires
 
+LANES_SHOWN = 20  # in a line of the log
+
 log = Logger("aurastream.leases")
 
 
@@ -131,6 +133,10 @@ class LeaseKeeper:
         claims = [] if self._is_ending else self._duty.claims()
         self.leases.card = self._duty.card(self.leases.card)
         drive(self.leases.tick(claims), self._wires.ask)
+        for owner in sorted(set(self.leases.taken.values())):
+            lanes = sorted(claim for claim, last in self.leases.taken.items() if last == owner)
+            names = [f"{claim.group} {claim.keys.where}" for claim in lanes[:LANES_SHOWN]]
+            log.warning("lanes_taken_over", of=owner, count=len(lanes), lanes=names)
 
     def _obey(self, wait_s: float) -> None:
         """Commands, until there is none for wait_s. After one that failed the others would wait as long for

@@ -128,7 +128,8 @@ class Leases:
 
     held: claim -> epoch. surplus: held claims above this host's share: finish their work under way, then
     ``release`` them. cards: of the hosts that live. card: ours; set it to say something else.
-    takeovers: leases claimed whose last owner had not given them back (it died, or was stopped).
+    takeovers: leases claimed whose last owner had not given them back (it died, or was stopped); taken: those
+    of the last tick, with that owner.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Leases:
         self.held: dict[Claim, int] = {}
         self.surplus: set[Claim] = set()
         self.takeovers = 0
+        self.taken: dict[Claim, str] = {}
         self.cards: dict[str, HostCard] = {}
         self._said: HostCard | None = None
         self._changes = -1
@@ -167,6 +169,7 @@ class Leases:
     def tick(self, claims: Iterable[Claim]) -> Asking[None]:
         """Keep what is held, claim up to the share, name the surplus. claims: the lanes this host can run."""
         every = sorted(set(claims))
+        self.taken = {}
         moved_ms = yield from self._say(every)
         if moved_ms > self.lease_ms / 2:
             self._claims_from = self._time.clock() + self.lease_ms / 1000
@@ -271,7 +274,9 @@ class Leases:
         for claim, (epoch, _, _) in states.items():
             if epoch:
                 self.held[claim] = epoch
-                self.takeovers += wanted[claim] not in ("", self.host)
+                if wanted[claim] not in ("", self.host):
+                    self.takeovers += 1
+                    self.taken[claim] = wanted[claim]
             else:  # somebody was faster
                 room[claim.lanes] += 1
 

@@ -183,15 +183,12 @@ class LaneRunner:
         if is_passing(error) or isinstance(error, UnknownOutcome):
             log.warning("effects_interrupted", **self._where(), reason=reason[:300])
             return self._pauses.next_s(is_passing=True)
-        if self._error is None:
+        before, self._error = self._error, error
+        if before is None:
             self._error_since_ms = int(time.time() * 1_000)
-        self._error = error
-        log.error(
-            "effects_stuck",
-            **self._where(),
-            reason=reason[:500],
-            position=str(getattr(error, "position", "")),
-        )
+        if str(before) != str(error):  # once, not at every try
+            position = str(getattr(error, "position", ""))
+            log.error("effects_stuck", **self._where(), reason=reason[:500], position=position)
         return self._pauses.next_s(is_passing=False)
 
     def _where(self) -> dict[str, str]:

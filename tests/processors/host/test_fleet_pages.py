@@ -184,7 +184,8 @@ def test_what_a_killed_host_ran_is_nobodys_within_seconds_and_well_once_it_is_ba
         ["run"],
     )
 
-    start(*command(apps=("one",)), lease_ms=3_000)
+    back = start(*command(apps=("one",)), lease_ms=3_000)
+    until(lambda: "lanes_taken_over" in back.log(), "a line of that the lanes were a dead host's")
     until(lambda: living.page("/fleet")[0] == 200, "green by itself")
     until(lambda: lines(living, "lane_well_again"), "a line of that")
     assert len([line for line in lines(living, "lane_unowned") if line["level"] == "error"]) == 1, "said once"
