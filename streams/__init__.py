@@ -121,6 +121,7 @@ from aurastream.streams.faults import (
     passing_of,
     retried,
     said,
+    word_in,
 )
 from aurastream.streams.glance import occurred_at_of, subject_of
 from aurastream.streams.groups import FOLLOW, Cursor, Lag, align, cursor_of, lag_of, wake_up
@@ -375,4 +376,5 @@ __all__ = [
     "unpack_position",
     "unsound",
     "wake_up",
+    "word_in",
 ]

@@ -73,6 +73,8 @@ _WORDS = {
 }
 _WITHIN_SCRIPT = re.compile(rf"^(?:ERR )?Error running script .*?: -?({'|'.join(_WORDS)})\b", re.DOTALL)
 
+_ANYWHERE = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b")
+
 
 def word_of(error: BaseException) -> str:
     """The server's word for it, also out of a script's error text; "" where it is none that passes."""
@@ -80,6 +82,12 @@ def word_of(error: BaseException) -> str:
     within = _WITHIN_SCRIPT.match(text)
     word = within[1] if within else text.partition(" ")[0]
     return word if word in _WORDS else ""
+
+
+def word_in(sentence: str) -> str:
+    """The first of the server's words in a sentence of ours; "" where there is none."""
+    match = _ANYWHERE.search(sentence)
+    return match[0] if match else ""
 
 
 def said(error: BaseException) -> str:

@@ -162,7 +162,7 @@ def _run_lanes(session: Session, options: RunOptions, read: Counter[str], stop: 
             HostOptions("until-idle", settings.lease_ms or 0, settings.patience_s, settings.batch_max),
         )
         host.on_lane = watch
-        await run_until_idle(host, lambda: stop.was_asked)
+        await run_until_idle(host, lambda: stop.was_asked, settings.server_wait_s)
 
     try:
         asyncio.run(work())

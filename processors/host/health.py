@@ -66,7 +66,8 @@ ANSWERS = "answers"
 
 class AllLanes(Protocol):
     """The lanes of a host. owned: how many leases it holds. takeovers: of them, from hosts that did not give
-    them back. waits_for: why its leases are not kept, "" while they are.
+    them back. waits_for: why its leases are not kept, or what the server refuses; "" while all is well.
+    waits_since_ms: since when the server does not do what a lane wants of it.
     """
 
     @property
@@ -83,6 +84,9 @@ class AllLanes(Protocol):
 
     @property
     def waits_for(self) -> str: ...
+
+    @property
+    def waits_since_ms(self) -> int | None: ...
 
 
 async def health_of(lanes: AllLanes, sight: Sight) -> Health:

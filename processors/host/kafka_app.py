@@ -59,7 +59,12 @@ class FedLanes(NamedTuple):
     @property
     def waits_for(self) -> str:
         """There are no leases to be kept."""
-        return ""
+        return self.hosted.wires.trouble
+
+    @property
+    def waits_since_ms(self) -> int | None:
+        """Since when the server does not take the views."""
+        return self.hosted.wires.trouble_since_ms
 
 
 class KafkaApp(App):

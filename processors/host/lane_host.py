@@ -174,8 +174,13 @@ class LaneHost:
 
     @property
     def waits_for(self) -> str:
-        """Why its leases are not kept; "" while they are."""
-        return self.keeper.trouble
+        """Why its leases are not kept, or what the server refuses its lanes; "" while all is well."""
+        return self.keeper.trouble or self.wires.trouble
+
+    @property
+    def waits_since_ms(self) -> int | None:
+        """Since when the server refuses or does not answer its lanes; None while it does."""
+        return self.wires.trouble_since_ms
 
     @property
     def is_leader(self) -> bool:

@@ -27,7 +27,7 @@ class HostedLanes:
         self, wires: AsyncWires, projections: Iterable[Projection[Any]], group: str, batch_max: int
     ) -> None:
         self.projections = list(projections)
-        self._wires, self._group, self._batch_max = wires, group, batch_max
+        self.wires, self._group, self._batch_max = wires, group, batch_max
         self.lanes: dict[LaneName, FedLane] = {}
         self.owned: dict[Place, int | None] = {}  # place -> epoch
         self.records: Mapping[str, Record] = {}
@@ -70,7 +70,7 @@ class HostedLanes:
         stream, (_, partition), generation = self._streams[name[1][0]], name[1], name[2]
         lane = Lane(projection, stream, partition, generation=generation, batch_max=self._batch_max)
         lane.group = self._group
-        hosted = FedLane(lane, self._wires)
+        hosted = FedLane(lane, self.wires)
         self.on_lane(hosted)
         return hosted
 
@@ -96,4 +96,4 @@ class HostedLanes:
     async def close(self) -> None:
         """End all lanes."""
         await self.revoke({place for _, place, _ in self.lanes})
-        await self._wires.close()
+        await self.wires.close()

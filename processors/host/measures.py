@@ -9,6 +9,7 @@ Names follow Prometheus' conventions: base units but for commit_milliseconds, wh
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from typing import Any
 
@@ -65,6 +66,11 @@ class Measures:
             "hung_calls",
             "Calls of handlers that did not end when they should have.",
             ("processor",),
+            **counter,
+        )
+        self._refusing = Gauge(
+            "server_refuses_seconds",
+            "How long the server has refused this host something, or not answered it; 0 while all is well.",
             **counter,
         )
         self._healthy = Gauge("healthy", "1 unless a restart of this host would mend something.", **counter)
@@ -126,6 +132,8 @@ class Measures:
         self._takeovers.inc(lanes.takeovers - self._seen_takeovers)
         self._seen_takeovers = lanes.takeovers
         self._healthy.set(health.healthy)
+        since_ms = lanes.waits_since_ms
+        self._refusing.set(0 if since_ms is None else max(0.001, time.time() - since_ms / 1000))
         letters = {(runner.lane.group, runner.lane.keys.where) for runner in lanes.effect_lanes}
         self._parked.set(
             sum(

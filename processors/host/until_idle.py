@@ -9,14 +9,16 @@ what a lane appends while others are looked at is seen by the second.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.host.lane_host import LaneHost
 from aurastream.processors.host.roster import LEADER, EffectJob, Job
-from aurastream.streams import Ask, Backoff, Claim, Command, Trouble, aside
+from aurastream.streams import Ask, Backoff, Claim, Command, ServerRefuses, Trouble, aside, word_in
 
 LOOKS_S = (0.02, 0.5)  # between two looks
+SERVER_WAIT_S = 10.0
 
 
 class StuckElsewhere(ProcessorError):
@@ -39,16 +41,36 @@ class LanesRefused(ProcessorError):
         self.reasons = reasons
 
 
-async def run_until_idle(host: LaneHost, stopping: Callable[[], bool]) -> None:
+class ServerPatience:
+    """How long a server may refuse, without a break, before a process with an end of its own gives up."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s, self._since = most_s, 0.0
+
+    def check(self, trouble: str) -> None:
+        """Raise ServerRefuses where it lasts too long. trouble: what is refused now, or ""."""
+        now = time.monotonic()
+        if not trouble:
+            self._since = now
+        self._since = self._since or now
+        if now - self._since > self._most_s:
+            raise ServerRefuses("running until idle", word_in(trouble), trouble)
+
+
+async def run_until_idle(
+    host: LaneHost, stopping: Callable[[], bool], server_wait_s: float = SERVER_WAIT_S
+) -> None:
     """Run the host until nothing is left for any of its lanes, or until told to stop.
 
-    Raises what stopped a lane, where a person must mend it, StuckElsewhere, and LanesRefused at the end.
+    Raises what stopped a lane, where a person must mend it, StuckElsewhere, ServerRefuses once the server has
+    refused for server_wait_s, and LanesRefused at the end.
     """
-    pauses, before = Backoff(*LOOKS_S), None
+    pauses, before, patience = Backoff(*LOOKS_S), None, ServerPatience(server_wait_s)
     host.start()
     try:
         while not stopping():
             raise_trouble(host)
+            patience.check(host.waits_for)
             now = await _places(host)
             if now is not None and now == before and await _is_all(host, now):
                 if host.roster.refused:

@@ -45,7 +45,7 @@ class Shop:
         return self._home.run(*words, env=self.env)
 
     def start(self, *words: str) -> Running:
-        return self._home.start(*words, env=self.env)
+        return self._home.start(*words, env={**self.env, "AURASTREAM_SERVER_WAIT_S": "60"})
 
 
 @pytest.fixture

@@ -60,6 +60,35 @@ def applied(stream: Stream) -> int:
     return sum(cursor.applied for cursor in View(stream, Trail()).cursors().values())
 
 
+def _says(host: Host, word: str) -> bool:
+    """Whether /ready names the refusal, and /metrics counts its seconds."""
+    status, body = host.page("/ready")
+    refused_s = float(
+        host.page("/metrics")[1].partition("\naurastream_server_refuses_seconds ")[2].split()[0]
+    )
+    return status == 503 and word in body and refused_s > 0
+
+
+@pytest.mark.parametrize("word", REFUSALS)
+def test_a_run_until_idle_gives_up_in_one_sentence_and_goes_on_when_it_is_begun_again(
+    server: Server, home: Home, word: str
+) -> None:
+    """A cron job has an end: it waits as long as the settings say."""
+    stream = made(server.url)
+    env = {"AURASTREAM_REDIS_URL": server.url, "AURASTREAM_SERVER_WAIT_S": "1"}
+    words = ("run", "--until-idle", "--projection", "trail", "--stream", "clips-live")
+
+    with refusing(server.url, word):
+        refused = home.run(*words, env=env)
+    done = home.run(*words, env=env)
+
+    assert refused.code == 3, refused
+    assert word in refused.err.splitlines()[-1]
+    assert "Traceback" not in refused.err
+    assert done.code == 0, done
+    assert applied(stream) == 100
+
+
 @pytest.mark.parametrize("word", REFUSALS)
 def test_two_hosts_outlive_a_server_that_refuses(server: Server, hosts: Any, word: str) -> None:
     """Both ended with exit code 3 when a disk was full for 8 s, and nothing was folded after it healed."""
@@ -75,9 +104,12 @@ def test_two_hosts_outlive_a_server_that_refuses(server: Server, hosts: Any, wor
         for host in two:
             host.process.send_signal(signal.SIGCONT)
         until(lambda: any(word in host.log() for host in two), "a host to say what the server says")
+        until(lambda: any(_says(host, word) for host in two), "the pages to say it")
+        assert all(host.page("/health")[0] == 200 for host in two), "a restart would mend nothing"
         assert applied(stream) == 100
 
     until(lambda: applied(stream) == 200, "what waited")
+    until(lambda: not any(_says(host, word) for host in two), "the pages to be well again")
     assert [host.stop() for host in two] == [0, 0]
     assert findings(stream, Trail()) == []
 
