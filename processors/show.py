@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from textwrap import wrap
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -143,9 +143,13 @@ def _padded(cell: str, width: int, is_right: bool) -> str:
 
 
 def paragraph(text: str, style: str = "", indent: str = "  ") -> None:
-    """A text in whole words, within the terminal; what follows the first line is indented further."""
-    width = _console().width
-    for each in wrap(harmless(text), width, initial_indent=indent, subsequent_indent=indent + "  "):
+    """A text in whole words, names and positions too, within the terminal; what follows the first line is
+    indented further.
+    """
+    whole = TextWrapper(
+        _console().width, indent, indent + "  ", break_long_words=False, break_on_hyphens=False
+    )
+    for each in whole.wrap(harmless(text)):
         line(each, style)
 
 

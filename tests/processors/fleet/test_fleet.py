@@ -296,3 +296,17 @@ def test_a_generation_that_is_built_is_its_rebuilds_and_no_hosts(
 
     assert states(going, "counting@2") == [(LaneState.BUILDING, Colour.GREEN)] * 2
     assert states(ended, "counting@2") == [(LaneState.BUILDING, Colour.AMBER)] * 2
+
+
+def test_while_hosts_of_the_old_scheme_live_what_they_own_is_judged_by_how_it_goes_on(
+    server: Server, live: Stream, reader: FleetReader
+) -> None:
+    """Their leases are not of lanes: nothing is to be seen of who runs what, but that it stands still."""
+    append(live, 0, 40)
+    consume(server, live, Counting())
+    append(live, 40, 40)
+    server.client.zadd("aura:members:aurastream", {"old-1-00000000": 4_000_000_000_000})
+
+    assert states(later(reader, 5), "counting")[0] == (LaneState.UNOWNED, Colour.AMBER)
+    assert states(later(reader, 60), "counting")[0] == (LaneState.UNOWNED, Colour.RED)
+    assert any(reason.what == "old hosts" for reason in later(reader, 5).reasons)
