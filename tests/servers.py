@@ -75,7 +75,9 @@ def forked(life: Callable[[], object], what: str) -> int:
 class ServerProcess:
     """One server with a directory of its own."""
 
-    def __init__(self, binary: str, *arguments: str) -> None:
+    def __init__(self, binary: str, *arguments: str, environ: dict[str, str] | None = None) -> None:
+        """environ: added to this process's."""
+        self._environ = {**os.environ, **(environ or {})}
         self.directory = tempfile.mkdtemp(prefix="aura-")
         self.url = f"unix://{self.directory}/s.sock"
         self._command = [
@@ -94,7 +96,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it (again, on the same data) and wait until it answers."""
-        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, env=self._environ)
         until(self.answers, "the server to answer")
 
     def answers(self) -> bool:

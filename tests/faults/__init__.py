@@ -1,5 +1,6 @@
 """
-The fault matrix of RELIABILITY.md section 6, with real servers: rows 1 to 33, 35 and 36.
+The fault matrix of RELIABILITY.md section 6, with real servers: rows 1 to 33, 35 and 36; and of fleets, 37
+to 47.
 
     make test                  every row in its short form (test_rows.py), about a minute
     make chaos SEED=n          every row at full length; --rows 1,2,36 and --seconds as python -m tests.faults
@@ -41,6 +42,13 @@ is the worker process; harness.py starts and ends everything.
             stream
     33      upgrade.py             tests/projections/test_old_events: old events on every path
     36      storm.py               tests/simulation: the same without sockets, thousands of schedules a minute
+    37, 39  choices.py             tests/simulation: mixed.py
+    40-43   refusals.py            tests/streams/test_refusals; 43 needs libfaketime; skipped by name without
+    44-47   fleets.py              tests/processors/effects/test_ending; tests/simulation: mixed.py
+
+Rows from 37 on are played by real hosts, `aurastream run` in processes of their own (fleet.py): several
+groups, a processor whose calls are counted, and a thread that looks at all cursors and knows how long each
+lane stood still.
 """
 
 from tests.faults import bits as bits
@@ -48,10 +56,12 @@ from tests.faults import choices as choices
 from tests.faults import clusters as clusters
 from tests.faults import content as content
 from tests.faults import disk as disk
+from tests.faults import fleets as fleets
 from tests.faults import network as network
 from tests.faults import operators as operators
 from tests.faults import ownership as ownership
 from tests.faults import rebuilds as rebuilds
+from tests.faults import refusals as refusals
 from tests.faults import replays as replays
 from tests.faults import replication as replication
 from tests.faults import storm as storm

@@ -216,7 +216,10 @@ HINTS = {
     "groups": "whom producers wait for: a group that is missing joins again, one too many is shown by "
     "`aurastream groups`",
     "lease": "saves work, decides nothing: a commit is compared with the cursor",
-    "members": "as leases",
+    "hosts": "who lives, what each can run and how often that changed: said again at every tick",
+    "cards": "as hosts",
+    "changes": "as hosts",
+    "cursor moved_ms": "when it last moved, by which a lane that stands still is known: written with every step",
     "meta": "counts: of what is missing at most too few are told, and XINFO's own count tells them where "
     "there is one",
     "cursor read_bytes": "what producers are held back by",
@@ -363,6 +366,8 @@ def _alterations(run: Run, client: Any, key: bytes) -> list[tuple[str, str, Any]
                 for field in chosen
             ),
         ]
+    if kind == b"string":
+        return [("the text", "", lambda: client.set(key, _flipped(run, client.get(key))))]
     member, score = run.dice.choice(client.zrange(key, 0, -1, withscores=True))
     renamed = _flipped(run, member)
     return [

@@ -6,6 +6,7 @@ import threading
 
 from tests.faults.fleet import LOADED_S, Fleet
 from tests.faults.harness import Run
+from tests.faults.producers import STREAM
 from tests.faults.rows import row
 from tests.servers import until
 
@@ -15,7 +16,7 @@ BOUND_S = 1.0 + 1.0 + LOADED_S  # a lease and a second
 @row(37, "hosts of unlike choices", bound_s=120)
 def hosts_of_unlike_choices_starve_nobody(run: Run) -> None:
     fleet = Fleet(run, run.server().url)
-    producer = run.producer(fleet.url, pace_s=0.01)
+    producer = run.producer(fleet.url, pace_s=0.02)
     choices = [
         {"app": "faults_all"},
         {"app": "faults_one", "words": ("--projection", "counting")},
@@ -45,10 +46,57 @@ def hosts_of_unlike_choices_starve_nobody(run: Run) -> None:
     fleet.judge(effects="repeated")
 
 
+@row(38, "hosts of unlike versions, and a rebuild between them", bound_s=120)
+def hosts_of_unlike_versions_keep_the_live_view_moving(run: Run) -> None:
+    fleet = Fleet(run, run.server().url)
+    producer = run.producer(fleet.url, pace_s=0.02)
+    for _ in range(2):
+        fleet.host(app="faults_v1")
+    fleet.until_members(2)
+    until(lambda: producer.acked > 100, "load")
+    for _ in range(2):
+        fleet.host(app="faults_v2")
+    fleet.until_members(4)
+    fleet.goes_on("after hosts of the next version had joined", BOUND_S)
+    code, text = fleet.verb(
+        "--app", "faults_v2", "rebuild", "counting", "--stream", STREAM, "--accept", "--why", "version 2"
+    )
+    if code:
+        run.complain(f"rebuild ended with {code}: {text[-600:]}")
+    _live_view_goes_on(fleet, "after the rebuild, beside old hosts")
+    for old in fleet.hosts[:2]:
+        old.kill() if run.dice.random() < 0.5 else old.terminate()
+    until(lambda: len(fleet.living()) == 2, "the old hosts to end")
+    _live_view_goes_on(fleet, "after the old hosts were gone")
+    run.stop_producers()
+    until(lambda: _is_at_the_end(fleet, "counting@2"), "the live view to be at the log's end", 30)
+    fleet.judge_views(("counting@2",))
+
+
+def _live_view_goes_on(fleet: Fleet, when: str) -> None:
+    """Every lane of the second generation, within the bound."""
+    before = fleet.positions("counting@2")
+
+    def has_moved() -> bool:
+        after = fleet.positions("counting@2")
+        return bool(after) and all(old != new for old, new in zip(before, after, strict=True))
+
+    try:
+        until(has_moved, "it to go on", BOUND_S)
+    except AssertionError:
+        fleet.run.complain(
+            f"{when} the live view stood still for {BOUND_S:.0f} s: {fleet.positions('counting@2')}"
+        )
+
+
+def _is_at_the_end(fleet: Fleet, group: str) -> bool:
+    return fleet.positions(group) == fleet.ends()
+
+
 @row(39, "run --until-idle beside hosts with processors", bound_s=120)
 def until_idle_beside_hosts_handles_nothing_twice(run: Run) -> None:
     fleet = Fleet(run, run.server().url)
-    producer = run.producer(fleet.url, pace_s=0.01)
+    producer = run.producer(fleet.url, pace_s=0.02)
     fleet.host()
     fleet.host()
     fleet.until_members(2)

@@ -24,20 +24,21 @@ from typing import Any
 
 import redis
 
-from aurastream.streams import Server, Settings, open_stream
+from aurastream.streams import Keys, Server, Settings, open_stream
 from tests.commands import ROOT, Nursery, Running, environment
 from tests.faults.harness import Run, client_of
 from tests.faults.producers import STREAM
-from tests.invariants import check, check_acks, held_by
+from tests.invariants import Held, check, check_acks, held_by
 from tests.servers import until
 from tests.simulation.fleet import as_counting
 
 LEASE_MS = 1_000
 LOADED_S = 8.0  # what a busy machine may add to any bound
-DRAIN_S = 30.0
+DRAIN_S = 60.0
 PARTITIONS = 4
 NOTES = "notes"
 LOOK_S = 0.02
+LOOK_TIMEOUT_S = 1.0
 
 COUNTING = """
 from tests.projections.counting import Counting
@@ -73,7 +74,15 @@ class Noting(Processor):
         self.write("end", event)
         return [attempt.derive(ClipNoted, views=event.views)]
 """
+VERSION = """
+import tests.projections.counting as counting
+
+class Counting(counting.Counting):
+    version = %d
+"""
 PLUGINS = {
+    "faults_v1": VERSION % 1,
+    "faults_v2": VERSION % 2,
     "faults_one": COUNTING,
     "faults_two": SECOND,
     "faults_both": COUNTING + SECOND,
@@ -97,7 +106,7 @@ class Host:
 
     def __init__(self, running: Running) -> None:
         self._running, self.pid = running, running.pid
-        self.began = time.monotonic()
+        self.can_all = False
 
     @property
     def log(self) -> str:
@@ -168,7 +177,7 @@ class Watch:
         while not self._over.wait(LOOK_S):
             try:
                 if client is None:
-                    client = client_of(self._url)
+                    client = client_of(self._url, LOOK_TIMEOUT_S)
                 if time.monotonic() >= look_at:
                     lanes, look_at = lanes_of(client), time.monotonic() + 1.0
                 self._take(client, lanes)
@@ -360,18 +369,32 @@ class Fleet:
 
     def judge(self, *, effects: str = "once", groups: tuple[str, ...] = ("counting", "second")) -> None:
         """effects: once; repeated, where processes were killed; none, where nobody handles."""
-        run = self.run
-        run.stop_producers()
+        self.run.stop_producers()
         self.drained()
+        partitions = self.judge_views(groups)
+        if effects != "none":
+            self._judge_effects(sum(len(held.log) for held in partitions), effects)
+
+    def positions(self, group: str) -> list[bytes]:
+        """Of the group's cursors."""
+        keys = [Keys(STREAM, n).cursor(group) for n in range(self._partitions())]
+        return [self.client.hget(key, "position") or b"" for key in keys]
+
+    def ends(self) -> list[bytes]:
+        """Of the logs."""
+        rows = [self.client.xrevrange(Keys(STREAM, n).log, count=1) for n in range(self._partitions())]
+        return [entries[0][0] if entries else b"" for entries in rows]
+
+    def judge_views(self, groups: tuple[str, ...]) -> list[Held]:
+        """End the hosts; view == fold(log) for each group, every acknowledged event is in."""
+        run = self.run
         self.end_hosts()
         self.watch.close()
         partitions = [held_by(self.client, STREAM, n) for n in range(self._partitions())]
         for group in groups:
             for held in partitions:
-                findings = check(as_counting(held, group))
-                run.complain(
-                    *[f"{group}: {finding}" for finding in findings if "are pending in" not in finding]
-                )
+                wrong = [text for text in check(as_counting(held, group)) if "are pending in" not in text]
+                run.complain(*[f"{group}: {text}" for text in wrong])
         acks = run.acks()
         run.complain(*check_acks(partitions, acks))
         run.count(
@@ -379,8 +402,7 @@ class Fleet:
             acked=len({ack.event_id for ack in acks if ack.outcome == "acked"}),
             longest_standstill_ms=round(1_000 * self.watch.longest_s),
         )
-        if effects != "none":
-            self._judge_effects(sum(len(held.log) for held in partitions), effects)
+        return partitions
 
     def _judge_effects(self, events: int, effects: str) -> None:
         run, calls = self.run, self.calls()

@@ -52,16 +52,16 @@ class Skipped(Exception):
     """The row cannot be provoked on this machine; the reason is the message."""
 
 
-def client_of(url: str) -> Any:
+def client_of(url: str, timeout_s: float = 30.0) -> Any:
     """A plain client of a server or a cluster, for operators and the checker."""
-    client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
+    client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=timeout_s)
     if (
         client.info("server").get("redis_mode") != "cluster"
         and client.info("server").get("server_mode") != "cluster"
     ):
         return client
     client.close()
-    return RedisCluster.from_url(url)
+    return RedisCluster.from_url(url, socket_timeout=timeout_s)
 
 
 class Run:
@@ -121,8 +121,10 @@ class Run:
         """One of the servers this machine has, by seed."""
         return binaries()[random.Random(self.seed).choice(sorted(binaries()))]
 
-    def server(self, *arguments: str, binary: str | None = None) -> ServerProcess:
-        process = ServerProcess(binary or self.binary, *arguments)
+    def server(
+        self, *arguments: str, binary: str | None = None, environ: dict[str, str] | None = None
+    ) -> ServerProcess:
+        process = ServerProcess(binary or self.binary, *arguments, environ=environ)
         self.on_end(process.stop)
         return process
 

@@ -57,6 +57,8 @@ class Interceptor:
         self.url = f"unix://{self.directory}/p.sock"
         self.target, self.decide = target, decide
         self.held: list[bytes] = []
+        self._muted: set[socket.socket] = set()
+        self.is_silent = False  # accepts, and answers nothing; what was asked meanwhile is lost
         self.fates: dict[str, int] = {}
         self._open: list[socket.socket] = []
         self._doubled: set[socket.socket] = set()  # whose next answer is given twice
@@ -72,6 +74,10 @@ class Interceptor:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.is_silent:
+                with self._lock:
+                    self._open.append(client)
+                continue
             try:
                 server = connect(self.target)
             except OSError:
@@ -98,6 +104,8 @@ class Interceptor:
 
     def _treat(self, command: list[bytes], packed: bytes, server: socket.socket) -> bool:
         """Whether the connection goes on."""
+        if self.is_silent or server in self._muted:
+            return True
         fate = self.decide(command)
         if fate != PASS:
             with self._lock:
@@ -117,13 +125,18 @@ class Interceptor:
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         try:
             while data := server.recv(262_144):
+                if self.is_silent or server in self._muted:
+                    continue
                 client.sendall(data)
                 if server in self._doubled:
                     self._doubled.discard(server)
                     client.sendall(data)
         except OSError:
             pass  # as above
-        shut(client, server)
+        if self.is_silent or server in self._muted:
+            shut(server)  # and the client hears nothing of it
+        else:
+            shut(client, server)
 
     def deliver(self, first: int = 0) -> int:
         """Send what was held back, oldest first, on connections of its own. Returns how many ran."""
@@ -139,9 +152,19 @@ class Interceptor:
             shut(connection)
         return len(late)
 
+    def silence(self) -> None:
+        """From now on nothing is answered, without a word: a machine that has lost its power."""
+        self.is_silent = True
+
+    def move(self, target: str) -> None:
+        """After a silence: new connections reach the new target; who was connected hears nothing any more."""
+        with self._lock:
+            self._muted.update(self._open)
+        self.target, self.is_silent = target, False
+
     def redirect(self, target: str) -> None:
         """Every connection is cut; new ones go to the new target."""
-        self.target = target
+        self.target, self.is_silent = target, False
         with self._lock:
             shut(*self._open)
             self._open = []

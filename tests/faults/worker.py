@@ -64,10 +64,10 @@ class Report:
         """Count the answers of every commit of this process."""
         commit = Lane.commit
 
-        def watched(lane: Lane, *arguments: Any) -> Any:
+        def watched(lane: Lane, *arguments: Any, **options: Any) -> Any:
             name = "FENCED"
             try:
-                answer, following = yield from commit(lane, *arguments)
+                answer, following = yield from commit(lane, *arguments, **options)
                 name = answer.name
                 return answer, following
             except Fenced:

@@ -85,10 +85,12 @@ def as_counting(held: Held, group: str) -> Held:
     if group == "counting":
         return held
     renamed = {f"cursor:{group}": "cursor:counting", f"dead:{group}": "dead:counting"}
+    projection, _, generation = group.partition("@")
+    view = f"view:{projection}:{generation or 1}:"
 
     def tail(name: str) -> str | None:
-        if name.startswith(f"view:{group}:"):
-            return name.replace(f"view:{group}:", "view:counting:", 1)
+        if name.startswith(view):
+            return name.replace(view, "view:counting:1:", 1)
         return renamed.get(name, None if "counting" in name else name)
 
     made = Held(held.stream, held.partition, held.log, added=held.added, with_ttl=held.with_ttl)

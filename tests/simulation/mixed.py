@@ -8,11 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from aurastream.streams import is_passing
 from tests.invariants import Held
 from tests.simulation.actors import GROUPS, Owner, stream_of
 from tests.simulation.fleet import LOOK_MS, STILL_MS, Standstill, as_counting, unbalanced
-from tests.simulation.memory import REFUSALS, refused
+from tests.simulation.memory import REFUSALS
 from tests.simulation.schedule import FAULTY_MS, Play, Schedule, held_in
 from tests.simulation.world import Actor
 
@@ -74,9 +73,7 @@ class MixedPlay(Play):
 
     def _refuse(self) -> None:
         """Every write, or every one that may need memory, for a while."""
-        kind, ms = self.dice.choice(WAITED_FOR or ["OOM"]), self.dice.uniform(10, 600)
-        if not WAITED_FOR:
-            return
+        kind, ms = self.dice.choice(sorted(REFUSALS)), self.dice.uniform(10, 600)
         self.world.note(f"refused {kind}", f"for {ms:.0f} ms")
         self.world.server.refusal = kind
 
@@ -143,8 +140,6 @@ class MixedPlay(Play):
             self._find(unbalanced(self.world.server, group, self.partitions, hosts))
 
 
-# What the fleet waits for; the others end a process yet.
-WAITED_FOR = [kind for kind in sorted(REFUSALS) if is_passing(refused(kind, "0", is_old=True))]
 FIRST_MIXED = 1_000  # seeds below play as they always did: some of them have found bugs
 
 

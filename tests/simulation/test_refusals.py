@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from aurastream.streams import Server
-from tests.faults.refusing import refuse
-from tests.servers import EVERY_SERVER, ServerProcess, binaries, until
+from tests.refusing import refusing
+from tests.servers import EVERY_SERVER, ServerProcess, binaries
 from tests.simulation.memory import REFUSALS, Memory
 from tests.simulation.test_memory import answer_of
 
@@ -65,21 +64,18 @@ def test_writes_are_refused_as_a_real_server_refuses_them(process: ServerProcess
         for ask in asks:  # what is there before
             for command in commands()[:7]:
                 ask(command)
-        heal = refuse(client, Path(process.directory), why)
-        memory.refusal = why
-        for command in commands():
-            ours, theirs = (in_words(ask(command)) for ask in asks)
-            assert ours == theirs, command
-        for script in (READS_FIRST, REMOVES_FIRST, READS):
-            shas = [ask(("SCRIPT", "LOAD", script)) for ask in asks]
-            assert shas[0] == shas[1]
-            ours, theirs = (in_words(ask(("EVALSHA", shas[0].decode(), 2, "log", "table"))) for ask in asks)
-            assert ours == theirs, script
-        heal()
-        until(
-            lambda: not isinstance(answer_of(client, ("HSET", "table", "f", "w")), Exception),
-            "it to be healed",
-        )
+        with refusing(process.url, why):
+            memory.refusal = why
+            for command in commands():
+                ours, theirs = (in_words(ask(command)) for ask in asks)
+                assert ours == theirs, command
+            for script in (READS_FIRST, REMOVES_FIRST, READS):
+                shas = [ask(("SCRIPT", "LOAD", script)) for ask in asks]
+                assert shas[0] == shas[1]
+                ours, theirs = (
+                    in_words(ask(("EVALSHA", shas[0].decode(), 2, "log", "table"))) for ask in asks
+                )
+                assert ours == theirs, script
 
 
 def test_a_refusal_is_an_error_of_redis_py(server: Server) -> None:
