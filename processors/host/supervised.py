@@ -21,17 +21,7 @@ from collections.abc import Callable
 from aurastream.processors.effects import Pauses
 from aurastream.projections import ProjectionError
 from aurastream.projections.engine import Fenced, Lane, Retired, is_commit
-from aurastream.streams import (
-    Ask,
-    AsyncWires,
-    Logger,
-    Reply,
-    StreamError,
-    Trouble,
-    UnknownOutcome,
-    is_passing,
-    said,
-)
+from aurastream.streams import Ask, AsyncWires, Logger, Reply, StreamError, Trouble, is_passing, said
 
 TRACEBACK_MAX, REASON_MAX = 4_000, 1_000  # characters kept
 
@@ -156,7 +146,7 @@ class SupervisedLane(ABC):
         self.lane.reset()
         self.is_idle = False
         text = said(error)
-        if is_passing(error) or isinstance(error, UnknownOutcome):
+        if is_passing(error):
             if not self.waits_for:
                 log.warning("lane_interrupted", **self._where(), reason=text)
             self.waits_for = text

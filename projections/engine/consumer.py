@@ -32,12 +32,12 @@ from aurastream.streams import (
     Ask,
     Asking,
     Backoff,
+    NotAnswered,
     Position,
     RawEntry,
     Reply,
     Server,
     Stream,
-    UnknownOutcome,
     Wire,
     Wires,
     align,
@@ -173,8 +173,8 @@ class Consumer:
     def run(self, stopping: Callable[[], bool] = lambda: False, *, until_idle: bool = False) -> None:
         """Consume. until_idle: return once every lane has read all there is.
 
-        Raises UnknownOutcome when the server stays away for attempts_max tries without one commit, and the
-        typed errors of lanes that a person must mend.
+        Raises UnknownOutcome or ServerRefuses when the server stays away, or refuses, for attempts_max tries
+        without one commit, and the typed errors of lanes that a person must mend.
         """
         try:
             while not self._has_ended(stopping, until_idle):
@@ -188,7 +188,7 @@ class Consumer:
         before, attempts_max = self._commits, self._wires.attempts_max
         try:
             retried("consuming", attempts_max, lambda: self._drive(stopping, until_idle), self._reconnect)
-        except UnknownOutcome:
+        except NotAnswered:
             if self._commits == before:
                 raise
             return False

@@ -479,7 +479,7 @@ def test_answers_under_way_at_a_passing_fault_are_nobodys(server: Server) -> Non
     def fault(progress: Any) -> None:
         done.append(progress.events)
         if len(done) in {3, 8, 13}:
-            raise TryAgainError("a slot is moving")
+            raise TryAgainError("a slot is moving", status_code="TRYAGAIN")
 
     consume(server, stream, Counting(), batch_max=100, attempts_max=1, on_commit=fault)
     assert_all_counted(stream)
