@@ -60,6 +60,7 @@ class Noting(Processor):
     events = (ClipViewsObserved,)
     streams = ("clips",)
     into = "notes"
+    start = "beginning"
     attempts_max = 20
     first_s, max_s = 0.01, 0.5
     parallel = 8
