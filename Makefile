@@ -41,10 +41,10 @@ second: setup # second opinions, half a minute more: pyright on the types, vultu
 	$(BIN)/basedpyright
 	$(BIN)/vulture
 
-chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60: the whole fault matrix at full length, then some minutes of simulation
-	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+chaos: setup # make chaos SEED=7 ROWS=1,2,36 SECONDS=60 MINUTES=60: the fault matrix at full length, storms for the rest of the time, simulation
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(MINUTES),--minutes $(MINUTES))
 	$(BIN)/python -m pytest -m full_data
-	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),2) $(if $(SEED),--first-seed $(SEED)000000)
+	$(BIN)/python -m tests.simulation --minutes $(or $(SIMULATED),2) $(if $(SEED),--first-seed $(SEED)000000)
 
 format: setup
 	$(BIN)/ruff format $(CODE)

@@ -22,7 +22,7 @@ LEASE_S = 1.0
 BOUND_S = LEASE_S + 1.0 + LOADED_S
 ANSWER_TIMEOUT_S = 2.0
 MINUTES_S = 300
-LIBRARY = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+LIBRARY = next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "libfaketime.so.1")
 
 
 def two_hosts(run: Run, url: str, **options: Any) -> tuple[Fleet, Producer]:
