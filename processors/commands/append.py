@@ -56,8 +56,8 @@ class _Counts(msgspec.Struct):
 def append(context: click.Context, stream_name: str, expect: tuple[str, ...], as_json: bool) -> int:
     """Append the events on stdin, one JSON object a line: ours, or CloudEvents 1.0.
 
-    A line that is no event is named on stderr and left out; the others are appended. Exit code 2 when any
-    was.
+    A line that is no event, or has a field that its type does not have, is named on stderr and left out; the
+    others are appended. Exit code 2 when any was.
     """
     counts = _Counts()
     with opened(context) as session:

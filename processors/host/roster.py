@@ -92,6 +92,7 @@ class Roster:
         self.cards: Callable[[], Mapping[str, HostCard]] = dict
         self.notes: tuple[str, ...] = ()
         self.refused: tuple[str, ...] = ()  # those of them that a person must decide about
+        self._unrun: list[str] = []  # views that no living host can run
         self._met: Mapping[str, Met] = {}
         self._has_introduced = False
         self.records: Mapping[str, Record] = {}
@@ -131,6 +132,7 @@ class Roster:
         jobs: dict[tuple[str, str], Job] = {}
         notes: list[str] = []
         refused: list[str] = []
+        self._unrun = []
         self._meet()
         handling = [] if (old := self._old_hosts()) else self.work.processors
         if old and self.work.processors:
@@ -140,7 +142,7 @@ class Roster:
             if stream is not None:
                 refused += self._look_at_processors(stream, handling, jobs)
         self._say([*notes, *refused])
-        self.refused = tuple(refused)
+        self.refused = (*self._unrun, *refused)
         self._jobs = jobs
         self._claims = [LEADER] if self.work.projections or self.work.processors else []
         for (group, name), job in jobs.items():
@@ -210,6 +212,12 @@ class Roster:
             jobs[group, stream.name] = ViewJob(projection, number, stream)
         if record.live not in numbers:
             notes.append(_other_definition(projection, stream.name, record))
+            if not self._is_run(generation_group(projection.name, record.live), stream.name):
+                self._unrun.append(notes[-1])
+
+    def _is_run(self, group: str, stream: str) -> bool:
+        """Whether another host lives that can run the lanes."""
+        return any(card.offers_lane(group, stream) for card in self.cards().values())
 
     def _defined(self, stream: Stream, projection: Projection[Any]) -> Record:
         """The view's record, with a definition that somebody claimed."""
@@ -217,8 +225,7 @@ class Roster:
         live, own = record.find(record.live), projection.fingerprint
         if live is None or may_go_on(live.fingerprint, own):
             return record
-        group = generation_group(projection.name, record.live)
-        if live.fingerprint and any(card.offers_lane(group, stream.name) for card in self.cards().values()):
+        if live.fingerprint and self._is_run(generation_group(projection.name, record.live), stream.name):
             return record  # somebody lives who can run it
         with self._sources.lock:
             return claim_definition(stream, projection.name, own)

@@ -33,7 +33,10 @@ class Build:
     def run(self, *arguments: str, stdin: str = "") -> Done:
         """A verb, to its end."""
         process = self.start(arguments, stdin)
-        return Done(process.wait(), process.out, process.err)
+        done = Done(process.wait(), process.out, process.err)
+        if isinstance(process, Foreign):
+            process.forget()
+        return done
 
     def says(self, *arguments: str, stdin: str = "") -> str:
         """What a verb prints that must say yes."""

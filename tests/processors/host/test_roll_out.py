@@ -232,3 +232,41 @@ def test_a_new_version_of_a_projection_is_rolled_out_and_backed_out_of(fleet: Fl
 def _line(number: int, **fields: object) -> str:
     event = {"type": "shop.sold", "event_id": f"x{number}", "subject": "article-1"}
     return json.dumps({**event, "occurred_at": "2026-04-15T12:00:00Z", **fields})
+
+
+def test_a_new_event_type_of_a_processor_is_rolled_out_and_backed_out_of(fleet: Fleet) -> None:
+    """The old hosts run the processor until a person decides; what they passed over of the new type is handled
+    then, and once.
+    """
+    old, new = Build(fleet, "old", FIRST), Build(fleet, "new", RETURNED)
+    old.append("shop.sold", 0, 100, pieces=3)
+    first = old.host().ready()
+    is_in_order(fleet, old)
+
+    second = new.host().ready()
+    fleet.wait_for(
+        lambda: any("aurastream processors accept receipts" in note for note in second.notes),
+        "the new host to say what it does not run, and why",
+    )
+    old.append("shop.sold", 100, 100, pieces=3)
+    is_in_order(fleet, old)
+    new.append("shop.returned", 0, 50, pieces=1)  # too early: the old hosts pass them over
+    fleet.settled(*GROUPS)
+    accept = ("processors", "accept", "receipts", "--stream", STREAM)
+    new.says(*accept, "--from", "skipped", "--why", "returns get a receipt, too")
+    new.append("shop.returned", 50, 50, pieces=1)
+    old.append("shop.sold", 200, 100, pieces=3)
+    is_in_order(fleet, new)
+    first.stop()
+    new.append("shop.returned", 100, 50, pieces=1)
+    is_in_order(fleet, new)
+
+    third = old.host().ready()
+    old.says(*accept, "--from", "now", "--why", "they get none after all")
+    second.stop()
+    handled = set(fleet.appended)
+    new.append("shop.returned", 150, 50, pieces=1)
+    fleet.appended = handled
+    old.append("shop.sold", 300, 100, pieces=3)
+    is_in_order(fleet, old)
+    third.stop()
