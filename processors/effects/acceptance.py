@@ -212,14 +212,15 @@ class Acceptance:
             until = raw[-1][0].decode() if raw else after
             head = _RecallHead(met.version, at, until, len(raw) < READ_MAX)
             answer, fact = self._ask(keys, self._call(keys, head, letters))[0]
-            if RecallAnswer(answer) is RecallAnswer.WHOLE:
-                return recalled
-            if RecallAnswer(answer) is RecallAnswer.OK:
-                at, recalled = until, recalled + int(fact)
-                if head.is_last:
+            match RecallAnswer(answer):
+                case RecallAnswer.WHOLE:
                     return recalled
-            else:
-                at = fact.decode()
+                case RecallAnswer.AGAIN:
+                    at = fact.decode()
+                case RecallAnswer.OK:
+                    at, recalled = until, recalled + int(fact)
+                    if head.is_last:
+                        return recalled
 
     def _letters(self, keys: Keys, raw: list[RawEntry], met: Met) -> list[tuple[str, str, str]]:
         items = [item for item in (item_of(entry, self._codec, keys.where) for entry in raw) if item]

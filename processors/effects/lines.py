@@ -48,6 +48,7 @@ class Lines:
         self._stopping, self._moved = asyncio.Event(), asyncio.Event()
         self.is_settled = False
         self._trouble: BaseException | None = None
+        self.stuck_at: Item | None = None  # what was attempted when something went wrong
 
     @property
     def is_running(self) -> bool:
@@ -207,6 +208,9 @@ class Lines:
             self._attempting.add(task)
             try:
                 return await self._drive(self.lane.attempt(item))
+            except Exception:
+                self.stuck_at = item
+                raise
             finally:
                 self._attempting.discard(task)
 

@@ -82,13 +82,16 @@ class LaneRunner:
         error, keys = self.error, self.lane.keys
         if error is None:
             return None
+        at = self.lines.stuck_at
+        position = str(getattr(error, "position", "")) or (at.position if at is not None else "")
+        event_id = str(getattr(error, "event_id", "")) or (at.event.event_id if at is not None else "")
         return Trouble(
             self.lane.group,
             keys.stream,
             keys.partition,
             self.trouble[:REASON_MAX],
-            position=str(getattr(error, "position", "")),
-            event_id=str(getattr(error, "event_id", "")),
+            position=position,
+            event_id=event_id,
             traceback="".join(traceback.format_exception(error))[-TRACEBACK_MAX:],
             since_ms=self._error_since_ms,
         )
@@ -162,7 +165,7 @@ class LaneRunner:
         if loop.time() >= self._look_at:
             await self.lines.look()
             self._look_at = loop.time() + LOOK_S
-        self._error = None
+        self._error = self.lines.stuck_at = None
         self._pauses.reset()
         if has_news:
             self._polls.reset()

@@ -89,11 +89,6 @@ class Watchdog:
         return time.monotonic() - self._lost_s
 
     @property
-    def silent_s(self) -> float:
-        """How long ago the last beat was; 0 before the first."""
-        return 0.0 if self._beat_at is None else time.monotonic() - self._beat_at
-
-    @property
     def trouble(self) -> str:
         """Which handler blocks the loop, or did within the last minute; "" when none."""
         if self._last is None or time.monotonic() - self._last[0] > SHOWN_S:

@@ -507,3 +507,28 @@ def test_an_event_that_comes_as_its_line_ends_is_begun(server: Server, stream: S
         await host.close()
 
     bounded(scenario())
+
+
+def test_a_lane_that_a_person_must_mend_names_event_position_and_traceback(
+    server: Server, stream: Stream
+) -> None:
+    """Somebody wrote into a key of ours: which event was it, and where did it fail?"""
+
+    async def scenario() -> None:
+        host = Host(server, stream, Noting())
+        host.runner.start(None)
+        await eventually(lambda: host.runner.trouble, "the lane's trouble")
+        facts = host.runner.trouble_facts
+        assert facts is not None
+        assert (facts.event_id, facts.position) == ("a0", stream.read_raw(0)[0][0].decode())
+        assert "WRONGTYPE" in facts.reason
+        assert "lane.py" in facts.traceback
+        assert facts.since_ms > 0
+        server.client.delete(host.lane.at.outbox)
+        await eventually(lambda: not host.runner.trouble, "it to go on by itself")
+        await host.close(5)
+
+    fill(stream, "a")
+    server.client.set(stream.keys[0].effects("noting", "outbox"), "mine")
+    bounded(scenario())
+    assert len(notes(server)) == 1
