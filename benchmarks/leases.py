@@ -5,7 +5,8 @@ Leases: what ownership costs the server, and how fast and how evenly lanes are s
     else; all join one after the other, then the fleet is still, then one is killed and the others take over
 
 Balance is counted for every group: the most and the least a host holds. Costs are the server's, of the still
-fleet: CPU seconds and commands a second, where one command renews all of a host's lanes in a partition.
+fleet: CPU seconds and commands a second, where one command renews all of a host's lanes in a partition. A
+look is what status and /fleet are judged from.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from aurastream.processors.fleet import FleetReader
 from aurastream.streams import (
     Claim,
     HostCard,
@@ -32,6 +34,8 @@ from benchmarks.measure import Plan, Report, Target, client_of, server_cpu_s
 PARTITIONS, GROUPS, HOSTS = 64, 10, 8
 STREAM = "leased"
 PATIENCE_S = 120.0
+LOOKS = 50
+LOOK_MS, PYTHON_MS = 20.0, 40.0
 CPU_SHARE = 0.05  # of one core of the server
 BEYOND_LEASE_MS, IDLE_MS = 1_000.0, 1_000.0
 LOOK_S = 0.02
@@ -75,6 +79,7 @@ def share(url: str, plan: Plan) -> Report:
         _until(lambda: _is_balanced(owners(server), HOSTS - 1), "the lanes to be shared")
         idle_ms = _joined(server, hosts[-1])
         cpu, commands = _still(url, plan)
+        look_ms, python_ms = _looked(server, url, cpu)
         took_ms = _killed(server, hosts[0].pid or 0)
     finally:
         for host in hosts:
@@ -85,6 +90,8 @@ def share(url: str, plan: Plan) -> Report:
     return Report(
         targets=[
             Target(f"leases of {size}: CPU of the server", CPU_SHARE, "s/s", cpu, note=note),
+            Target("a look at the fleet: CPU of the server", LOOK_MS, "ms", look_ms),
+            Target("a look at the fleet: CPU of who looks", PYTHON_MS, "ms", python_ms),
             Target("a lane that moves to a host that joins, idle at most", IDLE_MS, "ms", idle_ms),
             Target("all lanes of a killed host taken over", plan_lease_ms() + BEYOND_LEASE_MS, "ms", took_ms),
         ]
@@ -148,6 +155,18 @@ def _still(url: str, plan: Plan) -> tuple[float, float]:
     time.sleep(seconds)
     took_s = time.perf_counter() - began
     return (server_cpu_s(client) - cpu) / took_s, (_commands(client) - count) / took_s
+
+
+def _looked(server: Server, url: str, still_cpu: float) -> tuple[float, float]:
+    """Milliseconds of CPU that one look takes, the server's beyond still_cpu a second, and ours."""
+    reader, client = FleetReader(server), client_of(url)
+    reader.look()
+    cpu, own, began = server_cpu_s(client), time.process_time(), time.perf_counter()
+    for _ in range(LOOKS):
+        reader.look()
+    took_s, own = time.perf_counter() - began, time.process_time() - own
+    reader.close()
+    return (server_cpu_s(client) - cpu - still_cpu * took_s) / LOOKS * 1e3, own / LOOKS * 1e3
 
 
 def _commands(client: object) -> int:
