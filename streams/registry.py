@@ -60,15 +60,7 @@ def open_stream(
     """
     chosen, partitions = settings or Settings(), fixed.get("partitions")
     checked_name("stream", name)
-    wanted = StreamFacts(
-        partitions or chosen.partitions,
-        fixed.get("versioned", False),
-        fixed.get("log", HERE),
-        fixed.get("is_replay", False),
-        fixed.get("is_topic", False),
-    )
-    if not 1 <= wanted.partitions <= PARTITIONS_MAX:
-        raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
+    wanted = _wanted(chosen, fixed)
     facts = retried(
         f"opening the stream {name}",
         chosen.attempts_max,
@@ -83,6 +75,20 @@ def open_stream(
             f"the log of stream {name!r} is {facts.log}, not {wanted.log}. Give this one a name of its own."
         )
     return Stream(server, name, facts, codec or Codec(), chosen)
+
+
+def _wanted(settings: Settings, fixed: Fixed) -> StreamFacts:
+    """What a new stream is made as. Raises ServerUnfit."""
+    wanted = StreamFacts(
+        fixed.get("partitions") or settings.partitions,
+        fixed.get("versioned", False),
+        fixed.get("log", HERE),
+        fixed.get("is_replay", False),
+        fixed.get("is_topic", False),
+    )
+    if not 1 <= wanted.partitions <= PARTITIONS_MAX:
+        raise ServerUnfit(f"a stream has 1 to {PARTITIONS_MAX} partitions, not {wanted.partitions}.")
+    return wanted
 
 
 def _registered(server: Server, name: str, settings: Settings, new: StreamFacts | None) -> StreamFacts:

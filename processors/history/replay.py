@@ -1,7 +1,7 @@
 """
 Replay: events of the past again, in their order, at a pace of your choice, into whatever takes them.
 
-    read_past (reading.py) -> Pace: wait until it is due -> Sink (sinks.py): lines, or another stream
+    read_past (reading.py) -> Tempo: wait until it is due -> Sink (sinks.py): lines, or another stream
         Stop: between two
 
 Always true: what a sink has taken is the selection's beginning, in order, each event once; so a replay that
@@ -66,7 +66,7 @@ def parsed_speed(text: str, by: By = "occurred") -> Speed:
     return Speed(times, by=by)
 
 
-class Pace:
+class Tempo:
     """When the next event is due. by: event time, or the position's clock. clock: monotonic seconds."""
 
     def __init__(
@@ -100,7 +100,7 @@ def replay(
 
     step: told which event waits for Enter.
     """
-    pace = Pace(speed.times, speed.by)
+    pace = Tempo(speed.times, speed.by)
     for event in events:
         if speed.is_step:
             sink.flush()

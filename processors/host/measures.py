@@ -56,24 +56,7 @@ class Measures:
         self._commit_ms = Histogram(
             "commit_milliseconds", "One commit, as the host waits for it.", buckets=BUCKETS_MS, **counter
         )
-        self._owned = Gauge("partitions_owned", "Lanes (of Kafka: partitions) this host owns.", **counter)
-        self._parked = Gauge(
-            "dead_letters",
-            "Events of this host's processors that are parked, or wait behind one that is.",
-            **counter,
-        )
-        self._hung = Gauge(
-            "hung_calls",
-            "Calls of handlers that did not end when they should have.",
-            ("processor",),
-            **counter,
-        )
-        self._refusing = Gauge(
-            "server_refuses_seconds",
-            "How long the server has refused this host something, or not answered it; 0 while all is well.",
-            **counter,
-        )
-        self._healthy = Gauge("healthy", "1 unless a restart of this host would mend something.", **counter)
+        self._of_host(counter)
         self._of_lanes(counter)
         self._of_fleet(counter)
         self._seen_takeovers = 0
@@ -81,6 +64,23 @@ class Measures:
         for answer in CommitAnswer:
             if answer is not CommitAnswer.OK:
                 self._refused.labels(answer.name)
+
+    def _of_host(self, gauge: dict[str, Any]) -> None:
+        self._owned = Gauge("partitions_owned", "Lanes (of Kafka: partitions) this host owns.", **gauge)
+        self._parked = Gauge(
+            "dead_letters",
+            "Events of this host's processors that are parked, or wait behind one that is.",
+            **gauge,
+        )
+        self._hung = Gauge(
+            "hung_calls", "Calls of handlers that did not end when they should have.", ("processor",), **gauge
+        )
+        self._refusing = Gauge(
+            "server_refuses_seconds",
+            "How long the server has refused this host something, or not answered it; 0 while all is well.",
+            **gauge,
+        )
+        self._healthy = Gauge("healthy", "1 unless a restart of this host would mend something.", **gauge)
 
     def _of_lanes(self, gauge: dict[str, Any]) -> None:
         self._lag_events = Gauge(

@@ -1,8 +1,8 @@
 """
 How many entries a lane's next read asks for. Pure: no clock, no I/O.
 
-    ask() -> a read -> has_read(entries, bytes) -> whether there was as much as asked for: then the lane is behind
-                                                -> ask four times as many next, up to
+    ask() -> a read -> has_read(entries, bytes) -> was there as much as asked for? Then the lane is behind
+                    -> ask four times as many next, up to
         entries_max        16,000: what one commit.lua takes in its stride
         bytes              of the entries: a lane's own bound, and its share of the process's (Room)
         commit_s           that a commit may hold the server, by what the last ones took an entry
@@ -35,8 +35,8 @@ PROCESS_BYTES = 32 * 2**20
 
 
 class Room:
-    """What the lanes of a process share: the bytes that those which are behind may hold, and what an entry of a
-    view costs the server.
+    """What the lanes of a process share: the bytes that those which are behind may hold, and what an entry of
+    a view costs the server.
     """
 
     def __init__(self, bytes_max: int = PROCESS_BYTES) -> None:

@@ -21,7 +21,7 @@ from aurastream.processors import Stop, stopping_by_signal
 from aurastream.processors.history.ends import EntryPlace, after_place, parsed_places, place_text
 from aurastream.processors.history.lines import LineSink, Writing, resume_file
 from aurastream.processors.history.reading import read_past
-from aurastream.processors.history.replay import Pace, Speed, parsed_speed, replay
+from aurastream.processors.history.replay import Speed, Tempo, parsed_speed, replay
 from aurastream.processors.history.selection import By, PastEvent, Selection, Tally
 from aurastream.processors.history.sinks import CannotReplay, Journal, ToStream
 from aurastream.processors.history.trails import Trails
@@ -279,7 +279,7 @@ def event_at(seconds: float, position: str = "0-1") -> PastEvent:
 def test_gaps_between_events_are_divided_by_the_speed_and_time_that_goes_back_costs_nothing() -> None:
     """Late events are common; each would else stop the replay for the time it is late."""
     now = [100.0]
-    pace = Pace(10.0, clock=lambda: now[0])
+    pace = Tempo(10.0, clock=lambda: now[0])
     waits = []
     for seconds in (0, 10, 5, 20, 20, 15, 30):
         waits.append(pace.wait_s(event_at(seconds)))
@@ -290,7 +290,7 @@ def test_gaps_between_events_are_divided_by_the_speed_and_time_that_goes_back_co
 def test_a_sink_that_was_slow_is_caught_up_with() -> None:
     """The schedule is absolute: a second lost in writing is not waited for again."""
     now = [0.0]
-    pace = Pace(1.0, clock=lambda: now[0])
+    pace = Tempo(1.0, clock=lambda: now[0])
     pace.wait_s(event_at(0))
     now[0] = 7.0
     assert pace.wait_s(event_at(5)) == pytest.approx(-2)
@@ -299,7 +299,7 @@ def test_a_sink_that_was_slow_is_caught_up_with() -> None:
 
 def test_paced_by_the_positions_clock_event_time_does_not_matter() -> None:
     """Who replays an outage wants its pace, not the facts' own."""
-    pace = Pace(2.0, "appended", clock=lambda: 0.0)
+    pace = Tempo(2.0, "appended", clock=lambda: 0.0)
     assert [pace.wait_s(event_at(0, at)) for at in ("1000-0", "3000-0", "2000-0", "5000-0")] == [0, 1, 1, 2]
 
 
