@@ -3,7 +3,7 @@ Apply: a backlog in four partitions into a view, one consumer process, from an e
 
     ours          Consumer, exactly once: Pulse (the work the target names) and Clips (the product's whole
                   view)
-    bare limit    the same bytes, prepared: group reads, loads of states, commit scripts
+    bare limit    the same bytes, prepared: reads, loads of states, commit scripts
     peers         Pulse's fold and writes by a plain redis-py loop and by FastStream, in batches and message
                   by message
 """

@@ -2,10 +2,9 @@
 Hosts: Pulse by real `aurastream run` processes over a log of eight partitions, against the bare loop and
 against stock Faust.
 
-    backlog    a fresh process over a log that is there already: its lanes catch up by themselves, Faust hands
-               over nothing
-    handed     all through Faust: the processes hold their shares of a short log, stand still (SIGSTOP) while
-               it is filled, go on
+    backlog    a fresh process over a log that is there already
+    standing   the processes hold their shares of a short log, stand still (SIGSTOP) while it is filled, and
+               are woken as by live events
     bare loop  projections.Consumer in one process, on the same log, from an empty view, right after the
                host
     stock      a plain Faust app, an agent called event by event (stock.py)
@@ -76,26 +75,26 @@ def backlog(url: str, plan: Plan) -> Report:
     return Report([median_row(ours), median_row(bare)], [_target("backlog", ours, bare)])
 
 
-def handed(url: str, plan: Plan) -> Report:
-    """One process that is handed everything by Faust, and the loop on the same log."""
+def standing(url: str, plan: Plan) -> Report:
+    """One process that is woken by a filled log, and the loop on the same log."""
     ours, bare = [], []
     for _ in range(plan.hosts_rounds):
-        server, stream, row = _handed(url, plan, 1)
+        server, stream, row = _woken(url, plan, 1)
         ours.append(row)
         bare.append(_looped(url, server, stream, plan.hosts))
         stream.close()
         server.close()
-    return Report([median_row(ours)], [_target("handed over by Faust", ours, bare)])
+    return Report([median_row(ours)], [_target("woken from a standstill", ours, bare)])
 
 
 def two(url: str, plan: Plan) -> Report:
     """Two processes."""
-    return Report([_handed(url, plan, 2)[2]])
+    return Report([_woken(url, plan, 2)[2]])
 
 
 def four(url: str, plan: Plan) -> Report:
     """Four processes."""
-    return Report([_handed(url, plan, 4)[2]])
+    return Report([_woken(url, plan, 4)[2]])
 
 
 def stock(url: str, plan: Plan) -> Report:
@@ -124,10 +123,10 @@ def stock(url: str, plan: Plan) -> Report:
     return Report([row])
 
 
-WORK = (backlog, handed, two, four, stock)
+WORK = (backlog, standing, two, four, stock)
 
 
-def _handed(url: str, plan: Plan, processes: int) -> tuple[Server, Stream, Row]:
+def _woken(url: str, plan: Plan, processes: int) -> tuple[Server, Stream, Row]:
     server, stream = opened(url, PARTITIONS)
     server.client.flushall()
     stream.close()
@@ -172,7 +171,7 @@ def _appended(stream: Stream, feed: Iterable[list[Event]]) -> int:
 
 
 def _processes(count: int) -> str:
-    return "1 process, handed" if count == 1 else f"{count} processes on {CORES}, handed"
+    return "1 process, woken" if count == 1 else f"{count} processes on {CORES}, woken"
 
 
 def _row(variant: str, first: Sight, last: Sight) -> Row:

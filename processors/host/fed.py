@@ -19,7 +19,7 @@ from aurastream.processors.host.supervised import SupervisedLane
 from aurastream.projections.engine import Lane, is_commit
 from aurastream.streams import Ask, Asking, AsyncWires, InvariantBroken, Position, RawEntry, Reply, adrive
 
-IDLE_S = 1.0  # without a batch, after which a lane looks for itself
+IDLE_S = 1.0  # without a batch, after which a lane is well
 QUEUED_MAX = (
     2  # batches a lane holds besides the one it applies: bounds memory, and what a revoke throws away
 )
@@ -81,28 +81,22 @@ class FedLane(SupervisedLane):
             self._current = []  # only now: a log elsewhere hands it over once
 
     async def _handed(self) -> list[RawEntry]:
-        """The next batch. While none comes, look whether there should have been one: the transport's position
-        is a hint, and a fail-over takes the cursor back without a word.
-        """
+        """The next batch; none after IDLE_S."""
         self.is_idle = True
         try:
             return await asyncio.wait_for(self._queue.get(), IDLE_S)
         except TimeoutError:
-            if self.lane.is_log_here and await self._apply(self.lane.look()):
-                await self._apply(self.lane.catch_up())
             self._is_well()
             return []
         finally:
             self.is_idle = False
 
     async def _is_early(self, entries: list[RawEntry]) -> bool:
-        """Whether a batch of a log elsewhere leaves out what follows the cursor; then asks for that.
+        """Whether a batch leaves out what follows the cursor; then asks for that.
 
         Asked twice and answered with the same batch, there is nothing in between: such a log may have holes
         (compaction, retention).
         """
-        if self.lane.is_log_here:
-            return False
         expected, first = self._expected(), Position.parse(entries[0][0]).ms
         if first <= expected or self._asked_back == (expected, first):
             return False

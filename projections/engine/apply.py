@@ -193,12 +193,6 @@ class Lane:
             if answer is not CommitAnswer.OK:
                 yield from self.settle()
 
-    def look(self) -> Asking[bool]:
-        """Whether the cursor moved without us, or the log goes on after it: then ``catch_up``."""
-        position = ("HGET", self.view.cursor, "position")
-        stored, following = yield from self._read(position, self._following("+", 1))
-        return (stored or b"").decode() != self.cursor.position or bool(following)
-
     def join(self) -> Asking[None]:
         """Once, with the first step that succeeded: from now on producers wait for this view. One that
         cannot fold holds nobody up.
