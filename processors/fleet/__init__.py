@@ -19,13 +19,14 @@ from aurastream.processors.fleet.fleet import (
     FleetReason,
     GroupKind,
     LaneState,
+    LaneTrouble,
     instant,
     ranges,
     shown_lanes,
 )
 from aurastream.processors.fleet.judging import FleetFacts, judged
 from aurastream.processors.fleet.reading import FleetReader, LaneLook
-from aurastream.processors.fleet.reasons import unreachable
+from aurastream.processors.fleet.reasons import unreachable, with_lanes
 from aurastream.processors.fleet.watch import FleetWatch, Line
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "GroupKind",
     "LaneLook",
     "LaneState",
+    "LaneTrouble",
     "Line",
     "SetAside",
     "instant",
@@ -47,4 +49,5 @@ __all__ = [
     "ranges",
     "shown_lanes",
     "unreachable",
+    "with_lanes",
 ]

@@ -6,13 +6,14 @@ What the facts mean: which lanes nobody runs, which are stuck, what was set asid
 Red, a person must act:
     a lane that no living host can run, or that none has taken in TAKE_S, while events wait for it
     a lane that its owner says is stuck, or a view's whose cursor stands still for STALL_S while events wait
-    a log that lost entries without the trimmer, or ends before a cursor; a key that cannot be read
+    a log that ends before a cursor; a key that cannot be read
     a processor's dead letters, until they are retried or discarded
 Amber, worth knowing:
     a lane that nobody can run and nothing waits for; a kept generation's, which only a rollback wants
     a lane that was given back less than RESTART_S ago, as hosts are restarted
     a lane that is free and about to be taken, a view's that stands still for SLOW_S, handlers that take long
     what a view set aside less than a day ago (it stays listed); dead letters that run again
+    a log that lost entries without the trimmer: for ever, and no deed of a person brings them back
     hosts of a build before lanes had leases of their own: what they own is not to be seen
 Green by itself, as all of it is read anew at each look.
 

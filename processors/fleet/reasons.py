@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import UTC, datetime
 
+import msgspec
+
 from aurastream.processors.fleet.facts import SetAside
 from aurastream.processors.fleet.fleet import (
     Colour,
@@ -37,7 +39,25 @@ def reasons_of(
     if old_hosts:
         text = f"{old_hosts} hosts of an older build: what they own is not to be seen. Upgrade them."
         reasons.append(FleetReason(Colour.AMBER, "old hosts", "", "", (), text, None))
+    return _sorted(reasons)
+
+
+def _sorted(reasons: Iterable[FleetReason]) -> list[FleetReason]:
     return sorted(reasons, key=lambda item: (ORDER[item.colour], item.stream, item.group, item.partitions))
+
+
+def with_lanes(fleet: Fleet, lanes: Iterable[FleetLane]) -> Fleet:
+    """The fleet with these lanes, in place of those of their names."""
+    own = {(lane.stream, lane.group, lane.partition): lane for lane in lanes}
+    if not own:
+        return fleet
+    every = {(lane.stream, lane.group, lane.partition): lane for lane in fleet.lanes} | own
+    listed = [every[name] for name in sorted(every)]
+    reasons = _sorted(
+        [*_states(listed), *_asides(listed), *(each for each in fleet.reasons if not each.group)]
+    )
+    colour = worst(reason.colour for reason in reasons)
+    return msgspec.structs.replace(fleet, colour=colour, reasons=reasons, lanes=listed)
 
 
 def unreachable(why: str) -> Fleet:

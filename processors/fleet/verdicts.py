@@ -79,11 +79,11 @@ def _building(group: GroupFacts) -> LaneVerdict:
 def _owned(at: PartitionFacts, group: GroupFacts, lag: Lag, trouble: Trouble | None) -> LaneVerdict:
     if trouble is not None:
         return LaneVerdict(LaneState.STUCK, Colour.RED, trouble.reason, trouble.since_ms)
-    if lag.missing:
-        return LaneVerdict(LaneState.STUCK, Colour.RED, "the log lost entries without the trimmer")
     still_s = still_of(at, group, lag)
     if still_s <= SLOW_S:
-        return LaneVerdict(LaneState.RUNS, since_ms=group.owned_ms)
+        why = f"the log lost {lag.missing:,} entries without the trimmer: run `aurastream check`"
+        colour = Colour.AMBER if lag.missing else Colour.GREEN
+        return LaneVerdict(LaneState.RUNS, colour, why if lag.missing else "", group.owned_ms)
     since_ms = at.now_ms - round(still_s * 1000)
     if kind_of(group) is GroupKind.PROCESSOR:
         why = "handlers take long, or are tried again: its cursor stands still"

@@ -18,8 +18,9 @@ import msgspec
 from faust.types.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from aurastream.processors.fleet import Colour, unreachable
+from aurastream.processors.fleet import Colour, Fleet, unreachable, with_lanes
 from aurastream.processors.host.app import App
+from aurastream.processors.host.elsewhere import lanes_elsewhere
 from aurastream.processors.host.health import Health, health_of
 
 NOT_YET = "was not reached yet"
@@ -46,16 +47,23 @@ def serve_pages(app: App) -> None:
 
     @app.page("/fleet")
     async def fleet_page(web: View, request: Request) -> Response:
-        fleet = await app.sight.fleet() if app.is_prepared else unreachable(NOT_YET)
+        fleet = await _fleet(app)
         return _answer(web, fleet, is_well=fleet.colour is not Colour.RED)
 
     @app.page("/metrics")
     async def metrics_page(web: View, request: Request) -> Response:
         text = b""
         if app.is_prepared:
-            health, fleet = await asyncio.gather(_health(app), app.sight.fleet())
+            health, fleet = await asyncio.gather(_health(app), _fleet(app))
             text = app.measures.exposition(app.lanes, health, fleet)
         return web.bytes(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _fleet(app: App) -> Fleet:
+    """As the server has it, and what this host alone knows."""
+    if not app.is_prepared:
+        return unreachable(NOT_YET)
+    return with_lanes(await app.sight.fleet(), lanes_elsewhere(app.lanes))
 
 
 async def _health(app: App) -> Health:

@@ -33,6 +33,17 @@ LEASE_MS = 600
 PROGRAMS = Path(sys.executable).parent
 
 
+def page(port: int, path: str) -> tuple[int, str]:
+    """Status and body; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
 class Host:
     """One host process, with its pages."""
 
@@ -54,13 +65,7 @@ class Host:
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and body; 0 while nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return page(self.port, path)
 
     def partitions(self) -> int:
         status, body = self.page("/ready")

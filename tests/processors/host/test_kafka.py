@@ -14,8 +14,9 @@ from confluent_kafka import Producer
 from aurastream.projections import View
 from aurastream.projections.built_in.trail import Trail
 from aurastream.streams import Codec, Server, Stream, StreamUnknown, open_stream
+from tests.cluster import free_ports
 from tests.facts import observation
-from tests.processors.host.test_host import PROGRAMS
+from tests.processors.host.test_host import PROGRAMS, page
 from tests.servers import ServerProcess, until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -51,7 +52,9 @@ def views(valkey: str) -> Iterator[ServerProcess]:
     process.stop()
 
 
-def start(kafka: Kafka, views: ServerProcess, directory: Path, topic: str) -> subprocess.Popen[bytes]:
+def start(
+    kafka: Kafka, views: ServerProcess, directory: Path, topic: str, port: str = "off"
+) -> subprocess.Popen[bytes]:
     environ = {
         **os.environ,
         "AURASTREAM_REDIS_URL": views.url,
@@ -63,7 +66,7 @@ def start(kafka: Kafka, views: ServerProcess, directory: Path, topic: str) -> su
         "AURASTREAM_BATCH_MAX": "100",
     }
     with (directory / "host.log").open("ab") as log:
-        command = [PROGRAMS / "aurastream", "run", "--projection", "trail", "--web-port", "off"]
+        command = [PROGRAMS / "aurastream", "run", "--projection", "trail", "--web-port", port]
         return subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=directory)
 
 
@@ -110,3 +113,21 @@ def test_every_event_id_counts_once_through_repeats_and_kill_9(
     assert stream.partitions == PARTITIONS
     assert sum(state.events for state in states.values()) == 3_500
     assert View(stream, Trail()).state("clip-7").events == len([n for n in range(3_500) if n % 40 == 7])
+
+
+def test_a_view_that_cannot_advance_is_red_at_its_hosts_fleet_page(
+    kafka: Kafka, views: ServerProcess, tmp_path: Path
+) -> None:
+    """Where the log is in Kafka only this host knows; a restart of it would not help."""
+    client = Server(views.url).client
+    for partition in range(PARTITIONS):
+        client.set(f"aura:{{clips-stuck.{partition}}}:view:trail:1:subjects", "mine")
+    kafka.produce("clips-stuck", 0, 100)
+    (port,) = free_ports(1)
+    host = start(kafka, views, tmp_path, "clips-stuck", str(port))
+    try:
+        until(lambda: "is a string" in page(port, "/fleet")[1], "the fleet to say so", 60)
+        assert (page(port, "/fleet")[0], page(port, "/health")[0]) == (503, 200)
+    finally:
+        host.kill()
+        host.wait()
