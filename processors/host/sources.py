@@ -19,7 +19,9 @@ class Sources:
     def __init__(
         self, server: Server, codec: Codec, settings: Settings, projections: Iterable[Projection[Any]]
     ) -> None:
-        self._server, self._settings, self._codec = server, settings, codec
+        # Nobody here waits for a server that refuses: the next look comes, and leases are to be kept meanwhile.
+        self._settings = settings.model_copy(update={"server_wait_s": 0})
+        self._server, self._codec = server, codec
         self._projections = list(projections)
         self.lock = threading.RLock()  # streams are not for several
         self.streams: dict[str, Stream] = {}

@@ -1,4 +1,4 @@
-"""Strangers' Faust apps on a server that is away, refuses or moves its slots: nothing ends, nothing is lost."""
+"""Strangers' Faust apps on a server that is away, refuses or moves its slots: nothing ends or is lost."""
 
 from __future__ import annotations
 
