@@ -69,6 +69,7 @@ class LeaseKeeper:
         self.ticked: Callable[[], None] = lambda: None
         self._server, self._duty = server, duty
         self._wires = Wires(server, attempts_max=1)
+        self._ask = partial(self._wires.ask, what="keeping the leases")
         self._commands: queue.SimpleQueue[tuple[Callable[[], Asking[None]], Future[None]]] = (
             queue.SimpleQueue()
         )
@@ -132,7 +133,7 @@ class LeaseKeeper:
     def _renewed(self) -> None:
         claims = [] if self._is_ending else self._duty.claims()
         self.leases.card = self._duty.card(self.leases.card)
-        drive(self.leases.tick(claims), self._wires.ask)
+        drive(self.leases.tick(claims), self._ask)
         for owner in sorted(set(self.leases.taken.values())):
             lanes = sorted(claim for claim, last in self.leases.taken.items() if last == owner)
             names = [f"{claim.group} {claim.keys.where}" for claim in lanes[:LANES_SHOWN]]
@@ -153,7 +154,7 @@ class LeaseKeeper:
             wait_s = 0.0
 
     def _drive(self, steps: Callable[[], Asking[None]]) -> None:
-        drive(steps(), self._wires.ask)
+        drive(steps(), self._ask)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Do it, and say what changed by it. A fault is noted, and False: the next tick tries again."""

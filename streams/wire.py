@@ -8,8 +8,8 @@ opened.
 
 A part is a file of local functions with a contract of its own; what it uses of an earlier part, its header
 says. A part of another package is named by its path. Lua on the server has no include; joined here, a
-function of a part costs what it would cost in one
-file. See connection.py for why redis-py's client is not on top of a wire.
+function of a part costs what it would cost in one file. See connection.py for why redis-py's client is not on
+top of a wire.
 """
 
 from __future__ import annotations

@@ -51,14 +51,50 @@ def _without_disk(client: Any) -> Undo:
     return mend
 
 
+def _busy(client: Any) -> Undo:
+    """A script of somebody's that does not end."""
+    client.config_set("lua-time-limit", 50)
+
+    def run() -> None:
+        with contextlib.suppress(redis.ResponseError), redis.Redis(connection_pool=_pool_of(client)) as own:
+            own.eval("while true do end", 0)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: _says(client, "BUSY"), "the server to be busy")
+
+    def mend() -> None:
+        client.script_kill()
+        thread.join()
+        client.config_set("lua-time-limit", 5_000)
+
+    return mend
+
+
+def _pool_of(client: Any) -> redis.ConnectionPool:
+    pool = client.connection_pool
+    return redis.ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs)
+
+
+def _says(client: Any, word: str) -> bool:
+    try:
+        client.get("anything")
+    except redis.ResponseError as error:
+        return str(error).startswith(word)
+    return False
+
+
+# To writes; whoever looks is answered.
 REFUSALS = {"OOM": _full, "NOREPLICAS": _without_replicas, "READONLY": _read_only, "MISCONF": _without_disk}
+# To everything.
+EVERY_REFUSAL = {**REFUSALS, "BUSY": _busy}
 
 
 @contextlib.contextmanager
 def refusing(url: str, word: str) -> Iterator[Undo]:
     """The server says this word to writes until the block ends, or until what it yields is called."""
     client = redis.Redis.from_url(url, decode_responses=True)
-    mend = REFUSALS[word](client)
+    mend = EVERY_REFUSAL[word](client)
     mended: list[object] = []
     one_at_a_time = threading.Lock()
 

@@ -127,8 +127,9 @@ class Interceptor:
             while data := server.recv(262_144):
                 if self.is_silent or server in self._muted:
                     continue
+                is_doubled = server in self._doubled  # before anybody can ask the next thing
                 client.sendall(data)
-                if server in self._doubled:
+                if is_doubled:
                     self._doubled.discard(server)
                     client.sendall(data)
         except OSError:

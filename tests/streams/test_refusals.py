@@ -35,7 +35,7 @@ from aurastream.streams.aside import aside
 from aurastream.streams.drive import Questions, Round
 from aurastream.streams.faults import Passing, word_of
 from tests.facts import observation
-from tests.refusing import REFUSALS, refusing
+from tests.refusing import EVERY_REFUSAL, REFUSALS, refusing
 from tests.servers import ServerProcess, until
 
 HASTY = Settings(attempts_max=1, server_wait_s=0)
@@ -61,7 +61,7 @@ def mute() -> Iterator[str]:
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("word", REFUSALS)
+@pytest.mark.parametrize("word", EVERY_REFUSAL)
 def test_an_append_that_is_refused_was_not_written_and_says_so(
     server: Server, stream: Stream, word: str
 ) -> None:
@@ -76,7 +76,7 @@ def test_an_append_that_is_refused_was_not_written_and_says_so(
     stream.append([observation()])
 
 
-@pytest.mark.parametrize("word", REFUSALS)
+@pytest.mark.parametrize("word", EVERY_REFUSAL)
 def test_an_append_waits_for_a_server_that_refuses_for_less_than_its_patience(
     server: Server, stream: Stream, word: str
 ) -> None:
