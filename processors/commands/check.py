@@ -48,6 +48,10 @@ def _checked(
 ) -> tuple[list[Checked], list[str]]:
     """What each view's comparison gave, in order; and the complaints about the streams' keys."""
     projections, streams = session.installed.chosen(names), session.streams(stream_names)
+    for stream in streams:
+        for projection in projections:
+            if projection.takes(stream):
+                session.recorded(stream, projection)  # says where it goes by other settings than these
     done = sorted(check_all(streams, projections, session.apps), key=place_of)
     return done, [sentence for stream in streams for sentence in unsound(session.history(stream))]
 

@@ -58,7 +58,7 @@ def _all_made(
 ) -> Iterator[CheckpointRow]:
     for stream in session.streams(stream_names):
         if projection.takes(stream) and stream.is_log_here:
-            yield from _made(session, stream, projection)
+            yield from _made(session, stream, session.recorded(stream, projection))
 
 
 def _made(session: Session, stream: Stream, projection: Projection[Any]) -> Iterator[CheckpointRow]:

@@ -10,9 +10,18 @@ from typing import Any
 import click
 import msgspec
 
-from aurastream.processors import Connection, Installed, Stop, connected, find_plugins, stopping_by_signal
+from aurastream.processors import (
+    Connection,
+    Installed,
+    Stop,
+    connected,
+    find_plugins,
+    remark,
+    stopping_by_signal,
+)
 from aurastream.processors.commands.when import watch
 from aurastream.projections import Projection, ProjectionError, View
+from aurastream.projections.engine import as_live, unlike
 from aurastream.projections.past import AsOf
 from aurastream.streams import OPERATIONS, History, Server, Settings, Stream, list_streams, open_stream
 from aurastream.streams.archive import history_of
@@ -48,6 +57,19 @@ class Session(msgspec.Struct, frozen=True):
     def operations(self) -> Stream:
         """The audit trail, made where it is new."""
         return self.open(OPERATIONS, create=True)
+
+    def recorded(self, stream: Stream, projection: Projection[Any]) -> Projection[Any]:
+        """The projection by the settings that the stream's view was made with, which is said where this
+        environment has others.
+        """
+        recorded = as_live(stream, projection)
+        if settings := unlike(recorded, projection):
+            name = projection.name
+            remark(
+                f"the view {name} of {stream.name} goes by its own settings: {settings}. `aurastream rebuild "
+                f"{name} --stream {stream.name}` makes one by these."
+            )
+        return recorded
 
     def reader(self, stream: Stream, projection: Projection[Any], when: AsOf | None) -> View[Any]:
         """The view of now, or as of a time; warnings and progress go to stderr."""

@@ -159,6 +159,7 @@ def _retire(target: Target, options: RebuildOptions, number: int) -> int:
 
 def _rebuild_subject(target: Target, options: RebuildOptions, subject: str) -> int:
     projection, history = target.projection, target.session.history(target.stream)
+    projection = target.session.recorded(target.stream, projection)
     decision = Decision(operator(), options.why)
     done = rebuild_subject(history, projection, subject, decision, accept=options.accept)
     is_right = done.is_written or not done.differing

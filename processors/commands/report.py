@@ -36,7 +36,7 @@ def report(
         stream = session.holding(clips, stream_name)
         imports = session.open(IMPORTS) if IMPORTS in list_streams(session.server) else None
         of_imports = None if imports is None else session.reader(imports, Imports(), when)
-        made = report_of(session.reader(stream, clips, when), of_imports)
+        made = report_of(session.reader(stream, session.recorded(stream, clips), when), of_imports)
     if as_json:
         print_json({**made.content, **told_of(when)})
     else:

@@ -86,6 +86,7 @@ def view(context: click.Context, options: ViewOptions) -> None:
     with opened(context) as session:
         projection = session.installed.projection(options.name)
         stream = session.holding(projection, options.stream_name)
+        projection = session.recorded(stream, projection)
         viewing = Viewing(session.reader(stream, projection, when), when, options.as_json)
         _show(viewing, options)
 

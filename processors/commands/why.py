@@ -91,6 +91,7 @@ def _explained(context: click.Context, options: WhyOptions) -> Explained:
     with opened(context) as session, progress_bar("entries read") as bar:
         projection = session.installed.projection(options.view)
         stream = session.holding(projection, options.stream_name)
+        projection = session.recorded(stream, projection)
         inquiry = Inquiry(session.history(stream), projection, options.key, options.table_name, when)
         inquiry.on_read = bar.by
         answer = explain(inquiry)

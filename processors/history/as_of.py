@@ -17,7 +17,7 @@ import msgspec
 
 from aurastream.processors import Fanout, Here, is_worth
 from aurastream.projections import Projection, View
-from aurastream.projections.engine import MemoryView, Tables
+from aurastream.projections.engine import MemoryView, Tables, as_live
 from aurastream.projections.past import AsOf, Checkpoints, Keeper, Past, PastFold, PastView
 from aurastream.streams import Cursor, History, Stream
 from aurastream.streams.archive import history_of
@@ -133,7 +133,8 @@ class _Folded(msgspec.Struct, frozen=True):
 
 def _fold(here: Here, task: _PastTask) -> _Folded:
     """In a process of its own."""
-    history, projection = here.history(task.stream), here.installed.projection(task.projection)
+    history = here.history(task.stream)
+    projection = as_live(history.stream, here.installed.projection(task.projection))
     warnings: list[str] = []
     checkpoints = kept_for(history, projection, warnings.append)
     past = PastFold(history, projection, task.when, checkpoints).fold(task.partition)

@@ -14,7 +14,7 @@ import msgspec
 
 from aurastream.processors import Fanout, Here, is_worth
 from aurastream.projections import Checked, Projection
-from aurastream.projections.engine import check_partition, checked_generations
+from aurastream.projections.engine import as_live, check_partition, checked_generations
 from aurastream.streams import History, Stream
 from aurastream.streams.archive import history_of
 
@@ -65,5 +65,6 @@ def _check(here: Here, part: Part) -> Checked:
 
 
 def _checked(history: History, projection: Projection[Any], part: Part) -> Checked:
-    checked = check_partition(history.stream, projection, part.partition, part.generation, history)
+    recorded = as_live(history.stream, projection, part.generation)
+    checked = check_partition(history.stream, recorded, part.partition, part.generation, history)
     return msgspec.structs.replace(checked, is_live=part.is_live)

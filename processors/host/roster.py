@@ -33,10 +33,13 @@ from aurastream.projections import Projection, ProjectionError
 from aurastream.projections.engine import (
     NEVER_REBUILT,
     Record,
+    State,
+    as_recorded,
     claim_definition,
     field_of,
     may_go_on,
     read_records,
+    unlike,
 )
 from aurastream.streams import (
     Claim,
@@ -93,6 +96,7 @@ class Roster:
         self.notes: tuple[str, ...] = ()
         self.refused: tuple[str, ...] = ()  # those of them that a person must decide about
         self._unrun: list[str] = []  # views that no living host can run
+        self._unlike: set[str] = set()
         self._met: Mapping[str, Met] = {}
         self._has_introduced = False
         self.records: Mapping[str, Record] = {}
@@ -206,10 +210,14 @@ class Roster:
         self, stream: Stream, projection: Projection[Any], jobs: dict[tuple[str, str], Job], notes: list[str]
     ) -> None:
         record = self._defined(stream, projection)
-        numbers = record.runnable(projection.fingerprint)
-        for number in numbers:
-            group = generation_group(projection.name, number)
-            jobs[group, stream.name] = ViewJob(projection, number, stream)
+        numbers = []
+        for item in record.of(State.LIVE) + record.of(State.KEPT):
+            recorded = as_recorded(projection, item)
+            if may_go_on(item.fingerprint, recorded.fingerprint):
+                group = generation_group(projection.name, item.number)
+                jobs[group, stream.name] = ViewJob(recorded, item.number, stream)
+                numbers.append(item.number)
+                self._say_unlike(recorded, projection, f"{group} of {stream.name}")
         if record.live not in numbers:
             notes.append(_other_definition(projection, stream.name, record))
             if not self._is_run(generation_group(projection.name, record.live), stream.name):
@@ -223,12 +231,16 @@ class Roster:
         """The view's record, with a definition that somebody claimed."""
         record = self.records.get(field_of(stream.name, projection.name), NEVER_REBUILT)
         live, own = record.find(record.live), projection.fingerprint
-        if live is None or may_go_on(live.fingerprint, own):
+        if live is None:
             return record
-        if live.fingerprint and self._is_run(generation_group(projection.name, record.live), stream.name):
+        group = generation_group(projection.name, record.live)
+        if may_go_on(live.fingerprint, own):
+            if live.settings == projection.settings_json:
+                return record
+        elif live.fingerprint and self._is_run(group, stream.name):
             return record  # somebody lives who can run it
         with self._sources.lock:
-            return claim_definition(stream, projection.name, own)
+            return claim_definition(stream, projection.name, own, projection.settings_json)
 
     def _old_hosts(self) -> int:
         """How many hosts of the older scheme live: they run processors under leases that we do not hold."""
@@ -237,6 +249,12 @@ class Roster:
         client: Any = self._server.client
         asks = [old_members(group, int(seconds) * 1000) for group in groups]
         return sum([int(client.execute_command(*ask.command)) for ask in asks])
+
+    def _say_unlike(self, recorded: Projection[Any], own: Projection[Any], view: str) -> None:
+        """That a view is run by other settings than this environment has, once."""
+        if view not in self._unlike and (settings := unlike(recorded, own)):
+            self._unlike.add(view)
+            log.warning("settings_recorded", view=view, reason=f"it goes on by its own: {settings}")
 
     def _say(self, notes: list[str]) -> None:
         """What is new among them, once."""

@@ -68,6 +68,7 @@ from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.memory import MemoryView, Tables
 from aurastream.projections.engine.projection import AnyProjection, Projection
 from aurastream.projections.engine.reads import GenerationGone, View
+from aurastream.projections.engine.recorded import as_live, as_recorded, unlike
 from aurastream.projections.engine.retirement import retire, retire_due
 from aurastream.projections.engine.snapshot import Named
 from aurastream.projections.tables import (
@@ -140,6 +141,8 @@ __all__ = [
     "ViewBroken",
     "announce",
     "announcing",
+    "as_live",
+    "as_recorded",
     "begun",
     "by_todays_rules",
     "change",
@@ -166,5 +169,6 @@ __all__ = [
     "stored_tables",
     "swapped",
     "table_names",
+    "unlike",
     "written",
 ]

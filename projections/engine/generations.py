@@ -70,7 +70,8 @@ class State(StrEnum):
 class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One generation.
 
-    fingerprint: of its definition, "" where nobody has asked yet. by: who began to build it, builder: the
+    fingerprint: of its definition, "" where nobody has asked yet; settings: JSON of those that are a part of
+    it (recorded.py), "" for none, or where nobody said. by: who began to build it, builder: the
     process that last did, from ``since_ms``. compared_with: the live generation it was compared with, 0 for
     none yet; differing: the rows in which the two were not equal; is_accepted: a person wants it all the
     same. Times are the server's, in milliseconds since 1970; 0 is never.
@@ -88,6 +89,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     compared_with: int = 0
     differing: int = 0
     is_accepted: bool = False
+    settings: str = ""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -145,11 +147,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Start(NamedTuple):
-    """Who begins to build, or goes on. by: the person. builder: the process. at_ms: server time."""
+    """Who begins to build, or goes on. by: the person. builder: the process. at_ms: server time. settings: of
+    the definition.
+    """
 
     by: str
     builder: str
     at_ms: int
+    settings: str = ""
 
 
 def begun(record: Record, held: str, own: str, start: Start) -> Record:
@@ -166,16 +171,28 @@ def begun(record: Record, held: str, own: str, start: Start) -> Record:
         else item
         for item in record.generations
     )
-    new = Generation(number, State.BUILDING, own, start.by, start.builder, start.at_ms, start.at_ms)
+    new = Generation(
+        number,
+        State.BUILDING,
+        own,
+        start.by,
+        start.builder,
+        start.at_ms,
+        start.at_ms,
+        settings=start.settings,
+    )
     return msgspec.structs.replace(record, generations=(*known, new), last=number)
 
 
-def defined(record: Record, held: str) -> Record:
-    """The live generation is of this definition; nothing changes where it has one that stands."""
+def defined(record: Record, held: str, settings: str = "") -> Record:
+    """The live generation is of this definition; nothing changes where it has one that stands. settings:
+    "" as they are, where the definition is the same.
+    """
     live = record.find(record.live)
-    if live is None or live.fingerprint == held:
+    if live is None:
         return record
-    return _with(record, msgspec.structs.replace(live, fingerprint=held))
+    kept = live.settings if is_same_definition(live.fingerprint, held.partition(".")[0]) else ""
+    return _with(record, msgspec.structs.replace(live, fingerprint=held, settings=settings or kept))
 
 
 def compared(record: Record, number: int, differing: int, is_accepted: bool) -> Record:
@@ -344,27 +361,29 @@ def change(server: Server, stream: str, projection: str, transition: Callable[[R
     )
 
 
-def claim_definition(stream: Stream, projection: str, fingerprint: str) -> Record:
+def claim_definition(stream: Stream, projection: str, fingerprint: str, settings: str = "") -> Record:
     """The record, with the definition of the live generation in it: that of its cursors, and where nothing
-    was folded yet, this one.
+    was folded yet, this one. settings: of this definition, recorded where it is the one.
 
     Before anybody commits to a fresh view, so that of hosts with unlike versions one definition is for all
     from the first event on. A definition by which nothing was folded gives way to whoever asks.
     """
     record = read_record(stream.server, stream.name, projection)
     live = record.find(record.live)
-    if live is not None and may_go_on(live.fingerprint, fingerprint):
+    if live is not None and may_go_on(live.fingerprint, fingerprint) and live.settings == settings:
         return record
     group = generation_group(projection, record.live)
     cursors = [Ask(keys.log, ("HGET", keys.cursor(group), "fingerprint")) for keys in stream.keys]
     rows = stream.wires.ask(cursors, f"the definition of {group} in {stream.name}")
     folded = next((row.decode() for row in rows if row), fingerprint)
-    return change(stream.server, stream.name, projection, lambda held: _defined_at(held, record, folded))
-
-
-def _defined_at(held: Record, seen: Record, fingerprint: str) -> Record:
-    """Where it is as it was seen; otherwise somebody else was faster, and theirs stands."""
-    return defined(held, fingerprint) if held == seen else held
+    recorded = settings if may_go_on(folded, fingerprint) else ""
+    return change(
+        stream.server,
+        stream.name,
+        projection,
+        # as it was seen; otherwise somebody else was faster, and theirs stands
+        lambda held: defined(held, folded, recorded) if held == record else held,
+    )
 
 
 def announce(stream: Stream, projection: str) -> int:

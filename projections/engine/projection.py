@@ -118,9 +118,14 @@ class Projection(Generic[S]):
         """16 hexadecimal digits of name, version, events and settings: two processes with equal ones fold
         alike. That of a view says by which rules of intake besides (definition.py).
         """
-        settings = "" if self.settings is None else self.settings.model_dump_json()
+        settings = self.settings_json
         tags = [] if self.events is None else sorted(str(kind.__struct_config__.tag) for kind in self.events)
         return fingerprint_of(f"{self.name}\n{self.version}\n{tags}\n{settings}")
+
+    @property
+    def settings_json(self) -> str:
+        """The settings, as the record of a generation keeps them; "" for none."""
+        return "" if self.settings is None else str(self.settings.model_dump_json())
 
     def check(self) -> None:
         """Raise ProjectionError when the definition cannot work, naming what to mend."""

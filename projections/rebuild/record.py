@@ -92,7 +92,8 @@ class ViewRecord:
             if record.building is not None:
                 return record
             at_ms, own = self.now_ms(), self._projection.fingerprint
-            after = begun(record, fingerprint_of(record.live), own, Start(self._decision.by, host, at_ms))
+            start = Start(self._decision.by, host, at_ms, self._projection.settings_json)
+            after = begun(record, fingerprint_of(record.live), own, start)
             fact = self._fact(at_ms, after.last, "started")
             event = RebuildStarted(**fact, generation=after.last, why=self._decision.why)
             return announcing(after, event)

@@ -18,6 +18,7 @@ from aurastream.projections.engine import (
     Retired,
     State,
     View,
+    as_recorded,
     is_same_definition,
     retire,
     retire_due,
@@ -47,6 +48,7 @@ def rollback(
     retire_due(stream, name, decision.by)
     before = record.read()
     kept = _newest_kept(history, projection, before)
+    projection = as_recorded(projection, kept)
     is_own = is_same_definition(kept.fingerprint, projection.fingerprint)
     if is_own:
         _catch_up(history, projection, kept.number)

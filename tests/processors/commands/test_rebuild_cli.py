@@ -268,3 +268,47 @@ def test_a_kept_generation_that_is_wrong_is_shown_apart_and_can_be_dropped(home:
     refused(home.run("rebuild", "clips", "--retire", "1"), 1, "none of that number")
     whys = [row["why"] for row in home.run("audit", "--type", "generation.retired", "--json").json()]
     assert whys == ["it is wrong"]
+
+
+def test_a_view_goes_by_the_settings_it_was_made_with(home: Home) -> None:
+    """Another value in somebody's environment is a sentence, and neither a finding nor a host that refuses;
+    a rebuild makes the view by it, and from then on everybody goes by that.
+    """
+    home.hold()
+    made_with = {"AURASTREAM_CLIPS_VIRAL_AGE_HOURS": "72"}
+
+    def append(first: int) -> None:
+        rows = "".join(
+            f'{{"type":"clip.views_observed","event_id":"e{n}","subject":"clip-{n % 5}",'
+            f'"occurred_at":"2026-04-{15 + n // 5:02}T12:00:00Z","views":{n * 1000}}}\n'
+            for n in range(first, first + 5)
+        )
+        assert home.run("append", "--stream", "clips", stdin=rows).code == 0
+
+    def viral() -> list[str]:
+        return [
+            row["key"] for row in home.run("view", "clips", "--ranking", "viral", "--json").json()["rows"]
+        ]
+
+    append(0)
+    append(5)
+    assert home.run("run", "--until-idle", "--projection", "clips", env=made_with).code == 0
+    before = viral()
+    append(10)
+
+    ran = home.run("run", "--until-idle", "--projection", "clips")
+    checked = home.run("check", "--projection", "clips")
+    past = home.run("view", "clips", "--at", "2026-04-16", "--json")
+    rebuilt = home.run("rebuild", "clips", "--accept", "--why", "six hours will do", "--json")
+    after = home.run("check", "--projection", "clips")
+    elsewhere = home.run("run", "--until-idle", "--projection", "clips", env=made_with)
+    settled = home.run("check", "--projection", "clips", env=made_with)
+
+    assert before, "some are viral for three days"
+    assert (ran.code, "viral_age_hours is 72.0, here 6.0" in ran.err) == (0, True), ran
+    assert (checked.code, "viral_age_hours is 72.0, here 6.0" in checked.err) == (0, True), checked
+    assert past.code == 0
+    assert rebuilt.json()["differing"] > 0
+    assert (after.code, "here" in after.err) == (0, False), after
+    assert elsewhere.code == 0, elsewhere
+    assert (settled.code, "viral_age_hours is 6.0, here 72.0" in settled.err) == (0, True), settled

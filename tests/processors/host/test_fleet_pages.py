@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aurastream.streams import Server, Settings, Stream, open_stream
+from aurastream.streams import VIEWS, Server, Settings, Stream, open_stream
 from tests.facts import observation
 from tests.processors.host.test_host import PROGRAMS, Host, Start, live, start  # noqa: F401 - fixtures
 from tests.servers import ServerProcess, until
@@ -194,14 +194,15 @@ def test_what_a_killed_host_ran_is_nobodys_within_seconds_and_well_once_it_is_ba
 def test_a_version_that_nobody_runs_is_red_and_says_what_to_do(
     start: Start,  # noqa: F811
     live: Stream,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A roll-out that forgot the rebuild: the live view stands still."""
     append(live, 0, 100)
     before = start(*command("--projection", "clips"))
     until(lambda: lag(before, "clips") == 0, "the version before")
     assert before.stop() == 0
-    monkeypatch.setenv("AURASTREAM_CLIPS_VIRAL_VIEWS", "1000")
+    live.server.client.hdel(VIEWS, f"{live.name}/clips")
+    for keys in live.keys:  # as a version would leave it that this one is not
+        live.server.client.hset(keys.cursor("clips"), "fingerprint", "0123456789abcdef")
     append(live, 100, 100)
 
     host = start(*command("--projection", "clips"))
