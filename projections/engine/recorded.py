@@ -18,7 +18,6 @@ first host that has the definition.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from pydantic_settings import BaseSettings
@@ -64,12 +63,16 @@ def unlike(recorded: AnyProjection, own: AnyProjection) -> str:
     )
 
 
-@lru_cache(maxsize=64)
+_made: dict[tuple[type[AnyProjection], str], AnyProjection] = {}  # one object for all looks: a lane keeps it
+
+
 def _by_settings(
     kind: type[AnyProjection], settings_type: type[BaseSettings], settings: str
 ) -> AnyProjection | None:
     """None where they are not settings of this class: another version's."""
-    try:
-        return kind(settings_type.model_validate_json(settings))
-    except (ValueError, TypeError):
-        return None
+    if (kind, settings) not in _made:
+        try:
+            _made[kind, settings] = kind(settings_type.model_validate_json(settings))
+        except (ValueError, TypeError):
+            return None
+    return _made[kind, settings]
