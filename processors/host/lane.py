@@ -23,8 +23,8 @@ from aurastream.processors.host.wakes import Wakes
 from aurastream.projections.engine import GroupLane
 from aurastream.streams import AsyncWires, Reply
 
-# Idle for so long, a lane looks for itself: a fail-over takes the cursor back without a word. 640 idle lanes then
-# cost 0.04 s of CPU a second (0.06 with looks twice as often), and the server 0.01.
+# Idle for so long, a lane looks for itself: a fail-over takes the cursor back without a word. 640 idle lanes
+# then cost 0.04 s of CPU a second (0.06 with looks twice as often), and the server 0.01.
 LOOK_S = 2.0
 
 

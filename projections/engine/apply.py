@@ -34,7 +34,7 @@ from aurastream.projections.engine.errors import (
 from aurastream.projections.engine.evidence import KnownIndex, NamedIndex, event_id_of
 from aurastream.projections.engine.fold import CACHE_MAX, PAUSE, Fold, Placed
 from aurastream.projections.engine.intake import Batch
-from aurastream.projections.engine.pace import Pace
+from aurastream.projections.engine.pace import LanePace
 from aurastream.projections.engine.projection import AnyProjection
 from aurastream.projections.tables import Change, Due, Need
 from aurastream.streams import (
@@ -114,7 +114,7 @@ class Lane:
         self.keys: Keys = stream.keys[partition]
         self.generation, self.is_log_here = generation, stream.is_log_here
         self.batch_max = batch_max or stream.settings.batch_max
-        self.pace = Pace(self.batch_max, stream.settings.commit_ms / 1000, projection.name)
+        self.pace = LanePace(self.batch_max, stream.settings.commit_ms / 1000, projection.name)
         self.view = ViewKeys(self.keys, projection.name, generation)
         self.epoch: int | None = None
         self.cursor = Cursor()

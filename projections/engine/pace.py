@@ -41,7 +41,7 @@ class Room:
 
     def __init__(self, bytes_max: int = PROCESS_BYTES) -> None:
         self._bytes_max = bytes_max
-        self.behind: WeakSet[Pace] = WeakSet()  # a lane that is dropped is behind no longer
+        self.behind: WeakSet[LanePace] = WeakSet()  # a lane that is dropped is behind no longer
         self._costs_s: dict[str, deque[float]] = {}  # of an entry, by view
 
     def share(self) -> int:
@@ -56,7 +56,7 @@ class Room:
 ROOM = Room()  # the process's
 
 
-class Pace:
+class LanePace:
     """One lane's. commit_s: how long a commit may hold the server. view: whose commits cost alike."""
 
     def __init__(self, entries_max: int, commit_s: float, view: str, room: Room = ROOM) -> None:

@@ -275,7 +275,7 @@ class Slow(Counting):
 
 
 def test_a_lane_that_catches_up_lets_others_have_their_turn(server: Server, stream: Stream) -> None:
-    """A batch of many thousand is folded in parts: pages, leases and lanes with little to do go on meanwhile."""
+    """A batch of many thousand is folded in parts: pages and lanes with little to do go on."""
     for first in range(0, 12_000, 500):
         append(stream, first, 500)
     turns: list[float] = []

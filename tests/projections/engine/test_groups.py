@@ -1,4 +1,4 @@
-"""A lane's consumer group follows its cursor, so that every Redis tool shows who is where and how far behind."""
+"""A lane's consumer group follows its cursor, so that every Redis tool shows place and lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lane's batch grows with its lag, within bounds of entries, bytes and of what a commit may hold the server."""
+"""A lane's batch grows with its lag, within bounds of entries, bytes and the server's time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aurastream.projections.engine.pace import (
     ENTRIES_MAX,
     LANE_BYTES,
     PROCESS_BYTES,
-    Pace,
+    LanePace,
     Room,
 )
 from aurastream.streams import Server, Settings, Stream, Wires, drive, open_stream
@@ -22,11 +22,11 @@ from tests.projections.counting import Counting
 SMALL = 100  # bytes of an entry
 
 
-def pace(entries_max: int = ENTRIES_MAX, commit_s: float = 0.02, room: Room | None = None) -> Pace:
-    return Pace(entries_max, commit_s, "clips", room or Room())
+def pace(entries_max: int = ENTRIES_MAX, commit_s: float = 0.02, room: Room | None = None) -> LanePace:
+    return LanePace(entries_max, commit_s, "clips", room or Room())
 
 
-def grown(lane: Pace, entries: int = ENTRIES_MAX, size: int = SMALL) -> list[int]:
+def grown(lane: LanePace, entries: int = ENTRIES_MAX, size: int = SMALL) -> list[int]:
     """What it asks for, read after read, with so many entries waiting."""
     asked = []
     while entries > 0:
@@ -49,7 +49,7 @@ def test_a_lane_that_is_behind_asks_for_ever_more_and_one_that_keeps_up_is_left_
 
 
 def test_large_entries_make_small_batches() -> None:
-    """What a batch holds in memory is bounded by bytes: one larger entry is noticed at once, forgotten slowly."""
+    """What a batch holds in memory is bounded by bytes: a larger one is noticed at once."""
     lane = pace()
     grown(lane, 100_000)
 
@@ -77,7 +77,7 @@ def test_lanes_that_are_behind_share_the_bytes_of_their_process() -> None:
 
 
 def test_a_commit_holds_the_server_for_no_longer_than_it_may() -> None:
-    """Everybody else's commands wait meanwhile; one commit that was slow for another's sake is passed over."""
+    """Everybody else's commands wait meanwhile; one that was slow for another's sake is passed over."""
     lane = pace(commit_s=0.02)
     grown(lane, 100_000)
 
@@ -139,7 +139,7 @@ def committed(server: Server, lane: Lane, entries: int) -> int:
 
 @pytest.mark.parametrize("is_pure", [True, False], ids=["pure", "with digests"])
 def test_one_commit_takes_sixteen_thousand_entries(server: Server, stream: Stream, is_pure: bool) -> None:
-    """Lua unpacks no more than 8,000 values at once; the index is compared in parts where somebody else added."""
+    """Lua unpacks no more than 8,000 values at once; the index is compared in parts."""
     count = ENTRIES_MAX
     for first in range(0, count, 500):
         stream.append([observation(n, minute=n / 60, clip=f"clip-{n}") for n in range(first, first + 500)])
