@@ -24,7 +24,7 @@ from aurastream.processors.effects import resumption
 from aurastream.processors.effects.handler import Handler, HandlersHang, Isolation
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.lane import EffectLane
-from aurastream.processors.effects.steps import Again, CutOff, Ended, Gap, Handle, Steps, T
+from aurastream.processors.effects.steps import Again, CutOff, Ended, Gap, Handle, MovedOn, Steps, T
 from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.streams import Ask, AsyncWires, Logger, adrive
 
@@ -123,8 +123,9 @@ class Lines:
         if isinstance(self._trouble, Gap):
             where = {"processor": self.lane.group, "where": self.lane.keys.where}
             log.warning("effects_gap", **where, reason=str(self._trouble))
+            patience_s = PATIENCE_S if isinstance(self._trouble, MovedOn) else 0
             self._trouble = None
-            await self.stop(0)
+            await self.stop(patience_s)
         self._raise_trouble()
         if self.is_settled and epoch == self.lane.epoch:
             return

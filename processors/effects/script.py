@@ -14,7 +14,7 @@ import msgspec
 
 from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.letters import AUDIT_TYPES, Letter
-from aurastream.processors.effects.steps import Gap
+from aurastream.processors.effects.steps import Gap, MovedOn
 from aurastream.projections.engine import Fenced
 from aurastream.streams import Ask, Asking, Codec, Command, Event, Keys, Script, sound
 
@@ -106,7 +106,8 @@ class LaneScripts:
     ) -> Asking[tuple[EffectAnswer, int]]:
         """Count an attempt: its number. waiting: what it becomes where it must wait. Raises Fenced, Gap."""
         head = self._head(item)
-        head = msgspec.structs.replace(head, attempts_max=most.attempts, kills_max=most.kills, token=token)
+        bounds = {"attempts_max": most.attempts, "kills_max": most.kills}
+        head = msgspec.structs.replace(head, version=self.version, token=token, **bounds)
         answer, number = yield from self._of_item(_ATTEMPT, item, head, waiting.text())
         return answer, number if isinstance(number, int) else 0
 
@@ -130,13 +131,16 @@ class LaneScripts:
     def park(self, item: Item, letter: Letter, event: Event) -> Asking[EffectAnswer]:
         """Make it a dead letter, with its audit event. Raises Fenced, Gap."""
         operands = (letter.text(), event.event_id, _AUDIT.encode(event))
-        answer, _ = yield from self._of_item(_PARK, item, self._head(item), *operands)
+        head = self._head(item)
+        if not letter.attempts:  # never begun: whether this build may say so is the record's word
+            head = msgspec.structs.replace(head, version=self.version)
+        answer, _ = yield from self._of_item(_PARK, item, head, *operands)
         return answer
 
     def _head(self, item: Item) -> _StepHead:
         return _StepHead(
             self.epoch,
-            self.version,
+            None,
             position=item.position,
             line=item.line,
             is_compared=bool(item.crc),
@@ -157,5 +161,5 @@ class LaneScripts:
         if answer is EffectAnswer.GAP:
             raise Gap(f"the log of {self._where} does not hold {position} as it was read")
         if answer is EffectAnswer.MOVED_ON:
-            raise Gap(f"a person decided about {self._group} at {self._where}")
+            raise MovedOn(f"a person decided about {self._group} at {self._where}")
         return answer, fact

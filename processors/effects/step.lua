@@ -11,7 +11,7 @@
 -- KEYS[10] begun    hash    position -> tokens "host:epoch:number" of the attempts that were begun and have not ended
 -- ARGV[1] head      msgpack map
 --           epoch     of the caller's lease, nil to compare none
---           version   of the processor's record for the stream (meeting.py), nil to compare none
+--           version   of the processor's record for the stream (meeting.py); nil to compare none, as what was begun may end
 --           counter   skip: the count they go to
 --           position, line   of the item
 --           is_compared      whether its crc32 is to be that of ARGV[2]

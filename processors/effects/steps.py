@@ -56,7 +56,11 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Gap(Exception):
-    """The log no longer holds what was read (a fail-over), or its record has changed: settle anew."""
+    """The log no longer holds what was read (a fail-over): settle anew."""
+
+
+class MovedOn(Gap):
+    """A person decided about the processor: settle anew, when what was begun has ended."""
 
 
 Steps = Generator[list[Ask] | Handle, Any, T]  # Any: what the server, or the handler, answered

@@ -18,9 +18,11 @@ from aurastream.processors.effects import (
     list_letters,
     processor_standing,
     read_meetings,
+    resumption,
     retry,
 )
 from aurastream.processors.effects.lane import HoleInLog
+from aurastream.processors.effects.steps import Ended, Handle, MovedOn
 from aurastream.processors.host import LanesRefused
 from aurastream.streams import (
     OPERATIONS,
@@ -45,6 +47,7 @@ from tests.processors.effects.outside import (
     state,
     work,
 )
+from tests.processors.effects.test_answers import drive, lane_of
 
 NOW, SKIPPED, BEGINNING = Since(None, "now"), Since(None, "skipped"), Since(0, "beginning")
 
@@ -312,4 +315,41 @@ def test_a_person_may_go_on_with_what_comes_from_now_on(server: Server, stream: 
     work(server, noting)
 
     assert (accepted.passed, noting.handled) == (5, ["e1"])
+    assert_balanced(server, stream)
+
+
+def rest(stream: Stream, steps: Any, answer: Any) -> Any:
+    """What a generator that has begun comes to."""
+    try:
+        while True:
+            answer = [stream.wire(0).ask(ask.command)[0] for ask in steps.send(answer)]
+    except StopIteration as finished:
+        return finished.value
+
+
+def test_a_build_that_a_decision_left_behind_neither_begins_nor_parks_and_may_end_what_it_began(
+    server: Server, stream: Stream
+) -> None:
+    """It does not know the new types: what a person wants handled would be parked by it, as no event of its."""
+    own = written(server)
+    own.append([*seen("a1", "b1"), noted("n1", "c")])
+    old = lane_of(server, stream)
+    drive(stream, old.settle())
+    items = drive(stream, old.read())
+    steps = old.attempt(items[0])
+    wanted = steps.send(None)
+    while not isinstance(wanted, Handle):
+        wanted = steps.send([stream.wire(0).ask(ask.command)[0] for ask in wanted])
+
+    accept(server, stream, Both(), SKIPPED)
+    letter = drive(stream, resumption.first_letter(old, "c"))
+
+    assert (letter.problem, state(server, stream)["due"]) == ("noting no longer handles its type", ["c"])
+    for item in (items[1], letter):
+        with pytest.raises(MovedOn):
+            drive(stream, old.attempt(item))
+    assert rest(stream, steps, []) == Ended("done")
+    both = Both()
+    work(server, both)
+    assert sorted(both.handled) == ["b1", "n1"]
     assert_balanced(server, stream)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from aurastream.processors.effects import Attempt, list_letters
+from aurastream.processors.effects import Acceptance, Accepted, Attempt, Since, list_letters
 from aurastream.processors.host import LaneHost
 from aurastream.streams import Server, Settings, Stream, open_stream
 from tests.facts import observation
-from tests.processors.effects.outside import CODEC, Noting, host_of
+from tests.processors.effects.outside import CODEC, ClipNoted, Noting, assert_balanced, host_of
 from tests.processors.host.test_host import Host, Start, start  # noqa: F401 - fixtures
 from tests.servers import until
 
@@ -199,3 +199,80 @@ def test_surplus_is_given_back_when_the_work_under_way_is_done(server: Server, u
     shared = open_stream(server, "shared", codec=CODEC, create=True, settings=Settings(partitions=4))
     shared.append([observation(event_id=f"e{n}", clip=f"clip-{n}", minute=n) for n in range(8)])
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+class Both(Noting):
+    """A later build of it: it handles notes too."""
+
+    events = (*Noting.events, ClipNoted)
+
+    async def handle(self, event: Any, attempt: Attempt) -> Any:
+        self.calls.append((event.event_id, attempt.number))
+        return []
+
+
+class Alone(Noting):
+    """The build before, which appends nothing."""
+
+    handle = Both.handle
+
+
+def test_a_decision_under_load_misses_nothing_and_repeats_nothing(server: Server, url: str) -> None:
+    """The build before runs while a person decides, and skips events of the new type until it hears of it."""
+
+    async def scenario() -> None:
+        old, new = Alone(), Both()
+        hosts: list[LaneHost] = []
+        for processor in (old, new):
+            own = Server(url)
+            listed = open_stream(own, "shared", codec=CODEC)
+            hosts.append(host_of(own, [processor], lambda listed=listed: [listed]))
+        expected: list[str] = []
+
+        def append(round_: int) -> None:
+            events: list[Any] = []
+            for n in range(40):
+                subject, at = f"clip-{n % 10}", observation(minute=n).occurred_at
+                events.append(observation(event_id=f"c{round_}-{n}", clip=subject, minute=n))
+                events.append(ClipNoted(event_id=f"n{round_}-{n}", subject=subject, occurred_at=at))
+            shared.append(events)
+            expected.extend(event.event_id for event in events)
+
+        hosts[0].start()
+        await eventually(lambda: len(hosts[0].effect_lanes) == 4, "the lanes of the build before")
+        hosts[1].start()
+        await eventually(lambda: hosts[1].roster.refused, "the new build to be refused")
+        for number in range(20):
+            await asyncio.to_thread(append, number)
+            if number == 10:
+                deciding = asyncio.create_task(asyncio.to_thread(decide, new))
+        accepted = await deciding
+        await eventually(
+            lambda: len(old.calls) + len(new.calls) >= len(expected) and not left(),
+            "all of them to be handled",
+        )
+        for host in hosts:
+            await host.stop()
+            host.wires.server.close()
+        counted = Counter(old.handled + new.handled)
+        assert sorted(counted) == sorted(expected)
+        assert set(counted.values()) == {1}
+        assert accepted.recalled > 0
+        assert "accept noting" in " ".join(hosts[0].roster.refused)
+
+    def decide(new: Both) -> Accepted:
+        own = Server(url)
+        listed, operations = (
+            open_stream(own, name, codec=CODEC, create=True) for name in ("shared", "operations")
+        )
+        try:
+            return Acceptance(new, listed, operations).decide(Since(None, "skipped"), "a test")
+        finally:
+            own.close()
+
+    def left() -> int:
+        return sum(1 for _ in list_letters(shared, "noting"))
+
+    shared = open_stream(server, "shared", codec=CODEC, create=True, settings=Settings(partitions=4))
+    asyncio.run(asyncio.wait_for(scenario(), 90))
+    assert_balanced(server, shared)
