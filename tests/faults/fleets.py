@@ -96,9 +96,9 @@ def slots_that_move_stop_no_lane(run: Run) -> None:
 @row(45, "handlers that block the loop, are cancelled from within, or hang in a thread", bound_s=120)
 def handlers_that_misbehave_harm_their_own_events(run: Run) -> None:
     url = run.server().url
-    fleet = Fleet(run, url)
+    fleet = Fleet(run, url, lease_ms=1_000)  # shorter than a handler blocks
     (fleet.apps / "faults_bad.py").write_text(MISBEHAVING)
-    producer = run.producer(url, pace_s=0.02, events_max=4_000 if run.is_long else 900)
+    producer = run.producer(url, pace_s=0.06, events_max=4_000 if run.is_long else 900)
     env = {"PYTHONHASHSEED": str(run.seed % 1_000), "AURASTREAM_PATIENCE_S": "3"}
     for _ in range(2):
         fleet.host(app="faults_bad", **env)
@@ -122,7 +122,7 @@ def handlers_that_misbehave_harm_their_own_events(run: Run) -> None:
 @row(47, "50 hosts killed, and how long until their lanes go on", bound_s=180)
 def lanes_of_a_killed_host_go_on_within_its_lease(run: Run) -> None:
     fleet = Fleet(run, run.server().url)
-    producer = run.producer(fleet.url, pace_s=0.03)
+    producer = run.producer(fleet.url, pace_s=0.06)
     for _ in range(3):
         fleet.host()
     fleet.until_members(3)
@@ -172,7 +172,7 @@ class Storm:
         self.process = self.clock.process if self.clock else run.server(*ALWAYS)
         self.proxy = interceptor(run, self.process.url, lambda command: "pass")
         self.fleet = Fleet(run, self.process.url)
-        self.producer = run.producer(self.process.url, pace_s=0.02, level="disk", attempts_max=4)
+        self.producer = run.producer(self.process.url, pace_s=0.06, level="disk", attempts_max=4)
         self.guests: list[Host] = []
         self.pause = threading.Event()
         self.slowest_s = 0.0

@@ -28,7 +28,7 @@ LIBRARY = next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "
 def two_hosts(run: Run, url: str, **options: Any) -> tuple[Fleet, Producer]:
     """Two hosts that can run everything, under load."""
     fleet = Fleet(run, url)
-    producer = run.producer(options.pop("producer_url", url), pace_s=0.02, attempts_max=4)
+    producer = run.producer(options.pop("producer_url", url), pace_s=0.06, attempts_max=4)
     for _ in range(2):
         fleet.host(**options)
     fleet.until_members(2)
@@ -77,7 +77,7 @@ def a_server_that_is_not_there_is_waited_for(run: Run) -> None:
     process = run.server(*loading)
     proxy = interceptor(run, process.url, lambda command: "pass")
     fleet = Fleet(run, process.url)
-    producer = run.producer(process.url, pace_s=0.02, attempts_max=4)
+    producer = run.producer(process.url, pace_s=0.06, attempts_max=4)
     until(lambda: producer.acked > 100, "load")
     pause = threading.Event()
 
