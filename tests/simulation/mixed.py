@@ -1,6 +1,6 @@
 """
-A schedule of a mixed fleet: two or three groups, hosts that can run some of them, a server that refuses, is
-silent, or has its clock moved; judged as any schedule, and by fleet.py.
+A schedule of a mixed fleet: two or three groups, hosts that can run some of them, some of a newer build, a
+server that refuses, is silent, or has its clock moved; judged as any schedule, and by fleet.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from aurastream.streams.members import HostCard
 from tests.invariants import Held
 from tests.simulation.actors import GROUPS, Owner, stream_of
 from tests.simulation.fleet import LOOK_MS, STILL_MS, Standstill, as_counting, unbalanced
@@ -17,6 +18,12 @@ from tests.simulation.world import Actor
 
 SETTLE_MS = 1_000.0  # after which the shares are as they stay
 MINUTES_MS = 300_000.0
+
+
+class NewerCard(HostCard, frozen=True):
+    """What a later build might say of itself; this one passes over it."""
+
+    mood: str = "calm"
 
 
 class MixedPlay(Play):
@@ -46,6 +53,8 @@ class MixedPlay(Play):
 
     def _bear_host(self, name: str, batch_max: int, groups: tuple[str, ...]) -> None:
         owner = self.owners[name] = Owner(self.stream, name, batch_max, self.dice, groups)
+        if self.dice.random() < 0.3:
+            owner.leases.card = NewerCard(name, build="newer", lease_ms=owner.leases.lease_ms)
         self.world.story.append(f"{self.world.now_ms:9.1f} ms  {name} can run {', '.join(groups)}")
         self.workers.append(self.world.start(name, owner.life(lambda: self.world.now_ms)))
 
