@@ -44,7 +44,7 @@ class Lines:
         self._slots = asyncio.Semaphore(lane.processor.parallel)
         self._lines: dict[str, deque[Item]] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._attempting: set[asyncio.Task[object]] = set()
+        self._attempting: dict[asyncio.Task[object], asyncio.Future[None]] = {}  # done when the attempt is
         self._stopping, self._moved = asyncio.Event(), asyncio.Event()
         self.is_settled = False
         self._trouble: BaseException | None = None
@@ -97,6 +97,15 @@ class Lines:
         """Whether nothing is left to do, whoever runs the processor."""
         self._raise_trouble()
         return not self._tasks and await self._drive(self.lane.is_idle())
+
+    async def until_ended(self, within_s: float) -> None:
+        """Until the attempts that are under way now have ended, or so long; others begin meanwhile."""
+        if self._attempting:
+            await asyncio.wait(list(self._attempting.values()), timeout=within_s)
+
+    def cut(self) -> None:
+        """Cut off what is under way, whatever patience a stop was given."""
+        self._handler.cut()
 
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
         """End: no attempt begins any more; one under way has patience_s, then it is cut off, and was none."""
@@ -206,14 +215,15 @@ class Lines:
             if self._stopping.is_set():
                 return None
             task: Any = asyncio.current_task()
-            self._attempting.add(task)
+            ended = self._attempting[task] = asyncio.get_running_loop().create_future()
             try:
                 return await self._drive(self.lane.attempt(item))
             except Exception:
                 self.stuck_at = item
                 raise
             finally:
-                self._attempting.discard(task)
+                del self._attempting[task]
+                ended.set_result(None)
 
     async def _drive(self, steps: Steps[T]) -> T:
         return await adrive(steps, self._answer)

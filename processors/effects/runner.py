@@ -134,6 +134,17 @@ class LaneRunner:
         """There is something new."""
         self._poked.set()
 
+    async def ripen(self) -> None:
+        """Until what is under way now has ended; the lane goes on meanwhile, so that nobody waits for it.
+
+        To be awaited before a lane is given away: then a stop has only what began since to wait for.
+        """
+        await self.lines.until_ended(self.longest_s)
+
+    def cut(self) -> None:
+        """Cut off what is under way, whatever patience a stop was given: the process ends."""
+        self.lines.cut()
+
     async def stop(self, patience_s: float = PATIENCE_S) -> None:
         """End when the handlers that run are done, or are cut off patience_s later, which makes them none.
 

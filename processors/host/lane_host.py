@@ -143,6 +143,8 @@ class LaneHost:
         self._is_leaving = True
         self.keeper.hurry()  # the others learn that their shares grow
         self.wires.hurry(LOST_S)
+        for lane in self.effect_lanes:  # those too that end already, with the patience of a lane given away
+            asyncio.get_running_loop().call_later(self.options.patience_s, lane.cut)
         await asyncio.gather(*[self._end(claim, self.options.patience_s) for claim in list(self.lanes)])
         await aside(lambda: self.keeper.stop(LEAVE_S))
         for task in list(self._tasks):
@@ -267,9 +269,11 @@ class LaneHost:
             self._begin(claim, epoch)
 
     async def _give(self, claim: Claim) -> None:
-        """Let go of surplus once its work under way is done."""
+        """Let go of surplus once its work under way is done; others' events are handled meanwhile."""
         try:
             lane = self.lanes.get(claim)
+            if isinstance(lane, LaneRunner):
+                await lane.ripen()
             await self._end(claim, lane.longest_s if isinstance(lane, LaneRunner) else LOST_S)
             if not self._is_leaving:  # then all is given back at once
                 await asyncio.wrap_future(self.keeper.release([claim]))

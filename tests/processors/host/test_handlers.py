@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from aurastream.processors.effects import Acceptance, Accepted, Attempt, Since, list_letters
@@ -160,8 +161,13 @@ class Held(Noting):
 
     async def handle(self, event: Any, attempt: Attempt) -> Any:
         self.calls.append((event.event_id, attempt.number))
-        await self.gate.wait()
+        if not event.event_id.startswith("quick"):
+            await self.gate.wait()
         return []
+
+
+def seen(name: str, count: int) -> list[Any]:
+    return [observation(event_id=f"{name}{n}", clip=f"{name}-{n}", minute=n) for n in range(count)]
 
 
 async def eventually(condition: Any, what: str) -> None:
@@ -186,7 +192,9 @@ def test_surplus_is_given_back_when_the_work_under_way_is_done(server: Server, u
         hosts[1].start()
         await eventually(lambda: hosts[0]._giving, "surplus")
         await eventually(lambda: len(hosts[1].leases.cards) == 2, "the other to be a member")
-        assert [lane for lane in hosts[1].lanes.values() if lane.is_settled] == []
+        assert [lane for lane in hosts[1].effect_lanes if lane.is_settled] == []
+        await asyncio.to_thread(shared.append, seen("quick", 20))
+        await eventually(lambda: len(held.calls) == 28, "others not to wait for them")
         held.gate.set()
         await eventually(lambda: len(hosts[1].lanes) == 2, "the other's share")
         await eventually(lambda: all(lane.is_settled for lane in hosts[1].effect_lanes), "its lanes")
@@ -197,8 +205,43 @@ def test_surplus_is_given_back_when_the_work_under_way_is_done(server: Server, u
         assert (Counter(held.calls).most_common(1)[0][1], other.calls) == (1, [])
 
     shared = open_stream(server, "shared", codec=CODEC, create=True, settings=Settings(partitions=4))
-    shared.append([observation(event_id=f"e{n}", clip=f"clip-{n}", minute=n) for n in range(8)])
+    shared.append(seen("e", 8))
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_host_that_stops_while_it_gives_a_lane_away_ends_within_its_patience(
+    server: Server, url: str
+) -> None:
+    """A lane is given away with the patience of its handlers' time-out, which may be an hour."""
+
+    class Patient(Held):
+        timeout_s = 3_600.0
+
+    async def scenario() -> None:
+        hosts: list[LaneHost] = []
+        held = Patient()
+        for processor in (held, other):
+            own = Server(url)
+            listed = open_stream(own, "shared", codec=CODEC)
+            hosts.append(host_of(own, [processor], lambda listed=listed: [listed]))
+            hosts[-1].options = msgspec.structs.replace(hosts[-1].options, patience_s=0.3)
+        hosts[0].start()
+        await eventually(lambda: len(held.calls) == 8, "all handlers to be under way")
+        hosts[1].start()
+        await eventually(lambda: hosts[0]._giving, "surplus")
+        begun = time.monotonic()
+        await hosts[0].stop()
+        assert time.monotonic() - begun < 8
+        await eventually(lambda: len(other.calls) == 8, "the other to handle all")
+        await hosts[1].stop()
+        for host in hosts:
+            host.wires.server.close()
+
+    other = Noting()
+    shared = open_stream(server, "shared", codec=CODEC, create=True, settings=Settings(partitions=4))
+    shared.append(seen("e", 8))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert {number for _, number in other.calls} == {1}, "what was cut off was no attempt"
 
 
 class Both(Noting):
