@@ -39,6 +39,7 @@ class LaneState(StrEnum):
     FREE = "free"  # a living host can run it and has not taken it yet
     UNOWNED = "unowned"  # no living host can run it
     BUILDING = "building"  # of a generation that a rebuild is making
+    KEPT = "kept"  # of a generation that is there for a rollback: nobody needs to keep it up
     ELSEWHERE = "elsewhere"  # its log is in Kafka, which says who reads it
     FORGOTTEN = "forgotten"  # a person has let it go
     FOREIGN = "foreign"  # a consumer group of the server that is none of AuraStream's

@@ -9,7 +9,7 @@ Red, a person must act:
     a log that ends before a cursor; a key that cannot be read
     a processor's dead letters, until they are retried or discarded
 Amber, worth knowing:
-    a lane that nobody can run and nothing waits for; a kept generation's, which only a rollback wants
+    a lane that nobody can run and nothing waits for
     a lane that was given back less than RESTART_S ago, as hosts are restarted
     a lane that is free and about to be taken, a view's that stands still for SLOW_S, handlers that take long
     what a view set aside less than a day ago (it stays listed); dead letters that run again

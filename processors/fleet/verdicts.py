@@ -111,6 +111,8 @@ def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) ->
     """A lane that no living host can run."""
     if not around.is_known:
         return LaneVerdict(LaneState.NEW)
+    if around.generation is not None and around.generation.state is State.KEPT:
+        return LaneVerdict(LaneState.KEPT)
     is_forgotten = group.cursor.read > 0 and group.name not in at.joined
     if is_forgotten or (group.name == OLD_GROUP and group.acked is not None):
         return LaneVerdict(LaneState.FORGOTTEN)
@@ -120,8 +122,6 @@ def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) ->
         at.now_ms if group.left_ms else 0
     )  # its owner is forgotten, and now it lapses
     why = _why_unowned(at.keys.stream, group.name, around.cards)
-    if around.generation is not None and around.generation.state is State.KEPT:
-        return LaneVerdict(LaneState.UNOWNED, Colour.AMBER, f"{why}; only a rollback wants it", since_ms)
     is_restart = not since_ms and lag.seconds < RESTART_S
     is_red = lag.events and not is_restart
     return LaneVerdict(LaneState.UNOWNED, Colour.RED if is_red else Colour.AMBER, why, since_ms)
