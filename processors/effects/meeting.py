@@ -20,6 +20,7 @@ passing over it (what nobody notices).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
@@ -70,6 +71,17 @@ class ProcessorRedefined(ProcessorError):
         self.name, self.stream = name, stream
 
 
+class MeetingDamaged(ProcessorError):
+    """A record is none: somebody wrote there by hand."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(
+            f"{PROCESSORS} holds no record of {field!r}: {why}. Whoever wrote there must put it back, or HDEL "
+            "the field: then the processor begins anew by its `start`, behind its cursor."
+        )
+        self.field = field
+
+
 class DecisionUnderWay(ProcessorError):
     """A decision about a processor did not reach all partitions."""
 
@@ -96,9 +108,12 @@ def types_of(processor: Processor) -> set[str]:
     return {type_of(kind) for kind in processor.events}
 
 
-def met_of(row: bytes) -> Met:
-    """A record as it is stored."""
-    return msgspec.json.decode(row, type=Met)
+def met_of(field: str, row: bytes) -> Met:
+    """A record as it is stored. Raises MeetingDamaged."""
+    try:
+        return msgspec.json.decode(row, type=Met)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MeetingDamaged(field, str(error)) from error
 
 
 def field_of_meeting(processor: str, stream: str) -> str:
@@ -112,7 +127,7 @@ def meet(processor: Processor, stream: Stream) -> Asking[Met]:
     row = sound((yield [Ask(PROCESSORS, ("HGET", PROCESSORS, field))]))[0]
     if row is None:
         row = yield from _recorded(processor, stream, field)
-    return met_of(row)
+    return met_of(field, row)
 
 
 def difference(processor: Processor, stream: str, met: Met) -> ProcessorRedefined | None:
@@ -134,9 +149,15 @@ def introduce(server: Server, processors: Iterable[Processor]) -> None:
 
 
 def read_meetings(server: Server) -> dict[str, Met]:
-    """All records by field_of_meeting, for who looks at many."""
+    """All records by field_of_meeting, for who looks at many; damaged ones are left out."""
     rows: dict[bytes, bytes] = server.client.hgetall(PROCESSORS)  # type: ignore[assignment]
-    return {field.decode(): met_of(row) for field, row in rows.items() if b"/" in field}
+    meetings = {}
+    for name, row in rows.items():
+        field = name.decode(errors="backslashreplace")
+        if "/" in field:
+            with suppress(MeetingDamaged):  # whoever asks for this one is told
+                meetings[field] = met_of(field, row)
+    return meetings
 
 
 def processor_standing(processor: Processor, stream: Stream, known: Mapping[str, Met]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
+from aurastream.processors import ProcessorError
 from aurastream.processors.effects import (
     OPERATIONS,
     EffectStreams,
@@ -49,6 +50,7 @@ from aurastream.streams import (
     Stream,
     StreamError,
     generation_group,
+    is_passing,
     list_streams,
     old_members,
 )
@@ -137,8 +139,9 @@ class Roster:
         notes: list[str] = []
         refused: list[str] = []
         self._unrun = []
-        self._meet()
-        handling = [] if (old := self._old_hosts()) else self.work.processors
+        old, why = self._old_hosts(), self._meet()
+        refused += [why] if why else []
+        handling = [] if old or why else self.work.processors
         if old and self.work.processors:
             notes.append(f"processors wait: {old} hosts of a build before lanes had leases are still running")
         for name in self._streams_meant():
@@ -163,12 +166,20 @@ class Roster:
         named |= {name for processor in self.work.processors for name in processor.streams or ()}
         return [name for name, facts in there.items() if name in named or not facts.is_topic]
 
-    def _meet(self) -> None:
-        """What processors are recorded to handle; that the fleet has ours."""
-        if self.work.processors and not self._has_introduced:
-            introduce(self._server, self.work.processors)
-            self._has_introduced = True
-        self._met = read_meetings(self._server) if self.work.processors else {}
+    def _meet(self) -> str:
+        """What processors are recorded to handle; that the fleet has ours. Returns why none can be run."""
+        if not self.work.processors:
+            return ""
+        try:
+            if not self._has_introduced:
+                introduce(self._server, self.work.processors)
+                self._has_introduced = True
+            self._met = read_meetings(self._server)
+        except ResponseError as error:
+            if is_passing(error) and self._met:  # those that are known go on
+                return ""
+            return f"the records of processors: {error}"[:NOTE_MAX]
+        return ""
 
     def _look_at(self, name: str, jobs: dict[tuple[str, str], Job], notes: list[str]) -> Stream | None:
         """The lanes of its views; the stream, where it can be read."""
@@ -197,7 +208,7 @@ class Roster:
                 try:
                     with self._sources.lock:
                         why = processor_standing(processor, stream, self._met)
-                except (ResponseError, StreamError) as error:  # the others go on
+                except (ResponseError, StreamError, ProcessorError) as error:  # the others go on
                     why = f"the processor {processor.name} of {stream.name}: {error}"[:NOTE_MAX]
                 if why:
                     refused.append(why)

@@ -26,6 +26,7 @@ from aurastream.processors.effects.steps import Ended, Handle, MovedOn
 from aurastream.processors.host import LanesRefused
 from aurastream.streams import (
     OPERATIONS,
+    PROCESSORS,
     ClipViewsObserved,
     ProcessorAccepted,
     Server,
@@ -353,3 +354,27 @@ def test_a_build_that_a_decision_left_behind_neither_begins_nor_parks_and_may_en
     work(server, both)
     assert sorted(both.handled) == ["b1", "n1"]
     assert_balanced(server, stream)
+
+
+@pytest.mark.parametrize("is_field", [True, False], ids=["a record", "the key"])
+def test_a_damaged_record_is_a_sentence_and_stops_no_other(
+    server: Server, stream: Stream, is_field: bool
+) -> None:
+    """Any producer may write there; the lanes of views, and other processors, are not to stand still for it."""
+    stream.append(seen("a1"))
+
+    class Other(Noting):
+        name = "other"
+
+    if is_field:
+        server.client.hset(PROCESSORS, "clips-test/noting", "nonsense")
+    else:
+        server.client.set(PROCESSORS, "nonsense")
+    noting, other = Noting(), Other()
+    said = "holds no record of 'clips-test/noting'" if is_field else "records of processors: WRONGTYPE"
+    with pytest.raises(LanesRefused, match=said):
+        work(server, noting, other)
+    assert (noting.handled, other.handled) == ([], ["a1"] if is_field else [])
+    server.client.delete(PROCESSORS)
+    work(server, noting)
+    assert noting.handled == ["a1"]
