@@ -6,6 +6,7 @@ Facts are kept as attributes. What is expected (a duplicate, an empty read) is a
 
 from __future__ import annotations
 
+import traceback
 from typing import Protocol
 
 
@@ -80,6 +81,12 @@ class UpcastEvent(Protocol):
     def version(self) -> int: ...
 
 
+def _raised_in(error: Exception) -> str:
+    """Where somebody's function raised it; "" for ours."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    return f", in {frames[-1].name} of {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
 class UpcasterFailed(Unread):
     """The upcaster of an event's type raised, or made of the event what its type does not allow."""
 
@@ -88,8 +95,9 @@ class UpcasterFailed(Unread):
         self.reason = f"{type(error).__name__}: {error}"
         super().__init__(
             f"event {event.event_id!r} at {where or 'an unknown place'}, a {event.type!r} of version "
-            f"{event.version}, cannot be upcast from version {version} ({self.reason[:300]}). Mend the "
-            "upcaster and deploy it; the event stays in the log, and its readers wait there until then.",
+            f"{event.version}, cannot be upcast from version {version} "
+            f"({self.reason[:300]}){_raised_in(error)}. Mend the upcaster and deploy it; the event stays in "
+            "the log, and its readers wait there until then.",
             where,
             event.event_id,
         )

@@ -42,7 +42,6 @@ class Cursor(msgspec.Struct, frozen=True):
     position and checksum of every entry read.
     fingerprint: of the projection's definition and settings. watermark: latest event time applied,
     microseconds since 1970.
-    closed_to: up to where the first rules of intake were followed, where today's are since; else "".
     read_bytes: of the JSON of the entries read. repairs: how often rows were put right from outside, so that
     whoever keeps states in memory reads them anew.
     """
@@ -59,7 +58,6 @@ class Cursor(msgspec.Struct, frozen=True):
     watermark: int = 0
     read_bytes: int = 0
     repairs: int = 0
-    closed_to: str = ""
 
     @property
     def at(self) -> Position:

@@ -121,6 +121,7 @@ def check_partition(
     names, complaints = _named(_keys_of(view, partition), view.key(partition, ""))
     for _ in range(LOOKS_MAX):
         cursor, stored = stored_tables(view, partition, sorted(names))
+        folded.obey(stored.get("dead", {}).keys())
         complaints += _fold_log(past, partition, folded, cursor)
         if not (unlisted := flat(folded).keys() - names - {"dead"}):
             break
@@ -208,7 +209,6 @@ def _fold_log(history: History, partition: int, folded: MemoryView, cursor: Curs
     """Fold the log on, up to the cursor; yields what the index could not explain."""
     stream = history.stream
     index = ServerIndex(stream, partition)
-    folded.obey(cursor)
     if not cursor.position:
         return
     for span in history.spans(partition, folded.cursor.position or "0-0", cursor.position):

@@ -12,7 +12,7 @@ which asks the ids index, and the log by it, which entry of an event ID is canon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
@@ -23,7 +23,6 @@ from aurastream.streams import (
     AHEAD_MAX,
     EPOCH,
     MICROSECOND,
-    START,
     Codec,
     Cursor,
     DamagedEntry,
@@ -67,12 +66,15 @@ class Batch:
     evidence and nothing to judge: the archive says which of them are duplicates.
     """
 
-    def __init__(self, span: Span, codec: Codec, where: str, any_type: bool, closed_to: str = "") -> None:
-        """where: stream/partition. closed_to: the cursor's (definition.py). Raises Unread at an event that
+    def __init__(
+        self, span: Span, codec: Codec, where: str, any_type: bool, set_aside: Container[str] = ()
+    ) -> None:
+        """where: stream/partition. set_aside: positions that the view folded anew lists (definition.py), of
+        which the first rules hold. Raises Unread at an event that
         waits for a better build.
         """
         raw = span.raw
-        self._closed_to = Position.parse(closed_to)
+        self._set_aside = set_aside
         self.where, self.is_archived = where, span.is_archived
         positions, every = zip(*raw, strict=True) if raw else ((), ())
         self.positions: list[bytes] = list(positions)
@@ -148,15 +150,11 @@ class Batch:
             self._events.append((text, event))
 
     def _decoded(self, position: bytes, raw: bytes, where: str) -> Event | None:
-        if self._is_closed(position):
+        if position.decode() in self._set_aside:
             return read_by_first_rules(self._codec, raw, where)
         read = self._codec.read(raw, where)
         self.differs = self.differs or bool(read.misfit)
         return read.event
-
-    def _is_closed(self, position: bytes) -> bool:
-        """Whether the first rules hold for the entry."""
-        return self._closed_to != START and Position.parse(position) <= self._closed_to
 
     def _settle(self) -> None:
         """Work out what the fold sees, from what is resolved so far."""
@@ -272,5 +270,4 @@ class Batch:
             watermark=watermark,
             read_bytes=cursor.read_bytes + self.read_bytes,
             repairs=cursor.repairs,
-            closed_to=cursor.closed_to,
         )

@@ -9,9 +9,8 @@ The tables hold what Redis would: JSON for rows, scores for rankings (by "name" 
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Container
 
-from aurastream.projections.engine.definition import closed_to
 from aurastream.projections.engine.fold import Fold, Placed
 from aurastream.projections.engine.intake import Batch
 from aurastream.projections.engine.projection import AnyProjection
@@ -29,6 +28,7 @@ class MemoryView:
         self.cursor = Cursor()
         self.tables: Tables = {}
         self.dead: dict[str, str] = {}
+        self._set_aside: Container[str] = ()
         self._fold = Fold(projection, where)
         self._codec = projection.codec()
 
@@ -37,10 +37,9 @@ class MemoryView:
         self.cursor, self.tables, self.dead = cursor, tables, dead
         self._fold.reset(cursor.watermark)
 
-    def obey(self, cursor: Cursor) -> None:
-        """Fold by the rules by which the view of this cursor was folded (definition.py)."""
-        until = closed_to(cursor, self.projection.fingerprint)
-        self.cursor = msgspec.structs.replace(self.cursor, closed_to=until)
+    def obey(self, set_aside: Container[str]) -> None:
+        """Fold as the view was that lists these positions as set aside (definition.py)."""
+        self._set_aside = set_aside
 
     def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
         """Raw entries as a batch, which the caller judges before ``fold``.
@@ -48,7 +47,7 @@ class MemoryView:
         duplicates: of archived entries, the positions that are; None where the index knows.
         """
         any_type = self.projection.events is None
-        return Batch(Span(raw, duplicates), self._codec, self.where, any_type, self.cursor.closed_to)
+        return Batch(Span(raw, duplicates), self._codec, self.where, any_type, self._set_aside)
 
     def fold(self, batch: Batch) -> list[Change]:
         """Fold a resolved batch and advance the cursor. Returns what was changed."""

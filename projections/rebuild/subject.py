@@ -77,7 +77,7 @@ def rebuild_subject(
 def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: bool) -> SubjectResult | None:
     """One look and, with accept, one writing; None where the view has moved on between the two."""
     cursor, stored = rows.read()
-    fold.fold_to(cursor)
+    fold.fold_to(cursor.position, rows.set_aside)
     folded = fold.rows(cursor.watermark)
     differences = list(compare(stored, folded))
     is_written = bool(differences) and accept

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aurastream.projections.engine import AdoptingIndex, AnyProjection, MemoryView, flat
 from aurastream.projections.past import spans_of_subject
 from aurastream.projections.rebuild.subject_tables import SubjectTables
-from aurastream.streams import START, Cursor, History
+from aurastream.streams import START, History, Position
 
 Rows = dict[str, dict[str, str]]  # table as stored -> row -> value as text
 
@@ -26,10 +26,12 @@ class SubjectFold:
         self._read_to = START
         self.events = 0
 
-    def fold_to(self, cursor: Cursor) -> None:
-        """The key's events up to the view's cursor, by its rules, those that were folded before left out."""
-        until = cursor.at
-        self._folded.obey(cursor)
+    def fold_to(self, position: str, set_aside: frozenset[str]) -> None:
+        """The key's events up to the position, those that were folded before left out. set_aside: positions
+        that the view lists.
+        """
+        until = Position.parse(position)
+        self._folded.obey(set_aside)
         if until <= self._read_to:
             return
         for span in spans_of_subject(self._history, self._subject, self._read_to, until):

@@ -62,6 +62,7 @@ class SubjectRows:
         self.stream, self.projection, self.subject = stream, projection, subject
         self.partition = stream.partition_of(subject)
         self.keys = stream.keys[self.partition]
+        self.set_aside: frozenset[str] = frozenset()  # positions that the view lists, as last read
         self._view, self._tables = View(stream, projection), SubjectTables(projection, subject)
 
     def read(self) -> tuple[Cursor, Rows]:
@@ -71,10 +72,12 @@ class SubjectRows:
         rows = {name: self._row_names(name) for name in names}
         with self.stream.server.client.pipeline(transaction=True) as pipeline:
             pipeline.execute_command("HGETALL", self.keys.cursor(self._group))
+            pipeline.execute_command("HKEYS", self.keys.dead(self._group))
             for name in names:
                 read = "HMGET" if self._tables.kind(name) is TableKind.HASH else "ZMSCORE"
                 pipeline.execute_command(read, self._view.key(self.partition, name), *rows[name])
-            reply, *answers = pipeline.execute()
+            reply, dead, *answers = pipeline.execute()
+        self.set_aside = frozenset(position.decode() for position in dead)
         cursor = self._own(cursor_of(_flat(reply)))
         return cursor, _stored(rows, answers)
 

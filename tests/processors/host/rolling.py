@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aurastream.streams import HostCard, Server, read_members
+from aurastream.streams import HostCard, Server, Trouble, read_members
 from tests.commands import PATIENCE_S, Done, Environ, Home, Running, environment
 from tests.servers import until
 
@@ -131,10 +131,10 @@ class BuildHost:
         return next((card for card in cards if card.pid == self.process.pid), None)
 
     @property
-    def troubles(self) -> set[str]:
+    def troubles(self) -> tuple[Trouble, ...]:
         """Why lanes of its stand still."""
         card = self.card
-        return set() if card is None else {trouble.reason for trouble in card.troubles}
+        return () if card is None else card.troubles
 
     @property
     def notes(self) -> tuple[str, ...]:

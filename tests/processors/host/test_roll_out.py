@@ -7,6 +7,7 @@ Nothing waits in silence, nothing is set aside, and the processor handles every 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -172,8 +173,11 @@ def test_a_new_version_of_an_event_type_is_rolled_out_and_backed_out_of(fleet: F
 
     second = new.host().ready()
     new.append("shop.sold", 300, 100, items=3, version=2)  # too early
-    fleet.wait_for(lambda: first.troubles != set(), "the old host to say that it waits")
-    assert all("version 2" in reason and "shop/" in reason for reason in first.troubles)
+    fleet.wait_for(lambda: first.troubles != (), "the old host to say that it waits")
+    for trouble in first.troubles:
+        assert "version 2" in trouble.reason
+        assert f"shop/{trouble.partition}/{trouble.position}" in trouble.reason
+        assert trouble.event_id in fleet.appended
     assert fleet.counts("stocks")["dead"] == 0
     first.stop()
     old.append("shop.sold", 400, 100, pieces=3)
@@ -182,13 +186,40 @@ def test_a_new_version_of_an_event_type_is_rolled_out_and_backed_out_of(fleet: F
     second.stop()
     third = old.host().ready()
     new.append("shop.sold", 500, 100, items=3, version=2)
-    fleet.wait_for(lambda: third.troubles != set(), "the old host to wait at version 2")
+    fleet.wait_for(lambda: third.troubles != (), "the old host to wait at version 2")
     assert fleet.counts("stocks")["dead"] == 0
     third.stop()
     last = new.host().ready()
     is_in_order(fleet, new)
     last.stop()
     assert pieces(new, 7) == 60 * 3
+
+
+def test_an_upcaster_that_raises_makes_lanes_wait_until_it_is_mended(fleet: Fleet) -> None:
+    """The events are sound: views and processors stand before the first of them, with its place and the
+    traceback, and go on where a build reads them.
+    """
+    old, new = Build(fleet, "old", FIRST), Build(fleet, "new", ITEMS)
+    broken = Build(fleet, "broken", ITEMS.replace('content.pop("pieces")', 'content["pieces"].items'))
+    old.append("shop.sold", 0, 100, pieces=3)
+    new.append("shop.sold", 100, 100, items=3, version=2)
+    tried = broken.run("schema", "check", "--log")
+    assert (tried.code, "100 refused" in tried.out, "Traceback" in tried.err) == (1, True, False)
+
+    first = broken.host().ready()
+    fleet.wait_for(
+        lambda: {trouble.group for trouble in first.troubles} == {*GROUPS}, "both lanes to say that they wait"
+    )
+    for trouble in first.troubles:
+        assert re.search(r"\(AttributeError: .*\), in from_1 of .*shop\.py:\d+\.", trouble.reason)
+        assert "UpcasterFailed" in trouble.traceback
+        assert trouble.event_id in fleet.appended
+    assert (fleet.counts("stocks")["dead"], fleet.handled()) == (0, [])
+    first.stop()
+
+    second = new.host().ready()
+    is_in_order(fleet, new)
+    second.stop()
 
 
 def test_a_new_version_of_a_projection_is_rolled_out_and_backed_out_of(fleet: Fleet) -> None:
@@ -235,8 +266,8 @@ def _line(number: int, **fields: object) -> str:
 
 
 def test_a_new_event_type_of_a_processor_is_rolled_out_and_backed_out_of(fleet: Fleet) -> None:
-    """The old hosts run the processor until a person decides; what they passed over of the new type is handled
-    then, and once.
+    """The old hosts run the processor until a person decides; what they passed over of the new type is
+    handled then, and once.
     """
     old, new = Build(fleet, "old", FIRST), Build(fleet, "new", RETURNED)
     old.append("shop.sold", 0, 100, pieces=3)
