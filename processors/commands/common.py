@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from aurastream.processors import (
-    Connection,
-    Installed,
-    Stop,
-    connected,
-    find_plugins,
-    remark,
-    stopping_by_signal,
-)
+from aurastream.processors import Connection, Installed, Stop, connected, find_plugins, remark
 from aurastream.processors.commands.when import watch
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.engine import as_live, unlike
@@ -144,15 +136,6 @@ def opened(context: click.Context, home: Path | None = None, stop: Stop | None =
     installed = find_plugins(apps)
     with connected(home) if stop is None else connected(home, None, stop.wait) as connection:
         yield Session(connection, installed, apps)
-
-
-@contextmanager
-def opened_by_host(context: click.Context) -> Iterator[Session]:
-    """The same for a host, which waits for its server until SIGTERM or Ctrl-C."""
-    with ExitStack() as held:
-        with stopping_by_signal() as stop:
-            session = held.enter_context(opened(context, stop=stop))
-        yield session
 
 
 def cached_streams(session: Session, names: tuple[str, ...]) -> Callable[[], list[Stream]]:

@@ -17,7 +17,7 @@ import msgspec
 
 from aurastream.processors import Stop, line, stopping_by_signal
 from aurastream.processors import as_json as print_json
-from aurastream.processors.commands.common import Session, opened, opened_by_host
+from aurastream.processors.commands.common import Session, opened
 from aurastream.processors.commands.options import into, json_option, projection_option, stream_option_all
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Progress
@@ -60,10 +60,13 @@ def run(context: click.Context, options: RunOptions) -> None:
     SIGTERM and Ctrl-C stop it between two batches. Hosts share the lanes that they can run by leases, one
     that runs until idle like any other: it ends once nothing is left in any lane it can run, whoever runs it.
     """
-    with opened(context) if options.until_idle else opened_by_host(context) as session:
+    with (  # from here on a signal is an end in good order
+        stopping_by_signal() as stop,
+        opened(context, stop=None if options.until_idle else stop) as session,
+    ):
         session.installed.chosen(options.names)
         session.streams(options.stream_names)  # a name that does not exist is told before anything starts
-        summary = _catch_up(session, options) if options.until_idle else _serve(session, options)
+        summary = (_catch_up if options.until_idle else _serve)(session, options, stop)
     if options.as_json:
         print_json(msgspec.structs.asdict(summary))
         return
@@ -71,12 +74,12 @@ def run(context: click.Context, options: RunOptions) -> None:
     line(f"read {read or 'nothing new'} in {summary.seconds:.1f} s")
 
 
-def _serve(session: Session, options: RunOptions) -> Summary:
+def _serve(session: Session, options: RunOptions, stop: Stop) -> Summary:
     """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb pays."""
     from aurastream.processors.host import Options, make_app, run_host
 
     chosen = Options(options.names, options.stream_names, session.apps, _port(options.web_port))
-    return run_host(make_app(chosen))
+    return run_host(make_app(chosen), was_asked=lambda: stop.was_asked)
 
 
 def _port(text: str) -> int | None:
@@ -123,15 +126,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _catch_up(session: Session, options: RunOptions) -> Summary:
+def _catch_up(session: Session, options: RunOptions, stop: Stop) -> Summary:
     """Consume without a host around it until lag 0 or a signal."""
     tune_collector()
     read: Counter[str] = Counter()
     projections = session.installed.chosen(options.names)
     started = time.perf_counter()
     log.info("consumer_started", projections=[projection.name for projection in projections], until_idle=True)
-    with stopping_by_signal() as stop:
-        _run_lanes(session, options, read, stop)
+    _run_lanes(session, options, read, stop)
     seconds = round(time.perf_counter() - started, 3)
     summary = Summary(dict(sorted(read.items())), seconds, stop.was_asked)
     log.info("consumer_stopped", **msgspec.structs.asdict(summary))

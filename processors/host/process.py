@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import faust
@@ -49,12 +50,16 @@ class HostStopped(ProcessorError):
         )
 
 
-def run_host(app: App) -> Summary:
-    """Run the app until SIGTERM or SIGINT. Raises what made it stop otherwise."""
+def run_host(app: App, was_asked: Callable[[], bool] = lambda: False) -> Summary:
+    """Run the app until SIGTERM or SIGINT, or not at all where one came before. Raises what made it stop
+    otherwise.
+    """
     started = time.perf_counter()
     early: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
+    if was_asked():  # now that the next one is ours
+        early.append(signal.SIGTERM)
     names = [projection.name for projection in app.chosen]
     log.info("consumer_started", projections=names, web_port=app.web_port)
     process: Any = app.Worker(loglevel="WARNING", quiet=True)
