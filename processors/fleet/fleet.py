@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -152,8 +153,13 @@ class Fleet(msgspec.Struct, frozen=True):
 
 
 def instant(at_ms: int) -> str | None:
-    """ISO 8601 in UTC; None for 0, which is not known."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds") if at_ms > 0 else None
+    """ISO 8601 in UTC, whole seconds; None for 0, which is not known."""
+    return _instant(at_ms // 1000) if at_ms > 0 else None
+
+
+@lru_cache(maxsize=4096)  # lanes that are still, and owned since, are most of them
+def _instant(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
 
 
 def ranges(partitions: Iterable[int]) -> str:

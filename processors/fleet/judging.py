@@ -46,7 +46,7 @@ from aurastream.processors.fleet.reasons import reasons_of
 from aurastream.processors.fleet.verdicts import Around, aside_colour, kind_of, verdict
 from aurastream.processors.fleet.watch import Said, said_field
 from aurastream.projections.engine import NEVER_REBUILT, Generation, Record, field_of
-from aurastream.streams import HERE, Lag, Member, Position, StreamFacts, Trouble
+from aurastream.streams import HERE, HostCard, Lag, Member, Position, StreamFacts, Trouble
 
 
 class FleetFacts(msgspec.Struct, frozen=True):
@@ -80,6 +80,7 @@ class _Judge:
     def __init__(self, seen: FleetFacts) -> None:
         self._seen = seen
         self._cards = [member.card for member in seen.members]
+        self._offers: dict[tuple[str, str], list[HostCard]] = {}
         self._ours = {
             (at.keys.stream, group.name)
             for at in seen.partitions
@@ -141,12 +142,20 @@ class _Judge:
 
     def _around(self, at: PartitionFacts, group: GroupFacts) -> Around:
         stream, seen = at.keys.stream, self._seen
-        offering = [card for card in self._cards if card.offers_lane(group.name, stream)]
+        offering = self._offering(group.name, stream)
         is_known = group.has_run or group.name in at.joined or bool(offering)
         trouble = self._troubles.get((group.owner, group.name, stream, at.keys.partition))
         generation = self._generation(stream, group.name)
         is_here = stream not in seen.streams or seen.streams[stream].log == HERE
         return Around(self._cards, offering, trouble, generation, is_known, is_here, seen.old_hosts)
+
+    def _offering(self, group: str, stream: str) -> list[HostCard]:
+        """Who can run the group's lanes, looked up once for all of them."""
+        known = self._offers.get((group, stream))
+        if known is None:
+            known = [card for card in self._cards if card.offers_lane(group, stream)]
+            self._offers[group, stream] = known
+        return known
 
     def _said_since(self, at: PartitionFacts, group: GroupFacts) -> int:
         said = self._seen.said.get(said_field(at.keys.stream, at.keys.partition, group.name))

@@ -75,6 +75,7 @@ class FleetReader:
         self._wires, self._is_thorough = Wires(server, attempts_max), is_thorough
         self._names: dict[str, tuple[str, ...]] = {}  # by stream
         self._partitions: dict[str, int] = {}
+        self._questions: dict[Keys, tuple[tuple[str, ...], list[Ask]]] = {}
         self._now_ms = 0
 
     def look(self, wanted: Wanted | None = None) -> Fleet:
@@ -114,9 +115,7 @@ class FleetReader:
         for _ in range(ROUNDS_MAX):
             head = [*self._head(), *members_asks()]
             calls = self._calls(facts)
-            asks = [
-                ask for keys, names in calls for ask in question(keys, names, is_thorough=self._is_thorough)
-            ]
+            asks = [ask for keys, names in calls for ask in self._question(keys, names)]
             answers = yield [*head, *asks]
             for place, (keys, names) in enumerate(calls):
                 first = len(head) + 2 * place
@@ -126,6 +125,13 @@ class FleetReader:
             if not self._learn(seen, facts):
                 break
         return seen
+
+    def _question(self, keys: Keys, names: tuple[str, ...]) -> list[Ask]:
+        """As it was put before, while the groups are the same: it names sixty keys."""
+        before = self._questions.get(keys)
+        if before is None or before[0] != names:
+            before = self._questions[keys] = names, question(keys, names, is_thorough=self._is_thorough)
+        return before[1]
 
     def _head(self) -> list[Ask]:
         """Of the fleet as a whole."""

@@ -18,7 +18,7 @@ from aurastream.processors.host.sight import Away
 from aurastream.streams import Logger, Settings, is_passing
 
 LOOK_EVERY_S = 1.0
-WATCH_EVERY_S = 1.5  # with a lease of 3 s: what a killed host ran is said to be nobody's within 5
+WATCH_EVERY_S = 1.0  # with a lease of 3 s: what a killed leader ran is said to be nobody's within 5
 
 log = Logger("aurastream.host")
 
