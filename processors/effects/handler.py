@@ -23,6 +23,7 @@ from aurastream.processors.effects.threads import Threads
 from aurastream.processors.effects.watchdog import HandlerCall, Watchdog
 from aurastream.streams import Event, Logger
 
+FULL_S = 2.0  # for so long calls may hang that no further one can begin, before that is trouble
 CANCEL_S = 1.0  # how long a handler that is cancelled may take to end
 TRACEBACK_MAX = 2_000  # characters kept of one, its end
 
@@ -90,6 +91,7 @@ class Handler:
         self._cut: asyncio.Future[Outcome] | None = None  # done: no call is wanted any more
         self._hung: dict[asyncio.Future[Outcome], HandlerCall] = {}
         self._has_returned = asyncio.Event()
+        self._full_since = 0.0
 
     @property
     def hung(self) -> list[HandlerCall]:
@@ -99,7 +101,8 @@ class Handler:
     @property
     def trouble(self) -> HandlersHang | None:
         """Why no call can begin."""
-        return HandlersHang(self.hung[0], len(self._hung)) if self._is_full else None
+        is_lasting = self._is_full and time.monotonic() - self._full_since > FULL_S
+        return HandlersHang(self.hung[0], len(self._hung)) if is_lasting else None
 
     @property
     def _is_full(self) -> bool:
@@ -177,6 +180,8 @@ class Handler:
             await asyncio.wait({outcome}, timeout=CANCEL_S)
         if outcome.done():
             return
+        if not self._is_full:
+            self._full_since = time.monotonic()
         self._hung[outcome] = facts
         self._threads.abandon(outcome)
         outcome.add_done_callback(self._returned)

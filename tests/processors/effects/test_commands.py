@@ -301,6 +301,7 @@ def test_letters_are_discarded_by_what_they_are_and_none_of_them_runs(
     assert noting.handled == []
 
 
+@pytest.mark.any_server
 def test_the_outcome_of_a_retry_is_waited_for_and_said(
     command: Command, home: Home, url: str, server: Server, stream: Stream, parked: None
 ) -> None:
@@ -325,6 +326,7 @@ def test_the_outcome_of_a_retry_is_waited_for_and_said(
     assert host.signal(15) == 0
 
 
+@pytest.mark.any_server
 def test_a_thousand_letters_take_seconds(command: Command, server: Server, stream: Stream) -> None:
     """One by one, forty took a minute."""
 

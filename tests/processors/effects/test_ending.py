@@ -386,6 +386,7 @@ work(Server(sys.argv[1]), Hanging())
 """
 
 
+@pytest.mark.any_server
 def test_a_process_ends_though_its_threads_hang(url: str, server: Server, stream: Stream) -> None:
     """Python joins the threads of an executor when it ends: SIGTERM never ended such a process."""
     fill(stream, "a", "b")
