@@ -61,7 +61,7 @@ class Journal:
     """How far a replay into a stream is, kept at the server until it is whole."""
 
     def __init__(self, server: Server, into: str, selection: str, *, is_afresh: bool = False) -> None:
-        self._client = server.client
+        self._client, self._by = server.client, operator()
         self._field = named_id("replay", into, selection)
         if is_afresh:
             self._client.hdel(REPLAYS, self._field)
@@ -93,7 +93,7 @@ class Journal:
                 event_id=named_id("replayed", self._field, stream, began),
                 subject=stream,
                 occurred_at=self.row.began,
-                source=operator(),
+                source=self._by,
                 into=into,
                 events=events,
                 selection=selection[:TEXT_MAX],
