@@ -368,7 +368,7 @@ def test_a_reason_that_cannot_be_kept_erases_nothing(at_server: Command, stream:
 
     done = at_server("erase", "ada", "--why", "x" * 1_001, "--yes")
 
-    assert (done.code, "length <= 1000" in done.err) == (2, True)
+    assert (done.code, "1,001 characters" in done.err) == (2, True)
     assert stream.server.client.hlen(CREATORS) == 1
     assert at_server("erase", "ada", "--why", "made up by nevada", "--yes").code == 0, (
         "a name within a word is none"
