@@ -121,8 +121,7 @@ def check_partition(
     names, complaints = _named(_keys_of(view, partition), view.key(partition, ""))
     for _ in range(LOOKS_MAX):
         cursor, stored = stored_tables(view, partition, sorted(names))
-        folded.obey(stored.get("dead", {}).keys())
-        complaints += _fold_log(past, partition, folded, cursor)
+        complaints += _fold_log(past, partition, folded.obeying(stored.get("dead", {})), cursor)
         if not (unlisted := flat(folded).keys() - names - {"dead"}):
             break
         names |= unlisted

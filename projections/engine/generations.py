@@ -2,20 +2,16 @@
 Which generations a view has, and which of them is live.
 
     building --swap--> live --swap of the next, or rollback--> kept --its time is over--> retired
-        \\------------------------- given up ------------------------------------------/     \\--> cleared:
-            nothing is left but
-    kept --rollback--> live                                                                       the
-        tombstone in its cursors
+        \\------------------------- given up ------------------------------------------/
+    kept --rollback--> live     retired --> cleared: nothing is left but the tombstone in its cursors
 
 One field of the hash aura:views per view, ``stream/projection``; none means that the first generation is
-live, as in a view that
-was never rebuilt. Always true: one generation is live, at most one is building, and what was retired never
-comes back. A change is one compare-and-set of that field, so a swap is all partitions or none, in a cluster
-too, whose slots no script can change together.
+live, as in a view that was never rebuilt. Always true: one generation is live, at most one is building, and
+what was retired never comes back. A change is one compare-and-set of that field, so a swap is all partitions
+or none, in a cluster too, whose slots no script can change together.
 
 An event of a change is in the record until it is in the log (``outbox``), so that a process that dies between
-the two loses
-nothing: the next one to look appends it, and its derived ID appends it once.
+the two loses nothing: the next one to look appends it, and its derived ID appends it once.
 
 Decision (2026-11): compare-and-set by a script of three lines. Refused: WATCH, which needs a connection of
 its own, two more round trips, and in redis-py's cluster client is not to be had over a key's own node; a
@@ -127,8 +123,8 @@ class Record(msgspec.Struct, frozen=True):
 
     def followed(self, fingerprint: str) -> tuple[int, ...]:
         """Those a process with this definition keeps up: the live and the kept of the same definition. Where
-        none is, the live one,
-        whose applier then says by which definition it was folded."""
+        none is, the live one, whose applier then says by which definition it was folded.
+        """
         held = [item for item in self.generations if item.state in (State.LIVE, State.KEPT)]
         own = [item.number for item in held if is_same_definition(item.fingerprint, fingerprint)]
         return tuple(own) or (self.live,)
@@ -159,8 +155,8 @@ class Start(NamedTuple):
 
 def begun(record: Record, held: str, own: str, start: Start) -> Record:
     """A new generation is being built, or this process goes on with the one that is. held: the live one's
-    fingerprint, "" for a view
-    that does not exist; own: of the definition it is built by."""
+    fingerprint, "" for a view that does not exist; own: of the definition it is built by.
+    """
     going = record.building
     if going is not None:
         return _with(record, msgspec.structs.replace(going, builder=start.builder, since_ms=start.at_ms))
@@ -235,9 +231,7 @@ def _unfit_to_live(number: int, item: Generation | None) -> ProjectionError:
 
 
 def retired(record: Record, number: int) -> Record:
-    """The generation is given up, for good; nothing changes where it is already. Raises ProjectionError for
-    the live one.
-    """
+    """The generation is given up, for good, unless it was before. Raises ProjectionError for the live one."""
     item = record.find(number)
     if item is None or item.state is State.RETIRED:
         return record
@@ -250,9 +244,8 @@ def retired(record: Record, number: int) -> Record:
 
 def cleared(record: Record, number: int) -> Record:
     """Nothing is left of the retired generation but its tombstone."""
-    return msgspec.structs.replace(
-        record, generations=tuple(item for item in record.generations if item.number != number)
-    )
+    left = tuple(item for item in record.generations if item.number != number)
+    return msgspec.structs.replace(record, generations=left)
 
 
 def announcing(record: Record, event: Outgoing) -> Record:

@@ -37,9 +37,10 @@ class MemoryView:
         self.cursor, self.tables, self.dead = cursor, tables, dead
         self._fold.reset(cursor.watermark)
 
-    def obey(self, set_aside: Container[str]) -> None:
-        """Fold as the view was that lists these positions as set aside (definition.py)."""
+    def obeying(self, set_aside: Container[str]) -> MemoryView:
+        """This one, to fold as the view was that lists these positions as set aside (definition.py)."""
         self._set_aside = set_aside
+        return self
 
     def decode(self, raw: list[RawEntry], duplicates: frozenset[bytes] | None = None) -> Batch:
         """Raw entries as a batch, which the caller judges before ``fold``.

@@ -31,7 +31,7 @@ class SubjectFold:
         that the view lists.
         """
         until = Position.parse(position)
-        self._folded.obey(set_aside)
+        self._folded.obeying(set_aside)
         if until <= self._read_to:
             return
         for span in spans_of_subject(self._history, self._subject, self._read_to, until):
