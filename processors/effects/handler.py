@@ -25,7 +25,7 @@ from aurastream.streams import Event, Logger
 
 FULL_S = 2.0  # for so long calls may hang that no further one can begin, before that is trouble
 CANCEL_S = 1.0  # how long a handler that is cancelled may take to end
-TRACEBACK_MAX = 2_000  # characters kept of one, its end
+TRACEBACK_MAX = 1_000  # characters kept of one with each letter, its end: a bad build may park 100,000
 
 log = Logger("aurastream.effects")
 

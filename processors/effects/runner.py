@@ -16,7 +16,7 @@ import time
 import traceback
 from typing import Protocol
 
-from aurastream.processors.effects.handler import CANCEL_S, TRACEBACK_MAX, Isolation
+from aurastream.processors.effects.handler import CANCEL_S, Isolation
 from aurastream.processors.effects.lane import EffectLane
 from aurastream.processors.effects.letters import REASON_MAX
 from aurastream.processors.effects.lines import PATIENCE_S, Lines
@@ -25,6 +25,7 @@ from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.projections.engine import Fenced
 from aurastream.streams import AsyncWires, Backoff, Logger, Trouble, UnknownOutcome, is_passing
 
+TRACEBACK_MAX = 4_000  # characters of one that says why a lane is stuck, its end
 LOOK_S = 0.5  # how late a person's word may be noticed
 
 log = Logger("aurastream.effects")
