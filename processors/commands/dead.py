@@ -13,7 +13,15 @@ import msgspec
 from aurastream.processors import as_json as print_json
 from aurastream.processors import harmless, line, table
 from aurastream.processors.commands.common import Session, opened
-from aurastream.processors.commands.options import F, Time, into, json_option, stream_option_all, why_option
+from aurastream.processors.commands.options import (
+    F,
+    Time,
+    Words,
+    into,
+    json_option,
+    stream_option_all,
+    why_option,
+)
 from aurastream.processors.effects import (
     BulkDecision,
     BulkOutcome,
@@ -184,7 +192,7 @@ def retry_(context: click.Context, decision: DeadOptions) -> None:
 
 @dead.command("discard")
 @_decides
-@click.option("--why", required=True, metavar="TEXT", help="For the audit trail.")
+@click.option("--why", required=True, type=Words(), metavar="TEXT", help="For the audit trail.")
 @into(DeadOptions)
 def discard_(context: click.Context, decision: DeadOptions) -> None:
     """Give a dead event of GROUP no effect, or all that are meant, for good; what waited behind them runs."""

@@ -10,7 +10,7 @@ import msgspec
 from aurastream.processors import ProcessorError, harmless, line, parsed_time, table
 from aurastream.processors import as_json as print_json
 from aurastream.processors.commands.common import Session, opened
-from aurastream.processors.commands.options import json_option, stream_option_all
+from aurastream.processors.commands.options import Words, json_option, stream_option_all
 from aurastream.processors.effects import (
     Acceptance,
     Accepted,
@@ -101,7 +101,7 @@ def list_(context: click.Context, stream_names: tuple[str, ...], as_json: bool) 
     metavar="WHEN",
     help="now; skipped: what was passed over since it began; beginning: of the log; or an instant.",
 )
-@click.option("--why", required=True, metavar="TEXT", help="For the audit trail.")
+@click.option("--why", required=True, type=Words(), metavar="TEXT", help="For the audit trail.")
 @json_option
 @click.pass_context
 def accept(
