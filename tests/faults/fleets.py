@@ -251,7 +251,9 @@ class Storm:
 
     def _forget(self, host: Host) -> None:
         self.fleet.hosts.remove(host)
-        if host.code() not in (0, -9, 130):
+        # A guest gives up, and says why, where the server refuses for longer than it waits.
+        gave_up = host in self.guests and host.code() == 3 and "refuses for now" in host.log
+        if host.code() not in (0, -9, -15, 130) and not gave_up:
             self.run.complain(f"a host ended with {host.code()}: {host.log[-800:]}")
         host.forget()
 
