@@ -175,6 +175,7 @@ from aurastream.streams.settings import Ack, Pressure, Settings
 from aurastream.streams.soundness import unsound
 from aurastream.streams.spare import beyond, put_beyond
 from aurastream.streams.stream import READ_MAX, Entry, Stream
+from aurastream.streams.texts import storable, text_of
 from aurastream.streams.wire import Script, Wire
 from aurastream.streams.wires import Wires
 from aurastream.streams.words import checked_words, operator, shortened
@@ -370,8 +371,10 @@ __all__ = [
     "serve",
     "shortened",
     "sound",
+    "storable",
     "stored_as_cloudevent",
     "subject_of",
+    "text_of",
     "to_cloudevent",
     "unpack_position",
     "unsound",

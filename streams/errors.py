@@ -9,6 +9,8 @@ from __future__ import annotations
 import traceback
 from typing import Protocol
 
+from aurastream.streams.texts import text_of
+
 
 class StreamError(Exception):
     """Base of every error of this package."""
@@ -90,9 +92,9 @@ def _raised_in(error: Exception) -> str:
 class UpcasterFailed(Unread):
     """The upcaster of an event's type raised, or made of the event what its type does not allow."""
 
-    def __init__(self, where: str, event: UpcastEvent, version: int, error: Exception) -> None:
+    def __init__(self, where: str, event: UpcastEvent, version: int, error: BaseException) -> None:
         """version: of the step that failed; the event's own may be older."""
-        self.reason = f"{type(error).__name__}: {error}"
+        self.reason = f"{type(error).__name__}: {text_of(error)}"
         super().__init__(
             f"event {event.event_id!r} at {where or 'an unknown place'}, a {event.type!r} of version "
             f"{event.version}, cannot be upcast from version {version} "

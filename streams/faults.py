@@ -39,6 +39,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from aurastream.streams.errors import NotAnswered, ServerRefuses, StreamError, UnknownOutcome
+from aurastream.streams.texts import text_of
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ def word_in(sentence: str) -> str:
 
 def said(error: BaseException) -> str:
     """What the server says, its code in front, where redis-py took it off; of any other error its text."""
-    text, code = str(error), getattr(error, "status_code", None)
+    text, code = text_of(error), getattr(error, "status_code", None)
     if isinstance(code, str) and not text.startswith(code):
         text = f"{code} {text}"
     return (text or type(error).__name__)[:SAID_MAX]

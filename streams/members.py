@@ -16,6 +16,7 @@ something did. Refused: a member set per (group, stream), which is a key and a c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -90,8 +91,16 @@ def saying(host: str, lease_ms: int, card: HostCard | None = None, known: int = 
     """The question. lease_ms: 0 leaves. card: None where it is as before. known: changes whose cards the
     caller has.
     """
-    text = b"" if card is None else _encode(card)
+    text = b"" if card is None else _encoded(card)
     return Ask(HOSTS, _MEMBERS.call((HOSTS, CARDS, CHANGES), (host, lease_ms, text, known)))
+
+
+def _encoded(card: HostCard) -> bytes:
+    """Whatever its texts are: a host whose card cannot be said would lose all its leases."""
+    try:
+        return _encode(card)
+    except UnicodeEncodeError:  # lone surrogates, as of file names that are no UTF-8
+        return json.dumps(msgspec.to_builtins(card), ensure_ascii=False).encode(errors="replace")
 
 
 def heard(reply: Reply, known: int) -> Heard:

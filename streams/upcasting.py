@@ -68,7 +68,7 @@ def upcast(steps: Steps, where: str, envelope: Envelope, content: Json, known: i
             content = steps[envelope.type, version](content)
         content["version"] = known
         changed = [name for name in _KEPT if content[name] != getattr(envelope, name)]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UpcasterFailed(where, envelope, version, error) from error
     if changed:
         raise UpcasterFailed(where, envelope, version, ValueError(f"it changes the event's {changed[0]}"))

@@ -21,7 +21,7 @@ from aurastream.processors.effects.processor import Derived, GiveUp, Processor
 from aurastream.processors.effects.steps import CutOff, Handle, HandlerFailed
 from aurastream.processors.effects.threads import Threads
 from aurastream.processors.effects.watchdog import HandlerCall, Watchdog
-from aurastream.streams import Event, Logger
+from aurastream.streams import Event, Logger, text_of
 
 FULL_S = 2.0  # for so long calls may hang that no further one can begin, before that is trouble
 CANCEL_S = 1.0  # how long a handler that is cancelled may take to end
@@ -200,7 +200,7 @@ class Handler:
         try:
             derived = self._processor.handle(wanted.event, wanted.attempt)
             return list((await derived if inspect.isawaitable(derived) else derived) or ())
-        except (Exception, asyncio.CancelledError, SystemExit) as error:
+        except BaseException as error:  # any would end the loop, or the lane; a signal is none of them
             return _failed(error)  # where we cancelled it, nobody asks
 
     def _in_thread(self, wanted: Handle) -> Outcome:
@@ -213,12 +213,10 @@ class Handler:
 
 def _failed(error: BaseException) -> HandlerFailed:
     """What it raised, as an answer."""
-    frames = frames_of(error)[-TRACEBACK_MAX:]
+    frames, text = frames_of(error)[-TRACEBACK_MAX:], text_of(error)
     if isinstance(error, GiveUp):
-        return HandlerFailed(
-            str(error), is_final=True, ours="" if str(error) else "it gave up", traceback=frames
-        )
-    return HandlerFailed(str(error), ours=f"{type(error).__name__}: ", traceback=frames)
+        return HandlerFailed(text, is_final=True, ours="" if text else "it gave up", traceback=frames)
+    return HandlerFailed(text, ours=f"{type(error).__name__}: ", traceback=frames)
 
 
 def frames_of(error: BaseException) -> str:

@@ -23,7 +23,16 @@ from aurastream.processors.effects.lines import PATIENCE_S, Lines
 from aurastream.processors.effects.pauses import Pauses
 from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.projections.engine import Fenced
-from aurastream.streams import AsyncWires, Backoff, Logger, Trouble, UnknownOutcome, is_passing
+from aurastream.streams import (
+    AsyncWires,
+    Backoff,
+    Logger,
+    Trouble,
+    UnknownOutcome,
+    is_passing,
+    storable,
+    text_of,
+)
 
 TRACEBACK_MAX = 4_000  # characters of one that says why a lane is stuck, its end
 LOOK_S = 0.5  # how late a person's word may be noticed
@@ -75,7 +84,7 @@ class LaneRunner:
     def trouble(self) -> str:
         """The error as a sentence; "" while there is none."""
         error = self.error
-        return "" if error is None else str(error) or type(error).__name__
+        return "" if error is None else text_of(error) or type(error).__name__
 
     @property
     def trouble_facts(self) -> Trouble | None:
@@ -93,7 +102,7 @@ class LaneRunner:
             self.trouble[:REASON_MAX],
             position=position,
             event_id=event_id,
-            traceback="".join(traceback.format_exception(error))[-TRACEBACK_MAX:],
+            traceback=storable("".join(traceback.format_exception(error)))[-TRACEBACK_MAX:],
             since_ms=self._error_since_ms,
         )
 

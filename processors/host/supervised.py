@@ -21,7 +21,18 @@ from collections.abc import Callable
 from aurastream.processors.effects import Pauses
 from aurastream.projections import ProjectionError
 from aurastream.projections.engine import Fenced, Lane, Retired, is_commit
-from aurastream.streams import Ask, AsyncWires, Logger, Reply, StreamError, Trouble, is_passing, said
+from aurastream.streams import (
+    Ask,
+    AsyncWires,
+    Logger,
+    Reply,
+    StreamError,
+    Trouble,
+    is_passing,
+    said,
+    storable,
+    text_of,
+)
 
 TRACEBACK_MAX, REASON_MAX = 4_000, 1_000  # characters kept
 
@@ -113,6 +124,8 @@ class SupervisedLane(ABC):
                 return
             except Exception as error:
                 pause_s = self._troubled(error)
+            except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:  # of a plug-in's code
+                pause_s = self._troubled(ProjectionError(f"{type(error).__name__}: {text_of(error)}"))
             await self._pause(pause_s)
             await self._wires.renew()
 
@@ -158,7 +171,7 @@ class SupervisedLane(ABC):
         """As what a person must mend; logged where it is another than before."""
         self.error = error
         before, is_ours = self.stuck, isinstance(error, ProjectionError | StreamError)
-        text = str(error) or type(error).__name__
+        text = text_of(error) or type(error).__name__
         reason = (text if is_ours else f"{type(error).__name__}: {text}")[:REASON_MAX]
         self.waits_for = ""
         lane = self.lane
@@ -169,7 +182,7 @@ class SupervisedLane(ABC):
             reason,
             position=str(getattr(error, "position", lane.cursor.position)),
             event_id=str(getattr(error, "event_id", "")),
-            traceback="".join(traceback.format_exception(error))[-TRACEBACK_MAX:],
+            traceback=storable("".join(traceback.format_exception(error)))[-TRACEBACK_MAX:],
             since_ms=int(time.time() * 1000) if before is None else before.since_ms,
         )
         if before is None or before.reason != reason:

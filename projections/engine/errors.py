@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aurastream.projections.tables import ProjectionError
+from aurastream.streams import text_of
 
 
 class ProjectionUnknown(ProjectionError):
@@ -82,11 +83,11 @@ class FoldFailed(ProjectionError):
 
     is_exact = True
 
-    def __init__(self, projection: str, where: str, at: tuple[str, str], error: Exception) -> None:
+    def __init__(self, projection: str, where: str, at: tuple[str, str], error: BaseException) -> None:
         position, event_id = at
         super().__init__(
             f"{projection!r} failed on event {event_id!r} at {position} of {where}: "
-            f"{type(error).__name__}: {error}. "
+            f"{type(error).__name__}: {text_of(error)}. "
             "The view stands before it; mend the projection and start again."
         )
         self.projection, self.where, self.position, self.event_id = projection, where, position, event_id

@@ -91,9 +91,8 @@ class Fold(Generic[S]):
             changes = yield from self._changes(batch)
         except ProjectionError:
             raise
-        except (
-            Exception
-        ) as error:  # of a score, a total or a row, which belong to the batch and to no event alone
+        # Of a score, a total or a row, which belong to the batch and to no event alone.
+        except BaseException as error:
             failed = self._failed(keyed[-1][1], keyed[-1][2], error)
             failed.is_exact = False
             raise failed from error
@@ -102,14 +101,25 @@ class Fold(Generic[S]):
             table.bound(self._states_max)
         return [change for change in changes if change.put or change.drop]
 
-    def _failed(self, position: str, event: FoldedEvent, error: Exception) -> FoldFailed:
+    def _failed(self, position: str, event: FoldedEvent, error: BaseException) -> FoldFailed:
+        """Whatever the projection's code raised, an exit among it: no event may end who folds it."""
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):  # a person's, or whoever drives these steps
+            raise error
         return FoldFailed(self.projection.name, self.where, (position, event.event_id), error)
 
     def _keyed(self, events: list[Placed]) -> Keyed:
         if self._is_by_subject:
             return [(event.subject, position, event) for position, event in events]
         key_of = self.projection.key
-        return [(key, position, event) for position, event in events if (key := key_of(event)) is not None]
+        keyed: Keyed = []
+        for position, event in events:
+            try:
+                key = key_of(event)
+            except BaseException as error:
+                raise self._failed(position, event, error) from error
+            if key is not None:
+                keyed.append((key, position, event))
+        return keyed
 
     def _changes(self, batch: Batched) -> Loading[list[Change]]:
         """What follows from the events for every table."""
@@ -155,7 +165,7 @@ class Fold(Generic[S]):
                         moves.append((held, new))
                         base[key] = new
                     states[key] = new
-                except Exception as error:
+                except BaseException as error:
                     raise self._failed(position, event, error) from error
         starts = before | base if base else before
         moves += [(start, states[key]) for key, start in starts.items() if start is not states[key]]
