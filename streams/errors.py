@@ -83,7 +83,7 @@ class UpcastEvent(Protocol):
     def version(self) -> int: ...
 
 
-def _raised_in(error: Exception) -> str:
+def _raised_in(error: BaseException) -> str:
     """Where somebody's function raised it; "" for ours."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     return f", in {frames[-1].name} of {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
