@@ -20,6 +20,7 @@ version: any raw XADD that misspells a number would stop every lane of its parti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, Union, cast
 
 import msgspec
@@ -65,6 +66,7 @@ class Codec:
                 )
             check_declared(kind)
         self.upcasters = steps_of(self.types.values(), upcasters or {})
+        self.meets_newer = False  # whether fields were passed over: then ``decode_open`` is worth a try
         self._encoder = msgspec.json.Encoder()
         union: Any = Union[tuple(self.types.values())] if self.types else Event  # noqa: UP007 - built at run time
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(union)
@@ -174,6 +176,23 @@ class Codec:
             ]
         return named_well(events)
 
+    def decode_open(self, raw: bytes) -> Event | None:
+        """An event of today's version that has fields unknown to its type; None for what needs a closer look.
+        A third of what ``read`` takes, for a host behind its producers.
+        """
+        try:
+            event = self._open_decoder.decode(raw)
+        except UNDECODABLE:
+            return None
+        if event.version != event.schema_version or named_well([event]) == [None]:
+            return None
+        return self.types[str(event.__struct_config__.tag)](**msgspec.structs.asdict(event))
+
+    @cached_property
+    def _open_decoder(self) -> msgspec.json.Decoder[Event]:
+        union: Any = Union[tuple(map(_opened, self.types.values()))] if self.types else Event  # noqa: UP007
+        return msgspec.json.Decoder(union)
+
     def _decoded(self, raw: bytes) -> Event | None:
         try:
             return self._decoder.decode(raw)
@@ -194,13 +213,25 @@ class Codec:
         content = _content_of(where, raw)
         try:
             if version == known:
-                return _fitted(kind, content, f"it is no valid {envelope.type} (%s)", cause)
+                read = _fitted(kind, content, f"it is no valid {envelope.type} (%s)", cause)
+                self.meets_newer = True
+                return read
             content = upcast(self.upcasters, where, envelope, content, known)
             return _fitted(kind, content, _NOT_UPCAST % (version, "ValidationError: %s"))
         except (*UNDECODABLE, TypeError, ValueError) as error:
             if version == known:
                 raise DamagedEntry(where, f"it is no valid {envelope.type} ({cause})") from cause
             raise UpcasterFailed(where, envelope, known - 1, error) from error
+
+
+def _opened(kind: type[Event]) -> type[Event]:
+    """The type without its ban on unknown fields."""
+    options: dict[str, Any] = {"frozen": True, "kw_only": True, "tag_field": "type"}
+    tag = kind.__struct_config__.tag
+    made = msgspec.defstruct(
+        kind.__name__, [], bases=(kind,), tag=str(tag), forbid_unknown_fields=False, **options
+    )
+    return cast(type[Event], made)
 
 
 class ReadEvent(NamedTuple):

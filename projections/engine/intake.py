@@ -124,7 +124,19 @@ class Batch:
         self.read_bytes = json_bytes(raw) if jsons is None else sum(map(len, jsons))
         if jsons is None:
             return [None] * len(raw)
-        return read_envelopes(jsons) if self._any_type else self._codec.decode_each(jsons)
+        if self._any_type:
+            return read_envelopes(jsons)
+        events = self._codec.decode_each(jsons)
+        return self._opened(jsons, events) if self._codec.meets_newer and None in events else events
+
+    def _opened(self, jsons: list[bytes], events: list[Event | None]) -> list[Event | None]:
+        """The events, those of a newer producer among them."""
+        opened = list(events)
+        for index, event in enumerate(events):
+            if event is None and self.positions[index].decode() not in self._set_aside:
+                opened[index] = self._codec.decode_open(jsons[index])
+                self.differs = self.differs or opened[index] is not None
+        return opened
 
     def _take(
         self, position: bytes, fields: list[bytes], limit: datetime, identified: list[tuple[bytes, str]]

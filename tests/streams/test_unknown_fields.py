@@ -81,6 +81,25 @@ def test_readers_pass_over_what_a_newer_producer_added(
 
     assert Codec((Shown,)).decode(entry) == expected
     assert Codec((Shown,)).decode_each([entry])[0] in (expected, None), "None is looked at by decode"
+    assert Codec((Shown,)).decode_open(entry) in (expected, None), "so it is here"
+
+
+def test_the_quick_way_reads_what_the_close_look_reads_or_leaves_it_to_it() -> None:
+    """A host behind its producers takes it for every event."""
+    codec, plain = Codec((Shown, Closed)), raw(Shown, views=3, more=1)
+
+    assert codec.decode_open(plain) == codec.decode(plain)
+    assert type(codec.decode_open(plain)) is Shown
+    assert type(codec.decode_open(raw(Closed, views=3, more=1))) is Closed
+    for other in (
+        raw(Shown, views="3", more=1),
+        raw(Shown, views=3, version=2),
+        raw(Shown, place={"more": 1}),
+        raw(Shown, views=3).replace(b'"event_id":"e"', b'"event_id":"e e"'),
+        raw(Shown, views=3).replace(b"test.shown", b"test.other"),
+        b"{",
+    ):
+        assert codec.decode_open(other) is None, other
 
 
 def test_a_type_that_is_closed_by_hand_is_open_to_readers_too() -> None:
