@@ -24,7 +24,7 @@ from collections.abc import Iterator
 import msgspec
 
 from aurastream.streams import Command, Keys, Stream, backlogs, beyond
-from aurastream.streams.retention.names import named_keys, server_groups, shown
+from aurastream.streams.retention.names import named_everywhere, server_groups, shown
 
 GROUP, APP, FOREIGN = "group", "app", "foreign group"
 
@@ -44,10 +44,11 @@ class Hold(msgspec.Struct, frozen=True):
 
 def holds_of(stream: Stream, name: str | None = None) -> list[Hold]:
     """Of a name, or of all; the furthest behind first in each partition."""
+    apps = named_everywhere(stream, lambda keys: keys.acked(""))
     return [
         hold
         for keys in stream.keys
-        for hold in sorted(_holds(stream, keys), key=lambda hold: (-hold.events, hold.name))
+        for hold in sorted(_holds(stream, keys, apps[keys]), key=lambda hold: (-hold.events, hold.name))
         if name in (None, hold.name)
     ]
 
@@ -71,11 +72,10 @@ def _commands(stream: Stream, keys: Keys, hold: Hold) -> Iterator[Command]:
                 yield ("XGROUP", "DESTROY", keys.log, group[b"name"])
 
 
-def _holds(stream: Stream, keys: Keys) -> Iterator[Hold]:
+def _holds(stream: Stream, keys: Keys, apps: list[str]) -> Iterator[Hold]:
     joined = backlogs(stream.server, keys)
     for item in joined:
         yield Hold(GROUP, item.group, keys.partition, item.events, item.bytes, item.joined_ms)
-    apps = named_keys(stream, keys.acked(""))
     length, trimmed, *places = stream.ask(
         keys.partition,
         ("XLEN", keys.log),

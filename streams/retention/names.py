@@ -4,7 +4,7 @@ The names of those who may hold a partition back, as the server has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aurastream.streams import Keys, Reply, Stream
 
@@ -18,6 +18,17 @@ def named_keys(stream: Stream, prefix: str) -> list[str]:
     """What follows the prefix in the names of keys. cost O(all keys)"""
     names: Iterator[bytes] = stream.server.client.scan_iter(match=f"{prefix}*", count=1_000)
     return sorted({shown(key).removeprefix(prefix) for key in names})
+
+
+def named_everywhere(stream: Stream, prefix_of: Callable[[Keys], str]) -> dict[Keys, list[str]]:
+    """The same of each partition, by one look at all keys."""
+    pattern = prefix_of(Keys(stream.name, 0)).replace(".0}", ".*}", 1)
+    names = [shown(key) for key in stream.server.client.scan_iter(match=f"{pattern}*", count=1_000)]
+    return {
+        keys: sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
+        for keys in stream.keys
+        for prefix in (prefix_of(keys),)
+    }
 
 
 def server_groups(stream: Stream, keys: Keys) -> list[dict[bytes, Reply]]:

@@ -206,3 +206,26 @@ def test_a_segment_that_is_not_what_was_written_is_refused(kept: Kept) -> None:
         segments_ahead(back.archive(), 0)
     with pytest.raises(ArchiveRefused, match="aurastream archive ahead"):
         back.close_segments()
+
+
+def test_a_server_that_has_lost_all_gets_all_of_its_archive_back(kept: Kept) -> None:
+    """Several segments, in their order; what a producer has appended again by then comes once."""
+    for start in (0, 20, 40):
+        kept.stream.append(events(start, 20))
+        kept.close_segments()
+    kept.server.client.flushall()
+    back = Kept(kept.server, kept.settings.archive, segment_events=1_000)
+    back.stream.append(events(25, 3))
+
+    numbers, appended = [], 0
+    for segment in segments_ahead(back.archive(), 0):
+        numbers.append(segment.number)
+        appended += take_back(back.archive(), back.operations, segment, DECISION)
+
+    assert (numbers, appended) == ([1, 2, 3], 57)
+    ids = [entry.event.event_id for entry in back.stream.read(0)]
+    due = [n for n in range(60) if n not in (25, 26, 27)]
+    assert ids == [f"e{n}" for n in [25, 26, 27, *due]]
+    assert [manifest.number for manifest in back.close_segments()] == [1]
+    assert verify_partition(back.stream, 0, back.archive(), audited_by(History(back.operations))).findings
+    == []
