@@ -227,5 +227,5 @@ def test_a_server_that_has_lost_all_gets_all_of_its_archive_back(kept: Kept) -> 
     due = [n for n in range(60) if n not in (25, 26, 27)]
     assert ids == [f"e{n}" for n in [25, 26, 27, *due]]
     assert [manifest.number for manifest in back.close_segments()] == [1]
-    assert verify_partition(back.stream, 0, back.archive(), audited_by(History(back.operations))).findings
-    == []
+    audited = audited_by(History(back.operations))
+    assert verify_partition(back.stream, 0, back.archive(), audited).findings == []
