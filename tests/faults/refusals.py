@@ -68,7 +68,7 @@ def a_server_that_refuses_ends_nobody(run: Run) -> None:
 def a_server_that_is_not_there_is_waited_for(run: Run) -> None:
     loading = (
         "--key-load-delay",
-        "1000",
+        "100",
         "--loading-process-events-interval-bytes",
         "1024",
         "--appendonly",
