@@ -180,12 +180,14 @@ def retry_(context: click.Context, decision: DeadOptions) -> None:
         line_of = (letter.subject if letter is not None else "") or f"@{position}"
         decided = [(stream, place.group, BulkDecision(1, 0, 0, {partition: {position: line_of}}))]
         outcome = _awaited(decided, decision.wait_s) if decision.wait_s else None
-    told = "runs again" if is_new else "runs again already"
+    sentence = "runs again" if is_new else "runs again already"
     content = {"group": single[0], "place": single[1], "state": "due", "changed": is_new}
     if outcome is not None:
         content["outcome"] = outcome
     _tell(
-        content, f"{single[1]} {told}, {_came(outcome) or f'as soon as {single[0]} does'}", decision.as_json
+        content,
+        f"{single[1]} {sentence}, {_came(outcome) or f'as soon as {single[0]} does'}",
+        decision.as_json,
     )
     _exit_by(context, outcome)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import click
 import msgspec
 
@@ -18,6 +16,7 @@ from aurastream.processors.effects import (
     Processor,
     Since,
     field_of_meeting,
+    instant_of,
     processor_standing,
     processors_of,
     read_meetings,
@@ -138,12 +137,8 @@ def _installed(session: Session, name: str) -> Processor:
 def _row(session: Session, processor: Processor, stream: Stream) -> ProcessorRow:
     standing = processor_standing(processor, stream, {})
     met: Met = read_meetings(session.server)[field_of_meeting(processor.name, stream.name)]
-    since = {name: _instant(at) for name, at in met.since.items()}
+    since = {name: instant_of(at) for name, at in met.since.items()}
     return ProcessorRow(processor.name, stream.name, met.version, met.start, since, standing)
-
-
-def _instant(ms: int) -> str:
-    return "the beginning" if ms == 0 else datetime.fromtimestamp(ms / 1_000, UTC).isoformat()
 
 
 def _sentence(item: Accepted) -> str:

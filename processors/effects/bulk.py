@@ -153,7 +153,7 @@ class _Bulk(msgspec.Struct, frozen=True):
 
 
 def _decided(bulk: _Bulk, wanted: LetterFilter, states: tuple[str, ...]) -> BulkDecision:
-    matching = behind = asked = 0
+    matching = behind = chosen_count = 0
     decided: dict[int, dict[str, str]] = {}
     for keys in bulk.stream.keys:
         chosen: list[StoredLetter] = []
@@ -165,12 +165,12 @@ def _decided(bulk: _Bulk, wanted: LetterFilter, states: tuple[str, ...]) -> Bulk
                 chosen.append(stored)
             else:
                 behind += 1
-        asked += len(chosen)
+        chosen_count += len(chosen)
         chosen.sort(key=lambda item: Position.parse(item.position), reverse=True)
         for part in _parts(chosen):
             decided.setdefault(keys.partition, {}).update(bulk.decide(keys, part))
     count = sum(map(len, decided.values()))
-    return BulkDecision(matching, behind, asked - count, decided)
+    return BulkDecision(matching, behind, chosen_count - count, decided)
 
 
 def _parts(chosen: list[StoredLetter]) -> Iterator[list[StoredLetter]]:

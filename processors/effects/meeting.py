@@ -21,14 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
 from aurastream.processors import ProcessorError
 from aurastream.processors.effects.processor import Processor
-from aurastream.streams import PROCESSORS, Ask, Asking, Event, Server, Stream, drive, sound
+from aurastream.streams import PROCESSORS, Ask, Asking, Event, Logger, Server, Stream, drive, sound
+
+log = Logger("aurastream.effects")
 
 
 class Met(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -197,8 +199,17 @@ def _recorded(processor: Processor, stream: Stream, field: str) -> Asking[bytes]
         Ask(PROCESSORS, ("HSETNX", PROCESSORS, field, msgspec.json.encode(met))),
         Ask(PROCESSORS, ("HGET", PROCESSORS, field)),
     ]
-    row: bytes = sound(answers)[2]
-    return row
+    _, is_ours, row = sound(answers)
+    if is_ours:
+        facts = {"processor": processor.name, "stream": stream.name, "start": text}
+        log.info("processor_met", **facts, handles_since=instant_of(since))
+    stored: bytes = row
+    return stored
+
+
+def instant_of(ms: int) -> str:
+    """As people read it."""
+    return "the beginning" if ms == 0 else datetime.fromtimestamp(ms / 1_000, UTC).isoformat()
 
 
 def _since(start: Literal["end", "beginning"] | datetime, first_ms: int, now_ms: int, created_ms: int) -> int:

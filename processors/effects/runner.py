@@ -2,7 +2,7 @@
 Drive an effect lane in a loop, for as long as its partition is ours.
 
     take what is new -> look every LOOK_S for what may run again -> wait for a poke, or a while -> ..
-    a newer owner -> cut off what is under way, end;  told to stop -> wait for it, as long as it is given
+    a newer owner -> cut off what is under way, end;  a stop -> wait for it, as long as it is given
     anything else that goes wrong -> say so, pause, begin anew at the cursor
 
 A transport that hands over a batch only pokes: the lane reads the log itself, so a lost or repeated hand-over

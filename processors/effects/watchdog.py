@@ -121,19 +121,17 @@ class Watchdog:
         beat_at, loop = self._beat_at, self._loop
         if beat_at is None or loop is None or time.monotonic() - beat_at < self._after_s:
             return None
-        found = Blocked(self._current(loop), time.monotonic() - beat_at, self._stack())
-        if found.call is None and self._logged_at == beat_at and self._last is not None:
-            found = msgspec.structs.replace(
-                found, call=self._last[1].call
-            )  # the same block, between two steps
+        seen = Blocked(self._current(loop), time.monotonic() - beat_at, self._stack())
+        if seen.call is None and self._logged_at == beat_at and self._last is not None:
+            seen = msgspec.structs.replace(seen, call=self._last[1].call)  # the same block, between two steps
         if self._beat_at != beat_at:  # it has moved while we looked
             return None
         if self._logged_at != beat_at:
             self._logged_at = beat_at
-            facts = {} if found.call is None else found.call.facts()
-            log.error("loop_blocked", blocked_s=round(found.for_s, 1), **facts, stack=found.stack)
-        self._last = (time.monotonic(), found)
-        return found
+            facts = {} if seen.call is None else seen.call.facts()
+            log.error("loop_blocked", blocked_s=round(seen.for_s, 1), **facts, stack=seen.stack)
+        self._last = (time.monotonic(), seen)
+        return seen
 
     def _current(self, loop: asyncio.AbstractEventLoop) -> HandlerCall | None:
         task = asyncio.current_task(loop)

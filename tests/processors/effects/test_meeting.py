@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from aurastream.processors.effects import (
     Acceptance,
@@ -105,11 +106,14 @@ def test_a_new_processor_leaves_history_alone(server: Server, stream: Stream) ->
     stream.append(seen("a1", "b1", "a2"))
     new = New()
 
-    work(server, new)
+    with capture_logs() as said:
+        work(server, new)
     stream.append(seen("c1", "a3"))
     work(server, new)
 
     assert sorted(new.handled) == ["a3", "c1"]
+    (met,) = [line for line in said if line["event"] == "processor_met"]
+    assert (met["processor"], met["stream"], met["start"]) == ("noting", "clips-test", "end")
     cursor = cursor_of(stream.wire(0).ask(("HGETALL", stream.keys[0].cursor("noting")))[0])
     assert (cursor.read, cursor.skipped, cursor.applied) == (5, 3, 2)
     assert cursor.read_bytes == int(server.client.hget(stream.keys[0].meta, "bytes") or 0)
