@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import click
@@ -14,6 +15,7 @@ from aurastream.processors.commands.standing import Standing, StreamStanding, st
 from aurastream.processors.fleet import Colour, FleetHost, FleetLane, LaneState, ranges, shown_lanes
 
 MIB = 2**20
+WATCH_S = 2.0
 STYLES = {Colour.RED: "bold red", Colour.AMBER: "yellow", Colour.GREEN: "green"}
 GROUPS = ["group", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead", "lanes"]
 SUMMED = ("applied", "duplicates", "skipped", "set_aside")
@@ -22,9 +24,10 @@ PLAIN = (LaneState.RUNS, LaneState.NEW)
 
 @click.command()
 @click.option("--exit-code", "is_judging", is_flag=True, help="End with 1 when the fleet is red.")
+@click.option("--watch", "is_watching", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @json_option
 @click.pass_context
-def status(context: click.Context, is_judging: bool, as_json: bool) -> int:
+def status(context: click.Context, is_judging: bool, is_watching: bool, as_json: bool) -> int:
     """The fleet and its hosts, streams, groups, lag and memory.
 
     Red is what a person must act on, amber what is worth knowing. All groups of the server are shown,
@@ -32,6 +35,11 @@ def status(context: click.Context, is_judging: bool, as_json: bool) -> int:
     """
     with opened(context) as session:
         now = standing(session)
+        while is_watching and not as_json:
+            click.clear()
+            _show(now)
+            time.sleep(WATCH_S)
+            now = standing(session)
     if as_json:
         print_json(now)
     else:

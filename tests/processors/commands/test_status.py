@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from tests.commands import Home
 from tests.facts import consume, observation
 from tests.processors.fleet.crew import Crew
 from tests.projections.counting import Counting
+from tests.servers import until
 
 pytestmark = pytest.mark.any_server
 
@@ -55,7 +57,7 @@ def test_hosts_are_listed_with_what_they_run_and_red_ends_with_1_where_that_is_a
     """The first two questions of a night: who lives, and does it want me."""
     consume(server, live, Counting())
     crew = Crew(server, "clips-live")
-    crew.host("one", "counting")
+    crew.host("one", "counting", lease_ms=60_000)
     env = {"AURASTREAM_REDIS_URL": url}
 
     shown, judged = home.run("status", env=env), home.run("status", "--exit-code", env=env)
@@ -71,3 +73,15 @@ def test_hosts_are_listed_with_what_they_run_and_red_ends_with_1_where_that_is_a
     assert "counting of clips-live/0-1: nobody runs it; no host lives" in red.out
     assert "Traceback" not in red.err
     crew.close()
+
+
+def test_it_is_shown_again_and_again_until_ctrl_c(home: Home, server: Server, url: str, live: Stream) -> None:
+    """During a roll-out somebody looks on."""
+    running = home.start("status", "--watch", env={"AURASTREAM_REDIS_URL": url})
+
+    until(lambda: running.out.count("The fleet is green") >= 2, "the second look")
+    consume(server, live, Counting())
+    until(lambda: "The fleet is amber" in running.out, "what is new")
+
+    assert running.signal(signal.SIGINT) == 130
+    assert "Traceback" not in running.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aurastream.streams import Claim, Leases, Server, Wires, drive
 
-LEASE_MS = 400
+LEASE_MS = 1_500
 
 
 class Crew:
@@ -13,9 +13,9 @@ class Crew:
     def __init__(self, server: Server, stream: str) -> None:
         self._wires, self._stream = Wires(server), stream
 
-    def host(self, name: str, *groups: str) -> Leases:
+    def host(self, name: str, *groups: str, lease_ms: int = LEASE_MS) -> Leases:
         """One that can run these groups."""
-        leases = Leases(f"{name}-1-00000000", LEASE_MS)
+        leases = Leases(f"{name}-1-00000000", lease_ms)
         self.tick(leases, *groups)
         return leases
 
