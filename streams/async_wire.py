@@ -9,7 +9,7 @@ another's round trip. A lost connection fails every request under way (their out
 with it; who made the wire makes a new one.
 
 Always true: a server that says nothing for the answer time-out, while something is under way that it was not
-bidden to hold back, is lost; one that answers what nobody waits for is out of step, and lost as well.
+bidden to hold back, is lost, unless it was our loop that stood; one that answers what nobody waits for is out of step, and lost as well.
 
 Decision (2026-11): the reader takes bytes from redis-py's stream into a hiredis reader of its own. Silence is
 measured from the last byte and not from the question, so that a large answer over a slow link is not taken
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
 READ_BYTES = 256 * 1024
+LATE_S = 0.1  # by which the loop wakes late before that is taken for a pause of its own
+TURN_S = 0.25  # for the loop to read what arrived while it stood
 _NOTHING = object()
 
 
@@ -65,6 +67,7 @@ class AsyncWire:
         self._under_way: deque[_Request] = deque()
         self._reader: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0  # of the loop's clock: when the watch is due
         self._heard_at = 0.0  # of the loop's clock: the last byte, or the first question after a pause
         self._lost: BaseException | None = None
 
@@ -105,7 +108,7 @@ class AsyncWire:
         held_s = sum([waits_s(command) for command in commands])
         self._under_way.append(_Request(future, len(commands), [], held_s))
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout_s, self._look)
+            self._look_in(self._timeout_s)
         # Nothing is awaited between the queue and the socket's buffer: requests are written as they queue.
         try:
             packed = [pack_command(command) for command in commands]
@@ -151,15 +154,21 @@ class AsyncWire:
             if not request.future.done():  # its asker was cancelled: the answers are nobody's
                 request.future.set_result(request.answers)
 
+    def _look_in(self, seconds: float) -> None:
+        self._looks_at = self._loop.time() + seconds
+        self._watch = self._loop.call_at(self._looks_at, self._look)
+
     def _look(self) -> None:
         """Whether the server has been silent for too long; else when to look again."""
         self._watch = None
         if not self._under_way:
             return
-        bound_s = self._timeout_s + self._under_way[0].waits_s
-        left_s = self._heard_at + bound_s - self._loop.time()
+        now, bound_s = self._loop.time(), self._timeout_s + self._under_way[0].waits_s
+        left_s = self._heard_at + bound_s - now
+        if now - self._looks_at > LATE_S:  # blocked, or suspended: the answers may wait in the socket
+            left_s = max(left_s, TURN_S)
         if left_s > 0:
-            self._watch = self._loop.call_later(left_s, self._look)
+            self._look_in(left_s)
             return
         self._fail(TimeoutError(f"no answer within {bound_s:g} s"))
         self._on_silence()

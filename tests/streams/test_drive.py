@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
@@ -395,3 +397,45 @@ def test_each_thread_has_wires_of_its_own(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_loop_that_stood_does_not_take_its_server_for_silent(running: ServerProcess) -> None:
+    """A handler that blocked the loop for longer than the answer time-out, a process that was suspended: the
+    answer has been there all the while, and the connections of all lanes were dropped.
+    """
+
+    async def asked() -> list[bytes]:
+        server = Server(running.url, answer_timeout_s=0.3)
+        wire = await server.async_wire("a")
+        answers = asyncio.create_task(wire.ask(("ECHO", "1")))
+        await asyncio.sleep(0)  # it is sent
+        time.sleep(0.5)  # noqa: ASYNC251 - the loop stands
+        try:
+            return await asyncio.wait_for(answers, 10)
+        finally:
+            await wire.close()
+            server.close()
+
+    assert asyncio.run(asked()) == [b"1"]
+
+
+def test_a_server_that_is_silent_is_lost_though_the_loop_stood(running: ServerProcess) -> None:
+    """It is given a moment more, once."""
+
+    async def asked() -> None:
+        server = Server(running.url, answer_timeout_s=0.3)
+        wire = await server.async_wire("a")
+        server.client.client_pause(3_000)
+        try:
+            answers = asyncio.create_task(wire.ask(("ECHO", "1")))
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251 - the loop stands
+            with pytest.raises(LOST):
+                await asyncio.wait_for(answers, 2)
+        finally:
+            await wire.close()
+            with redis.Redis.from_url(running.url) as client:
+                client.client_unpause()
+            server.close()
+
+    asyncio.run(asked())
