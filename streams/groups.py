@@ -147,9 +147,11 @@ def _position(entries: list[RawEntry]) -> Position:
     return Position.parse(entries[0][0])
 
 
-def align(keys: Keys, group: str, cursor: Cursor) -> Command:
-    """The command that makes the group where there is none, and puts it where the cursor is."""
-    return _ALIGN.call((keys.log,), (group, cursor.position or "0", cursor.read))
+def align(log: str, cursor: str, group: str) -> Command:
+    """The command that makes the group where there is none, and puts it where the cursor is. log, cursor:
+    their keys.
+    """
+    return _ALIGN.call((log, cursor), (group,))
 
 
 def wake_up(waiting: dict[str, str], block_ms: int) -> Command:

@@ -88,10 +88,17 @@ class Lines:
                 self._start("live", item.line, self._run_line(item.line))
 
     async def look(self) -> None:
-        """Run the dead letters a person let run again; append audit events that were left behind."""
+        """Run the dead letters a person let run again; append audit events that were left behind; have the
+        server's group follow.
+        """
         self._raise_trouble()
+        await self.follow()
         for line in await self._drive(resumption.due(self.lane)):
             self._start("due", line, self._run_letters(line))
+
+    async def follow(self) -> None:
+        """Have the server's group where the cursor is."""
+        await self._drive(self.lane.scripts.follow())
 
     async def is_idle(self) -> bool:
         """Whether nothing is left to do, whoever runs the processor."""

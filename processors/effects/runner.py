@@ -36,6 +36,7 @@ from aurastream.streams import (
 
 TRACEBACK_MAX = 4_000  # characters of one that says why a lane is stuck, its end
 LOOK_S = 0.5  # how late a person's word may be noticed
+FOLLOW_S = 1.0  # at the end, for the server's group: a hint
 
 log = Logger("aurastream.effects")
 
@@ -166,6 +167,11 @@ class LaneRunner:
             task.cancel()  # it reads and skips, which may be done twice
             await asyncio.wait({task})
         await self.lines.stop(patience_s)
+        try:
+            async with asyncio.timeout(FOLLOW_S):
+                await self.lines.follow()
+        except Exception as error:  # the next owner's first look does it
+            log.info("group_left_behind", **self._where(), reason=f"{type(error).__name__}: {error}"[:300])
 
     async def _run(self) -> None:
         while not self._is_stopping:

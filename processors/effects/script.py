@@ -16,7 +16,7 @@ from aurastream.processors.effects.items import Item
 from aurastream.processors.effects.letters import AUDIT_TYPES, Letter
 from aurastream.processors.effects.steps import Gap, MovedOn
 from aurastream.projections.engine import Fenced
-from aurastream.streams import Ask, Asking, Codec, Command, Event, Keys, Script, sound
+from aurastream.streams import Ask, Asking, Codec, Command, Event, Keys, Script, align, sound
 
 _STEP = ("lines.lua", "step.lua")
 _ITEM = (*_STEP, "item.lua")
@@ -94,7 +94,14 @@ class LaneScripts:
         self.at = EffectKeys.of(keys, group, lease)
         self.epoch: int | None = None
         self.version: int | None = None
+        self.has_moved = True  # whether the cursor may have, since ``follow``
         self._group, self._where = group, keys.where
+
+    def follow(self) -> Asking[None]:
+        """Put the server's group where the cursor is, so that every Redis tool shows place and lag."""
+        if self.has_moved:
+            sound((yield [Ask(self.at.log, align(self.at.log, self.at.cursor, self._group))]))
+            self.has_moved = False
 
     def skip(self, counter: str, positions: list[str]) -> Asking[None]:
         """Finish entries that need no handler. Raises Fenced."""
@@ -162,4 +169,5 @@ class LaneScripts:
             raise Gap(f"the log of {self._where} does not hold {position} as it was read")
         if answer is EffectAnswer.MOVED_ON:
             raise MovedOn(f"a person decided about {self._group} at {self._where}")
+        self.has_moved = True
         return answer, fact

@@ -92,7 +92,7 @@ class GroupLane(Lane):
 
     def align(self) -> Asking[None]:
         """Put the server's group where the cursor is, and let go what others hold of it."""
-        sound((yield self.asks(align(self.keys, self.group, self.cursor))))
+        sound((yield self.asks(align(self.keys.log, self.view.cursor, self.group))))
         yield from self.acknowledge()
 
     def acknowledge(self) -> Asking[None]:
