@@ -1,8 +1,10 @@
 -- subject: put the rows of one key of a partition's view right, if the view is where they were folded to.
--- KEYS[1] cursor  hash    position, repairs, retired                            all share one {partition} hash tag
+-- KEYS[1] cursor  hash    position, repairs, retired; "fact ID": an event until it is in the audit trail
+--                                           all share one {partition} hash tag
 -- KEYS[2..] tables of the view: hashes and sorted sets
 -- ARGV[1] head    msgpack map
 --           position  the rows were folded to, '' at the start
+--           event_id, fact  ID and JSON of the audit event, noted with the rows
 --           types     of KEYS[2..], 'hash' or 'zset' each
 --           writes    {key, command, first, last} each: key into KEYS, first and last into ARGV; command HSET, HDEL, ZADD, ZREM
 -- ARGV[2..] operands of the writes: absolute values
@@ -34,4 +36,5 @@ for _, write in ipairs(head.writes) do
   end
 end
 redis.call('HINCRBY', KEYS[1], 'repairs', 1)
+redis.call('HSET', KEYS[1], 'fact ' .. head.event_id, head.fact)
 return {ANSWER.OK}

@@ -10,7 +10,9 @@ several keys (totals, roll-ups, listings under another name): one key's events d
 the whole rebuild does.
 
 Always true: rows are written by one script that compares the live cursor, so that a host who goes on
-meanwhile loses nothing, and whoever keeps the key's state in memory is refused once and reads it anew.
+meanwhile loses nothing, and whoever keeps the key's state in memory is refused once and reads it anew. The
+same script notes the audit event in the cursor, until it is in the log: who looks next settles what a killed
+process left.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from aurastream.projections.engine import AnyProjection, Projection, ProjectionE
 from aurastream.projections.rebuild.compare import Compared
 from aurastream.projections.rebuild.record import Decision
 from aurastream.projections.rebuild.subject_fold import SubjectFold
-from aurastream.projections.rebuild.subject_rows import SubjectRows
+from aurastream.projections.rebuild.subject_rows import FACTS, SubjectRows
 from aurastream.streams import (
     OPERATIONS,
     Cursor,
@@ -77,6 +79,7 @@ def rebuild_subject(
 def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: bool) -> SubjectResult | None:
     """One look and, with accept, one writing; None where the view has moved on between the two."""
     cursor, stored = rows.read()
+    _announce(rows, [event for raw in rows.facts if isinstance(event := FACTS.decode(raw), SubjectRebuilt)])
     fold.fold_to(cursor.position, rows.set_aside)
     folded = fold.rows(cursor.watermark)
     differences = list(compare(stored, folded))
@@ -84,9 +87,9 @@ def _tried(fold: SubjectFold, rows: SubjectRows, decision: Decision, *, accept: 
     if is_written:
         event = _fact(rows, cursor, decision, len(differences))
         check_identifiers([event])  # what cannot be told is not done
-        if not rows.write(cursor, stored, folded):
+        if not rows.write(cursor, stored, folded, event):
             return None
-        _announce(rows, event)
+        _announce(rows, [event])
     return SubjectResult(
         rows.partition,
         cursor.position,
@@ -115,7 +118,12 @@ def _fact(rows: SubjectRows, cursor: Cursor, decision: Decision, differing: int)
     )
 
 
-def _announce(rows: SubjectRows, event: SubjectRebuilt) -> None:
+def _announce(rows: SubjectRows, facts: list[SubjectRebuilt]) -> None:
+    """Append the facts to the audit trail, where they are once; then the view need not keep them."""
+    if not facts:
+        return
     stream = rows.stream
     with closing(open_stream(stream.server, OPERATIONS, settings=stream.settings, create=True)) as operations:
-        operations.append([event])
+        operations.append(facts)
+    for event in facts:
+        rows.told(event.event_id)

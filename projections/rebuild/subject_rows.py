@@ -23,9 +23,20 @@ from aurastream.projections.engine import (
 )
 from aurastream.projections.rebuild.subject_fold import Rows
 from aurastream.projections.rebuild.subject_tables import SubjectTables
-from aurastream.streams import Cursor, Reply, Script, Stream, cursor_of, generation_group
+from aurastream.streams import (
+    Codec,
+    Cursor,
+    Reply,
+    Script,
+    Stream,
+    SubjectRebuilt,
+    cursor_of,
+    generation_group,
+)
 
 _REPAIR = Script(__file__, "subject.lua")
+_FACT = b"fact "  # begins the fields of facts, before their IDs
+FACTS = Codec((SubjectRebuilt,))
 
 
 class RepairAnswer(IntEnum):
@@ -38,9 +49,13 @@ class RepairAnswer(IntEnum):
 
 
 class _RepairHead(msgspec.Struct):
-    """What subject.lua takes first. types: of the tables."""
+    """What subject.lua takes first. types: of the tables. event_id, fact: of the audit event, and its
+    JSON.
+    """
 
     position: str
+    event_id: str
+    fact: str
     types: list[str]
     writes: list[Operation]
 
@@ -63,6 +78,7 @@ class SubjectRows:
         self.partition = stream.partition_of(subject)
         self.keys = stream.keys[self.partition]
         self.set_aside: frozenset[str] = frozenset()  # positions that the view lists, as last read
+        self.facts: list[bytes] = []  # of repairs, that the audit trail may not have yet; as last read
         self._view, self._tables = View(stream, projection), SubjectTables(projection, subject)
 
     def read(self) -> tuple[Cursor, Rows]:
@@ -78,7 +94,11 @@ class SubjectRows:
                 pipeline.execute_command(read, self._view.key(self.partition, name), *rows[name])
             reply, dead, *answers = pipeline.execute()
         self.set_aside = frozenset(position.decode() for position in dead)
-        cursor = self._own(cursor_of(_flat(reply)))
+        flat = _flat(reply)
+        cursor = self._own(cursor_of(flat))
+        self.facts = [
+            fact for name, fact in zip(flat[::2], flat[1::2], strict=True) if name.startswith(_FACT)
+        ]
         return cursor, _stored(rows, answers)
 
     def _changes(self, stored: Rows, folded: Rows) -> Iterator[Change]:
@@ -87,13 +107,19 @@ class SubjectRows:
             drop = [row for row in stored.get(name, {}) if row not in put]
             yield Change(name, self._tables.kind(name), None, dict(put), drop)
 
-    def write(self, cursor: Cursor, stored: Rows, folded: Rows) -> bool:
-        """Make the stored rows the folded ones. False when the view has moved on, or another generation is
-        live by now: look again. Raises ViewBroken.
+    def told(self, event_id: str) -> None:
+        """The fact of that ID is in the audit trail."""
+        field = _FACT + event_id.encode()
+        self.stream.ask(self.partition, ("HDEL", self.keys.cursor(self._group), field))
+
+    def write(self, cursor: Cursor, stored: Rows, folded: Rows, fact: SubjectRebuilt) -> bool:
+        """Make the stored rows the folded ones, and note the fact with them. False when the view has moved
+        on, or another generation is live by now: look again. Raises ViewBroken.
         """
         changes = list(self._changes(stored, folded))
         writes, operands = written(changes, key=2, first=2)
-        head = _RepairHead(cursor.position, [change.kind.value for change in changes], writes)
+        kinds = [change.kind.value for change in changes]
+        head = _RepairHead(cursor.position, fact.event_id, FACTS.encode(fact).decode(), kinds, writes)
         prefix = self._view.key(self.partition, "")
         names = [self.keys.cursor(self._group), *(prefix + change.table for change in changes)]
         reply = self.stream.ask(

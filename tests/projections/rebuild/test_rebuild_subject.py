@@ -5,7 +5,7 @@ worker's memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from aurastream.projections.built_in.trail import Trail
 from aurastream.projections.engine import CommitAnswer, Lane
 from aurastream.projections.rebuild import Decision, rebuild_subject
 from aurastream.projections.rebuild.subject_rows import SubjectRows
-from aurastream.streams import OPERATIONS, Server, Settings, Stream, SubjectRebuilt, open_stream
+from aurastream.streams import OPERATIONS, Server, Settings, Stream, StreamError, SubjectRebuilt, open_stream
 from aurastream.streams.history import History
 from tests.facts import consume, findings, observation, raw_append
 from tests.projections.counting import Count, Counting
@@ -101,6 +101,28 @@ def test_rows_that_differ_are_listed_and_put_right_when_that_is_accepted(
     ]
 
 
+def test_a_repair_whose_process_was_killed_is_in_the_audit_trail_with_the_next_look(
+    server: Server, stream: Stream
+) -> None:
+    """The rows and the fact are written by one script: a change by hand that nobody is told of is none."""
+    stream.append(crowd(30))
+    consume(server, stream, Counting())
+    view = View(stream, Counting())
+    server.client.hset(view.key(0, "states"), "clip-7", '{"applied":99,"views":1,"category":"x"}')
+    server.client.hset("aura:streams", OPERATIONS, '{"partitions":0}')  # so that the append fails
+    with pytest.raises(StreamError):
+        anew(stream, Counting(), "clip-7", accept=True, why="a slip")
+    server.client.hdel("aura:streams", OPERATIONS)
+
+    again = anew(stream, Counting(), "clip-7")
+
+    assert again.differences == []
+    assert [(event.subject, event.why) for event in facts(server)] == [("clip-7", "a slip")]
+    assert anew(stream, Counting(), "clip-7").differing == 0
+    assert len(facts(server)) == 1
+    assert not [name for name in server.client.hkeys(stream.keys[0].cursor("counting")) if b"fact" in name]
+
+
 def facts(server: Server) -> list[SubjectRebuilt]:
     stream = open_stream(server, OPERATIONS, settings=Settings(partitions=1), create=True)
     events = [entry.event for partition in range(stream.partitions) for entry in stream.read(partition)]
@@ -163,7 +185,15 @@ def repaired(stream: Stream, spoil: Callable[[str, str], object]) -> Any:
     rows = SubjectRows(stream, Counting(), "clip-1")
     cursor, stored = rows.read()
     spoil(stream.keys[0].cursor("counting"), View(stream, Counting()).key(0, "states"))
-    return rows.write(cursor, stored, stored)
+    fact = SubjectRebuilt(
+        event_id="x",
+        subject="clip-1",
+        occurred_at=datetime.now(UTC),
+        stream=stream.name,
+        projection="counting",
+        differing=1,
+    )
+    return rows.write(cursor, stored, stored, fact)
 
 
 def test_a_generation_that_was_retired_meanwhile_is_left_alone(server: Server, stream: Stream) -> None:
