@@ -182,12 +182,13 @@ def test_two_consumers_share_the_partitions_and_handle_each_event_once(server: S
     shared = open_stream(server, "shared", codec=CODEC, settings=SETTINGS, create=True, partitions=4)
     shared.append([observation(event_id=f"e{n}", clip=f"clip-{n % 17}", minute=n) for n in range(200)])
     first, second = Noting(), Noting()
+    patient = SETTINGS.model_copy(update={"lease_ms": 2_000})  # a busy machine keeps no lease of 200 ms
 
     async def run() -> None:
         def sharing(processor: Noting) -> LaneHost:
             own = Server(url)
             stream = open_stream(own, "shared", codec=CODEC)
-            return host_of(own, [processor], lambda: [stream])
+            return host_of(own, [processor], lambda: [stream], settings=patient)
 
         hosts = [sharing(processor) for processor in (first, second)]
         await asyncio.wait_for(asyncio.gather(*[run_until_idle(host, lambda: False) for host in hosts]), 30)

@@ -60,7 +60,7 @@ class Blocking(Slow):
     async def handle(self, event, attempt):
         say("begin", event)
         if event.event_id == "e0":
-            time.sleep(3)  # five leases
+            time.sleep(3)  # three leases
         else:
             await asyncio.sleep(0.1)
         say("end", event)
@@ -84,7 +84,7 @@ def filled(server: Server, name: str, events: int = 8) -> Stream:
 
 
 def run(start: Start) -> Host:  # noqa: F811
-    return start("aurastream", "--app", "handlers", "run", "--web-port", "PORT")
+    return start("aurastream", "--app", "handlers", "run", "--web-port", "PORT", lease_ms=1_000)
 
 
 def test_a_host_that_stops_lets_its_handlers_end_and_nobody_repeats_them(
@@ -150,6 +150,9 @@ def test_a_handler_that_blocks_its_loop_is_named_and_nothing_is_repeated(
     assert list(list_letters(stream, "blocking")) == []
 
 
+PATIENT = Settings(partitions=1, lease_ms=2_000)  # a busy machine keeps no lease of 200 ms
+
+
 class Held(Noting):
     """Holds its calls until the gate opens."""
 
@@ -186,7 +189,7 @@ def test_surplus_is_given_back_when_the_work_under_way_is_done(server: Server, u
         for processor in (held, other):
             own = Server(url)
             listed = open_stream(own, "shared", codec=CODEC)
-            hosts.append(host_of(own, [processor], lambda listed=listed: [listed]))
+            hosts.append(host_of(own, [processor], lambda listed=listed: [listed], settings=PATIENT))
         hosts[0].start()
         await eventually(lambda: len(held.calls) == 8, "all handlers to be under way")
         hosts[1].start()
@@ -223,7 +226,7 @@ def test_a_host_that_stops_while_it_gives_a_lane_away_ends_within_its_patience(
         for processor in (held, other):
             own = Server(url)
             listed = open_stream(own, "shared", codec=CODEC)
-            hosts.append(host_of(own, [processor], lambda listed=listed: [listed]))
+            hosts.append(host_of(own, [processor], lambda listed=listed: [listed], settings=PATIENT))
             hosts[-1].options = msgspec.structs.replace(hosts[-1].options, patience_s=0.3)
         hosts[0].start()
         await eventually(lambda: len(held.calls) == 8, "all handlers to be under way")
@@ -269,7 +272,7 @@ def test_a_decision_under_load_misses_nothing_and_repeats_nothing(server: Server
         for processor in (old, new):
             own = Server(url)
             listed = open_stream(own, "shared", codec=CODEC)
-            hosts.append(host_of(own, [processor], lambda listed=listed: [listed]))
+            hosts.append(host_of(own, [processor], lambda listed=listed: [listed], settings=PATIENT))
         expected: list[str] = []
 
         def append(round_: int) -> None:
