@@ -19,7 +19,6 @@ WATCH_S = 2.0
 STYLES = {Colour.RED: "bold red", Colour.AMBER: "yellow", Colour.GREEN: "green"}
 GROUPS = ["group", "lag", "lag s", "pending", "applied", "dupl.", "skipped", "dead", "lanes"]
 SUMMED = ("applied", "duplicates", "skipped", "set_aside")
-PLAIN = (LaneState.RUNS, LaneState.NEW)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from aurastream.processors.fleet import Colour, Fleet, FleetReader, GroupKind, L
 from aurastream.projections.rebuild import Decision, Rebuild
 from aurastream.streams import History, Server, Settings, Stream, Trouble, open_stream
 from tests.facts import consume, observation, raw_append
-from tests.processors.fleet.crew import Crew
+from tests.processors.fleet.crew import LEASE_MS, Crew
 from tests.projections.counting import Counting
 from tests.servers import until
 
@@ -106,6 +106,7 @@ def test_the_lanes_of_a_killed_host_are_nobodys_within_its_lease_and_green_once_
         return reader.look().colour is Colour.RED
 
     assert states(before, "counting") == [(LaneState.RUNS, Colour.GREEN)] * 2
+    assert all(0 < lane.lease_left_ms <= LEASE_MS for lane in before.lanes)
     assert [(host.host[:5], host.held) for host in before.hosts] == [("kille", 2), ("other", 2)]
     until(is_red, "the lanes of the killed host to be nobody's", 5)
     (reason,) = [reason for reason in reader.look().reasons if reason.colour is Colour.RED]
