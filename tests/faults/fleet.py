@@ -14,6 +14,7 @@ processor that writes each call into a file and derives one event.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
 import threading
@@ -103,7 +104,7 @@ def nursery() -> Nursery:
 
 
 class Host:
-    """A process of the fleet."""
+    """A process of the fleet. can_all: whether it was told to run everything."""
 
     def __init__(self, running: Running) -> None:
         self._running, self.pid = running, running.pid
@@ -154,18 +155,9 @@ class Watch:
         self._lock = threading.Lock()
         self._places: dict[tuple[str, str, int], tuple[bytes, float]] = {}
         self.moved: dict[tuple[str, str, int], float] = {}
-        self.lags: dict[tuple[str, str, int], bool] = {}
         self.longest_s, self.longest_of = 0.0, ("", "", 0)
-        self._since = 0.0
-        self.looks = 0
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
-
-    def reset(self) -> float:
-        """The longest standstill so far; what stands now is counted from here."""
-        with self._lock:
-            longest, self.longest_s, self._since = self.longest_s, 0.0, time.monotonic()
-            return longest
 
     def close(self) -> None:
         self._over.set()
@@ -195,10 +187,8 @@ class Watch:
         ends, cursors = _looked(client, lanes)
         now = time.monotonic()
         with self._lock:
-            self.looks += 1
             for lane, end, at in zip(lanes, ends, cursors, strict=True):
                 before, _ = self._places.get(lane, (b"", 0.0))
-                self.lags[lane] = end != at
                 if end == at or at != before or lane not in self._places:
                     self._places[lane] = at, now
                     self.moved[lane] = now
@@ -207,7 +197,7 @@ class Watch:
     def _measure(self) -> None:
         now = time.monotonic()
         for lane, (_, moved_at) in self._places.items():
-            stood = now - max(moved_at, self._since)
+            stood = now - moved_at
             if stood > self.longest_s:
                 self.longest_s, self.longest_of = stood, lane
 
@@ -224,8 +214,6 @@ def _looked(client: Any, lanes: list[tuple[str, str, int]]) -> tuple[list[bytes]
 
 def lanes_of(client: Any) -> list[tuple[str, str, int]]:
     """(stream, group, partition) of every group that has joined a stream of events."""
-    import json
-
     lanes = []
     for name, row in client.hgetall("aura:streams").items():
         facts, stream = json.loads(row), name.decode()
@@ -265,7 +253,7 @@ class Fleet:
         run.on_end(self._end)
 
     def host(self, *words: str, url: str = "", app: str = "faults_all", **env: str) -> Host:
-        """A host under way."""
+        """A host under way. url: where it reaches the server, if not there."""
         return self.start("--app", app, "run", "--web-port", "off", *words, url=url, **env)
 
     def until_idle(self, *words: str, app: str = "faults_all") -> Host:
@@ -423,8 +411,6 @@ class Fleet:
             run.complain(f"{events} events were handled, {notes} derived events are in the log")
 
     def _partitions(self) -> int:
-        import json
-
         return int(json.loads(self.client.hget("aura:streams", STREAM))["partitions"])
 
     def end_hosts(self) -> None:
