@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from aurastream.projections import Consumer, FoldFailed, ViewBroken
-from aurastream.streams import ClipViewsObserved, Codec, Server, Stream, open_stream
+from aurastream.streams import ClipViewsObserved, Codec, Server, ServerRefuses, Stream, open_stream
 from tests.faults.harness import Run, consume_all
 from tests.faults.operators import fill
 from tests.faults.producers import NOON, STREAM
@@ -35,7 +35,7 @@ def observed(name: str, **more: Any) -> ClipViewsObserved:
 @row(25, "out of memory at every step")
 def no_memory_is_refused_or_whole_and_resumes(run: Run) -> None:
     url = run.server().url
-    stream, client = run.stream(url, 1), run.client(url)
+    stream, client = run.stream(url, 1, server_wait_s=0), run.client(url)
     fill(stream, 0, 50)
     consume_all(url)
     steps = 200 if run.is_long else 25
@@ -44,11 +44,14 @@ def no_memory_is_refused_or_whole_and_resumes(run: Run) -> None:
         client.config_set(
             "maxmemory", max(1, client.info("memory")["used_memory"] + (step - steps // 3) * 2_048)
         )
-        for act in (lambda step=step: fill(stream, 1_000 + 20 * step, 20), lambda: consume_all(url)):
+        for act in (
+            lambda step=step: fill(stream, 1_000 + 20 * step, 20),
+            lambda: consume_all(url, attempts_max=1),
+        ):
             try:
                 act()
                 run.count(whole=1)
-            except redis.exceptions.OutOfMemoryError:
+            except (ServerRefuses, redis.exceptions.OutOfMemoryError):
                 run.count(refused=1)
             run.complain(*check_prefix(held_by(client, STREAM, 0)))
         client.config_set("maxmemory", 0)

@@ -245,11 +245,11 @@ class Run:
         self.count(glimpses=1)
 
 
-def consume_all(url: str) -> None:
+def consume_all(url: str, **options: Any) -> None:
     server = Server(url)
     try:
         stream = open_stream(server, STREAM)
-        Consumer(server, [Counting()], lambda: [stream]).run(until_idle=True)
+        Consumer(server, [Counting()], lambda: [stream], **options).run(until_idle=True)
     finally:
         server.close()
 
