@@ -10,7 +10,9 @@ cursor of its view. So a poke that never came, or one too many, changes nothing.
 Decision (2026-11): on Redis a lane reads for itself. Refused: batches read by the transport and handed on by
 an agent (fed.py, as Kafka needs it): every entry then passes two queues and waits for the slowest lane of its
 partition, a batch is cut before anybody knows how much its lane could take, and the position of the transport
-is a second cursor to be kept in line with the first.
+is a second cursor to be kept in line with the first. Measured, Pulse, CPU per event of the bare loop over
+that of a host process: 1.00 to 1.07 from a backlog, 0.88 to 1.08 woken from a standstill (handed on it was
+0.95 and 0.80 to 0.82); an event passes 28 files of ours from the wake-up to the commit, where it was 54.
 """
 
 from __future__ import annotations
