@@ -96,6 +96,7 @@ class Roster:
         self.work, self._server, self._sources = work, server, sources
         self.cards: Callable[[], Mapping[str, HostCard]] = dict
         self.notes: tuple[str, ...] = ()
+        self.waiting: list[Claim] = []  # until hosts of the older scheme are gone
         self.refused: tuple[str, ...] = ()  # those of them that a person must decide about
         self._unrun: list[str] = []  # views that no living host can run
         self._unlike: set[str] = set()
@@ -142,15 +143,17 @@ class Roster:
         old, why = self._old_hosts(), self._meet()
         refused += [why] if why else []
         handling = [] if old or why else self.work.processors
+        waiting: list[Claim] = []
         if old and self.work.processors:
             notes.append(f"processors wait: {old} hosts of a build before lanes had leases are still running")
         for name in self._streams_meant():
             stream = self._look_at(name, jobs, notes)
             if stream is not None:
                 refused += self._look_at_processors(stream, handling, jobs)
+                waiting += [claim for each in self.work.processors if old for claim in _lanes(each, stream)]
         self._say([*notes, *refused])
         self.refused = (*self._unrun, *refused)
-        self._jobs = jobs
+        self._jobs, self.waiting = jobs, waiting
         self._claims = [LEADER] if self.work.projections or self.work.processors else []
         for (group, name), job in jobs.items():
             stream = job.stream if isinstance(job, ViewJob) else job.streams.source
@@ -273,6 +276,12 @@ class Roster:
             if note not in self.notes:
                 log.warning("lanes_not_run", reason=note)
         self.notes = tuple(notes)
+
+
+def _lanes(processor: Processor, stream: Stream) -> list[Claim]:
+    """All of a processor's in a stream."""
+    partitions = range(stream.partitions if processor.handles(stream) else 0)
+    return [Claim(processor.name, stream.name, partition) for partition in partitions]
 
 
 def _other_definition(projection: Projection[Any], stream: str, record: Record) -> str:

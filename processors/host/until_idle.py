@@ -3,7 +3,8 @@ A host that ends once there is nothing left: `aurastream run --until-idle`, with
 
 It is a member like any other: what hosts that serve hold is theirs, and it waits until they have done it.
 Idle means that every lane it can run has read its log to the end, and that two looks in a row saw the same:
-what a lane appends while others are looked at is seen by the second.
+what a lane appends while others are looked at is seen by the second. Processors that hosts of the older scheme
+may run are among the lanes: those hosts do the work, or this one once they are gone.
 """
 
 from __future__ import annotations
@@ -97,14 +98,19 @@ def raise_trouble(host: LaneHost) -> None:
 async def _is_all(host: LaneHost, places: dict[Claim, str]) -> bool:
     """Whether these are all lanes there are by now: what was done may have made streams and generations."""
     await aside(host.roster.look)
-    return set(places) == set(host.claims()) - {LEADER}
+    return set(places) == _lanes(host)
+
+
+def _lanes(host: LaneHost) -> set[Claim]:
+    """All that must be at its end, whoever runs it."""
+    return {claim for claim in (*host.claims(), *host.roster.waiting) if claim != LEADER}
 
 
 async def _places(host: LaneHost) -> dict[Claim, str] | None:
-    """Where every lane is that this host can run, whoever does; None while one is not at the end."""
+    """Where every lane is, whoever runs it; None while one is not at the end."""
     if not (host.is_member and all(lane.is_settled for lane in host.effect_lanes)):
         return None
-    claims = [claim for claim in host.claims() if claim != LEADER]
+    claims = sorted(_lanes(host))
     questions = [_questions(claim, host.roster.job(claim)) for claim in claims]
     answers = iter(await host.wires.ask([ask for asks in questions for ask in asks], "whether all is read"))
     places = {}

@@ -11,8 +11,9 @@ import pytest
 from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources
 from aurastream.projections.built_in.clips import Clips
 from aurastream.streams import AsyncWires, Claim, Server, Stream
+from aurastream.streams.keys import old_members_key
 from tests.facts import observation
-from tests.processors.effects.outside import CODEC, SETTINGS, STREAM, Noting, notes
+from tests.processors.effects.outside import CODEC, SETTINGS, STREAM, Noting, notes, work
 
 pytestmark = pytest.mark.any_server
 PATIENCE_S = 30.0
@@ -66,3 +67,15 @@ def test_a_lane_that_is_claimed_again_while_it_ends_is_run_by_one_task_and_ends_
         assert lane_tasks() == []
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_host_until_idle_outwaits_hosts_of_the_older_scheme(server: Server, stream: Stream) -> None:
+    """One was killed and counts as living for the rest of its lease: the processors' lanes waited for it, and
+    nothing was left to do, said the exit code.
+    """
+    stream.append([observation(n, clip=f"c{n}", event_id=f"e{n}") for n in range(3)])
+    seconds, _ = server.client.time()
+    server.client.zadd(old_members_key("aurastream"), {"dead": (int(seconds) + 2) * 1_000})
+    noting = Noting()
+    work(server, noting)
+    assert sorted(noting.handled) == ["e0", "e1", "e2"]
