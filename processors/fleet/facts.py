@@ -42,7 +42,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
     server time at which its cursor moved last, 0 where that is not known. left_ms: of the lease. owned_ms:
     since when it is its owner's. free_ms: since when it has lapsed, 0 where it was given back, or never was.
     set_aside, due: dead entries, and their lines that run again by a person's word; shown: of the entries the
-    first, and last the newest.
+    first, and last the newest. is_let_go: of an app, that nobody waits for it until it acknowledges again.
     """
 
     name: str
@@ -63,6 +63,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
     shown: tuple[SetAside, ...] = ()
     are_letters: bool = False
     problem: str = ""
+    is_let_go: bool = False
 
     @property
     def reached(self) -> str:
@@ -188,6 +189,7 @@ def _group(name: str, row: Reply, now_ms: int) -> GroupFacts:
         tuple(_aside(_text(place), why) for place, why in zip(shown[::2], shown[1::2], strict=True)),
         bool(shown) and bytes(shown[1])[:1] == b"{",
         problem,
+        is_let_go=bool(acked) and acked[2] is not None,
     )
 
 

@@ -8,7 +8,7 @@
 --         dead      hash    position -> why it was set aside
 --         due       hash    lines of dead letters that may run again
 --         attempts  hash    entries whose handler was begun
---         acked     hash    position, read: of an app's
+--         acked     hash    position, read, forgotten: of an app's
 -- ARGV[1] whether to count what was ever added, raw entries too ('1'): XINFO STREAM is as dear as the rest together
 --     [2] how many groups
 -- returns {now_ms, {length, trimmed, appended, entries-added or -1, last position}, names that joined,
@@ -63,7 +63,7 @@ local function standing(first)
   local lease = redis.call('HMGET', KEYS[first + 1], 'owner', 'epoch', 'until', 'since')
   local at, has_read, acked = cursor[1] or '', cursor[2] and cursor[2] ~= '0', {}
   if not has_read then
-    acked = redis.call('HMGET', KEYS[first + 5], 'position', 'read')
+    acked = redis.call('HMGET', KEYS[first + 5], 'position', 'read', 'forgotten')
     at = acked[1] or at
   end
   local following, counts, shown = after(at), {0, 0, 0}, {}

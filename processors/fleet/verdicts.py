@@ -113,7 +113,7 @@ def _unowned(at: PartitionFacts, group: GroupFacts, lag: Lag, around: Around) ->
         return LaneVerdict(LaneState.NEW)
     if around.generation is not None and around.generation.state is State.KEPT:
         return LaneVerdict(LaneState.KEPT)
-    is_forgotten = group.cursor.read > 0 and group.name not in at.joined
+    is_forgotten = group.is_let_go or (group.cursor.read > 0 and group.name not in at.joined)
     if is_forgotten or (group.name == OLD_GROUP and group.acked is not None):
         return LaneVerdict(LaneState.FORGOTTEN)
     if around.old_hosts and still_of(at, group, lag) < STALL_S:

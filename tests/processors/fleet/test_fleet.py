@@ -12,6 +12,7 @@ import pytest
 from aurastream.processors.fleet import Colour, Fleet, FleetReader, GroupKind, LaneState, judged
 from aurastream.projections.rebuild import Decision, Rebuild
 from aurastream.streams import History, Server, Settings, Stream, Trouble, open_stream
+from aurastream.streams.retention import holds_of, let_go
 from tests.facts import consume, observation, raw_append
 from tests.processors.fleet.crew import LEASE_MS, Crew
 from tests.projections.counting import Counting
@@ -225,6 +226,22 @@ def test_a_forgotten_group_is_nobodys_fault(server: Server, live: Stream, reader
 
     assert states(fleet, "counting") == [(LaneState.FORGOTTEN, Colour.GREEN)] * 2
     assert fleet.colour is Colour.GREEN
+
+
+def test_an_app_that_was_let_go_is_nobodys_fault(server: Server, live: Stream, reader: FleetReader) -> None:
+    """An app of Faust has no cursor of ours: the mark is in its place."""
+    append(live, 0, 40)
+    for keys in live.keys:
+        first = live.read_raw(keys.partition)[0][0].decode()
+        server.client.hset(keys.acked("orders"), mapping={"position": first, "read": 1, "epoch": 1})
+        server.client.xgroup_create(keys.log, "orders", first)
+    before = states(later(reader), "orders")
+
+    let_go(live, holds_of(live, "orders"))
+    fleet = later(reader)
+
+    assert before == [(LaneState.UNOWNED, Colour.RED)] * 2
+    assert states(fleet, "orders") == [(LaneState.FORGOTTEN, Colour.GREEN)] * 2
 
 
 def test_a_look_costs_one_call_a_partition_and_writes_nothing(
