@@ -35,7 +35,7 @@ from aurastream.streams.errors import (
 )
 from aurastream.streams.events import BUILT_IN, Event, Json, Upcaster
 from aurastream.streams.personal_fields import Personal, are_texts_fit, check_declared, check_personal
-from aurastream.streams.unknown_fields import unknown_fields, without_unknown_fields
+from aurastream.streams.unknown_fields import may_hide_fields, unknown_fields, without_unknown_fields
 from aurastream.streams.upcasting import steps_of, upcast
 
 __all__ = ["Codec", "Json", "ReadEvent", "Upcaster"]
@@ -136,9 +136,9 @@ class Codec:
         """``decode`` of what is to be appended: it has no field that its type does not have. Raises
         InvalidEvent, naming the field and the nearest there is.
         """
-        event = self.decode(raw, where)
-        if event is None:
-            return None
+        event, misfit = self.read(raw, where)
+        if event is None or not (misfit or may_hide_fields(type(event))):
+            return event
         kind = type(event)
         envelope, content = read_envelope(where, raw), _content_of(where, raw)
         unknown = unknown_fields(kind, upcast(self.upcasters, where, envelope, content, kind.schema_version))

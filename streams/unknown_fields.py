@@ -44,6 +44,28 @@ def _type_of(kind: type[Event]) -> mi.Type:
     return mi.type_info(kind)
 
 
+@cache
+def may_hide_fields(kind: type[Event]) -> bool:
+    """Whether msgspec may read an event that has unknown ones: the type is open, or has objects within it."""
+    described = _type_of(kind)
+    if not isinstance(described, mi.StructType) or not described.forbid_unknown_fields:
+        return True
+    return any(_has_named(field.type) for field in described.fields)
+
+
+def _has_named(info: mi.Type) -> bool:
+    info = _bare(info)
+    if isinstance(info, mi.StructType | mi.DataclassType | mi.TypedDictType | mi.NamedTupleType):
+        return True
+    if isinstance(info, mi.UnionType):
+        return any(map(_has_named, info.types))
+    if isinstance(info, mi.TupleType):
+        return any(map(_has_named, info.item_types))
+    if isinstance(info, mi.CollectionType):
+        return _has_named(info.item_type)
+    return isinstance(info, mi.DictType) and _has_named(info.value_type)
+
+
 def unknown_fields(kind: type[Event], content: Json) -> list[UnknownField]:
     """In the order of the JSON."""
     return list(_within(_type_of(kind), content, ""))

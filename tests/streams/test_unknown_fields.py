@@ -50,6 +50,10 @@ class Closed(Event, frozen=True, kw_only=True, tag="test.closed", forbid_unknown
     views: int = 0
 
 
+class Opened(Event, frozen=True, kw_only=True, tag="test.opened", forbid_unknown_fields=False):
+    views: int = 0
+
+
 ENVELOPE = {"event_id": "e", "subject": "s", "occurred_at": "2026-04-15T12:00:00Z"}
 
 
@@ -131,6 +135,12 @@ def test_the_refusal_names_the_nearest_field_or_those_there_are() -> None:
         Codec((Shown,)).admit(raw(Shown, veiws=4), "stdin")
     with pytest.raises(InvalidEvent, match=r"unknown field `place\.zzz` \(test\.shown has category\)"):
         Codec((Shown,)).admit(raw(Shown, place={"zzz": 4}), "stdin")
+
+
+def test_a_type_that_is_opened_by_hand_admits_no_more() -> None:
+    """What readers pass over is one thing, what is lost when it is appended another."""
+    with pytest.raises(InvalidEvent, match="unknown field `veiws`"):
+        Codec((Opened,)).admit(raw(Opened, veiws=4), "stdin")
 
 
 def test_what_a_type_leaves_free_is_admitted_as_it_is() -> None:
