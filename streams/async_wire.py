@@ -9,7 +9,8 @@ another's round trip. A lost connection fails every request under way (their out
 with it; who made the wire makes a new one.
 
 Always true: a server that says nothing for the answer time-out, while something is under way that it was not
-bidden to hold back, is lost, unless it was our loop that stood; one that answers what nobody waits for is out of step, and lost as well.
+bidden to hold back, is lost, unless it was our loop that stood; one that answers what nobody waits for is out
+of step, and lost as well.
 
 Decision (2026-11): the reader takes bytes from redis-py's stream into a hiredis reader of its own. Silence is
 measured from the last byte and not from the question, so that a large answer over a slow link is not taken

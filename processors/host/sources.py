@@ -19,7 +19,7 @@ class Sources:
     def __init__(
         self, server: Server, codec: Codec, settings: Settings, projections: Iterable[Projection[Any]]
     ) -> None:
-        # Nobody here waits for a server that refuses: the next look comes, and leases are to be kept meanwhile.
+        # Nobody here waits for a server that refuses: the next look comes, and leases must be kept meanwhile.
         self._settings = settings.model_copy(update={"server_wait_s": 0})
         self._server, self._codec = server, codec
         self._projections = list(projections)
