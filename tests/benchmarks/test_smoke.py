@@ -83,7 +83,7 @@ def test_every_workload_gives_its_figures_and_the_file_holds_them(tmp_path: Path
     }
     assert all(row["events_per_s"] > 0 and row["client_us"] > 0 for row in written["rows"])
     assert all(row["server_us"] > 0 for row in written["rows"] if "consumer" not in row["variant"])
-    assert len(written["targets"]) == 27
+    assert len(written["targets"]) == 32
     assert all(target["measured"] is not None for target in written["targets"])
     assert written["seed"] == written["facts"]["plan"]["seed"] == 7
     assert {"commit", "server", "python"} <= written["facts"].keys()
