@@ -20,8 +20,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError
 
@@ -61,6 +62,14 @@ class Duty(Protocol):
         ...
 
 
+class _Command(NamedTuple):
+    """What the host bids its keeper do: forget leases that are lost, give some back, give all back."""
+
+    lost: tuple[Claim, ...] = ()
+    released: tuple[Claim, ...] = ()
+    leaves: bool = False
+
+
 class LeaseKeeper:
     """The thread. trouble: why the last tick did not succeed, or "". ticked: called after every tick."""
 
@@ -70,9 +79,7 @@ class LeaseKeeper:
         self._server, self._duty = server, duty
         self._wires = Wires(server, attempts_max=1)
         self._ask = partial(self._wires.ask, what="keeping the leases")
-        self._commands: queue.SimpleQueue[tuple[Callable[[], Asking[None]], Future[None]]] = (
-            queue.SimpleQueue()
-        )
+        self._commands: queue.SimpleQueue[tuple[_Command, Future[None]]] = queue.SimpleQueue()
         self._said: tuple[dict[Claim, int], set[Claim]] | None = None  # None before the first tick
         self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="aurastream-leases", daemon=True)
@@ -83,34 +90,26 @@ class LeaseKeeper:
 
     def hurry(self) -> None:
         """Tick now: what the host can run has changed."""
-        self._do(lambda: self.leases.release(()))
+        self._do(_Command())
 
     def release(self, claims: Iterable[Claim]) -> Future[None]:
         """Give leases back, for others to claim at once."""
-        given = list(claims)
-        return self._do(lambda: self.leases.release(given))
+        return self._do(_Command(released=tuple(claims)))
 
     def lost(self, claims: Iterable[Claim]) -> Future[None]:
         """The server refused these epochs: somebody else owns the lanes."""
-        gone = list(claims)
-
-        def forget() -> Asking[None]:
-            for claim in gone:
-                self.leases.lost(claim)
-            yield from self.leases.release(())
-
-        return self._do(forget)
+        return self._do(_Command(lost=tuple(claims)))
 
     def stop(self, patience_s: float) -> None:
         """Give everything back and end; at most so much later, whatever the server does."""
         self._is_ending = True
-        self._do(self.leases.leave)
+        self._do(_Command(leaves=True))
         if self._thread.is_alive():
             self._thread.join(patience_s)
 
-    def _do(self, steps: Callable[[], Asking[None]]) -> Future[None]:
+    def _do(self, command: _Command) -> Future[None]:
         done: Future[None] = Future()
-        self._commands.put((steps, done))
+        self._commands.put((command, done))
         return done
 
     def _run(self) -> None:
@@ -140,21 +139,26 @@ class LeaseKeeper:
             log.warning("lanes_taken_over", of=owner, count=len(lanes), lanes=names)
 
     def _obey(self, wait_s: float) -> None:
-        """Commands, until there is none for wait_s. After one that failed the others would wait as long for
-        nothing: their leases lapse.
+        """The commands that there are, or the first within wait_s, all at once: a host that gives many lanes
+        away, each as its work ends, must not be kept from renewing the others.
         """
-        is_sound = True
-        while True:
-            try:
-                steps, done = self._commands.get(timeout=wait_s) if wait_s else self._commands.get_nowait()
-            except queue.Empty:
-                return
-            is_sound = is_sound and self._attempt(partial(self._drive, steps))
+        waiting: list[tuple[_Command, Future[None]]] = []
+        with suppress(queue.Empty):
+            waiting.append(self._commands.get(timeout=wait_s) if wait_s else self._commands.get_nowait())
+            while True:
+                waiting.append(self._commands.get_nowait())
+        if waiting:
+            commands = [command for command, _ in waiting]
+            self._attempt(lambda: drive(self._obeyed(commands), self._ask))
+        for _, done in waiting:
             done.set_result(None)
-            wait_s = 0.0
 
-    def _drive(self, steps: Callable[[], Asking[None]]) -> None:
-        drive(steps(), self._ask)
+    def _obeyed(self, commands: list[_Command]) -> Asking[None]:
+        for claim in [claim for command in commands for claim in command.lost]:
+            self.leases.lost(claim)
+        yield from self.leases.release([claim for command in commands for claim in command.released])
+        if any(command.leaves for command in commands):
+            yield from self.leases.leave()
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Do it, and say what changed by it. A fault is noted, and False: the next tick tries again."""
