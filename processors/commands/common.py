@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from aurastream.processors import Connection, Installed, Stop, connected, find_plugins, remark
+from aurastream.processors import Connection, Installed, connected, find_plugins, remark
 from aurastream.processors.commands.when import watch
 from aurastream.projections import Projection, ProjectionError, View
 from aurastream.projections.engine import as_live, unlike
@@ -130,11 +130,13 @@ def _several_held(view: str, streams: list[Stream]) -> click.UsageError:
 
 
 @contextmanager
-def opened(context: click.Context, home: Path | None = None, stop: Stop | None = None) -> Iterator[Session]:
-    """The server and the plugins, for one command. stop: wait for the server until that is asked."""
+def opened(context: click.Context, home: Path | None = None, patience_s: float = -1) -> Iterator[Session]:
+    """The server and the plugins, for one command. patience_s: how long the server is waited for; default: as
+    the settings say.
+    """
     apps = tuple(context.obj or ())
     installed = find_plugins(apps)
-    with connected(home) if stop is None else connected(home, None, stop.wait) as connection:
+    with connected(home, patience_s) as connection:
         yield Session(connection, installed, apps)
 
 

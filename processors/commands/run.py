@@ -9,6 +9,8 @@ import socket
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from aurastream.processors.commands.options import into, json_option, projection
 from aurastream.processors.host import Summary, tune_collector
 from aurastream.projections import Progress
 from aurastream.projections.engine import now_ms
-from aurastream.streams import AsyncWires, Logger, operator
+from aurastream.streams import AsyncWires, Logger, NotAnswered, ServerUnreachable, operator
 
 if TYPE_CHECKING:  # asyncio and all that is beneath it take their time
     from aurastream.processors.host import HostedLane
@@ -60,13 +62,17 @@ def run(context: click.Context, options: RunOptions) -> None:
     SIGTERM and Ctrl-C stop it between two batches. Hosts share the lanes that they can run by leases, one
     that runs until idle like any other: it ends once nothing is left in any lane it can run, whoever runs it.
     """
-    with (  # from here on a signal is an end in good order
-        stopping_by_signal() as stop,
-        opened(context, stop=None if options.until_idle else stop) as session,
-    ):
-        session.installed.chosen(options.names)
-        session.streams(options.stream_names)  # a name that does not exist is told before anything starts
-        summary = (_catch_up if options.until_idle else _serve)(session, options, stop)
+    with stopping_by_signal() as stop:  # from here on a signal is an end in good order
+        if options.until_idle:
+            with opened(context) as session:
+                session.installed.chosen(options.names)
+                session.streams(
+                    options.stream_names
+                )  # a name that does not exist is said before anything starts
+                summary = _catch_up(session, options, stop)
+        else:
+            with _looked_at(context, options):
+                summary = _serve(tuple(context.obj or ()), options, stop)
     if options.as_json:
         print_json(msgspec.structs.asdict(summary))
         return
@@ -74,11 +80,28 @@ def run(context: click.Context, options: RunOptions) -> None:
     line(f"read {read or 'nothing new'} in {summary.seconds:.1f} s")
 
 
-def _serve(session: Session, options: RunOptions, stop: Stop) -> Summary:
-    """The host, until a signal. Imported here, as Faust takes a third of a second that no other verb pays."""
+@contextmanager
+def _looked_at(context: click.Context, options: RunOptions) -> Iterator[None]:
+    """What a person must mend is said before anything starts, where the server answers at once; where it does
+    not, the host waits for it. An embedded server is held meanwhile.
+    """
+    with ExitStack() as held:
+        try:
+            session = held.enter_context(opened(context, patience_s=0))
+            session.installed.chosen(options.names)
+            session.streams(options.stream_names)
+        except (ServerUnreachable, NotAnswered) as error:
+            log.warning("server_away", reason=str(error)[:300])
+        yield
+
+
+def _serve(apps: tuple[str, ...], options: RunOptions, stop: Stop) -> Summary:
+    """The host, until a signal; it reaches the server itself, while its pages are served. Imported here, as
+    Faust takes a third of a second that no other verb pays.
+    """
     from aurastream.processors.host import Options, make_app, run_host
 
-    chosen = Options(options.names, options.stream_names, session.apps, _port(options.web_port))
+    chosen = Options(options.names, options.stream_names, apps, _port(options.web_port))
     return run_host(make_app(chosen), was_asked=lambda: stop.was_asked)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import faust
@@ -33,14 +34,14 @@ from aurastream.processors.host.sight import Sight
 from aurastream.processors.host.sources import Sources
 from aurastream.projections import Projection
 from aurastream.projections.engine import now_ms
-from aurastream.streams import AsyncWires, Server, Settings, aside
+from aurastream.streams import AsyncWires, Server, Settings, StreamUnknown, aside, list_streams
 
 WATCH_WAIT_S = 5.0  # for a look at the fleet
 GROUP = "aurastream"  # Faust's name for the app
 
 
 class App(faust.App):
-    """The app of a host. server, sources, measures and sight are there from its start on."""
+    """The app of a host. server, sources, measures and sight are there once it is_prepared."""
 
     options: Options
     settings: Settings
@@ -70,11 +71,10 @@ class App(faust.App):
         """What it runs."""
         raise NotImplementedError
 
-    async def on_first_start(self) -> None:
-        """Reach the server, however long it is away."""
+    async def reach(self) -> None:
+        """Reach the server, however long it is away, and be ready for lanes."""
         reached = connected(patience_s=None, pause=self._paused)
         connection = await aside(lambda: self._held.enter_context(reached))
-        await super().on_first_start()
         self.server = connection.server
         self.sources = Sources(self.server, self.installed.codec(), self.settings, self.chosen)
         self.measures, self.sight = Measures(), Sight(self.server)
@@ -124,21 +124,25 @@ class WithoutTopics(BootStrategy):
 
 
 class LaneService(Service):
-    """The lanes as a service of Faust's: begun with the app, ended before it; its crash is the app's."""
+    """The lanes as a service of Faust's: begun with the app, ended before it; its crash is the app's.
 
-    host: LaneHost
+    The server is reached in here, while the pages are served already: a host that waits for its server is
+    alive, and says so to whoever probes it.
+    """
 
-    async def on_start(self) -> None:
-        """Begin."""
-        self.host.start()
+    host_app: RedisApp
 
     @Service.task
     async def _mind(self) -> None:
-        await self.host.failed()
+        app = self.host_app
+        await app.reach()
+        app.host.start()
+        await app.host.failed()
 
     async def on_stop(self) -> None:
         """End all lanes within their patience."""
-        await self.host.stop()
+        if self.host_app.is_prepared:
+            await self.host_app.host.stop()
 
 
 class RedisApp(App):
@@ -162,7 +166,12 @@ class RedisApp(App):
         return self.is_prepared and self.host.is_leader
 
     async def prepare_lanes(self, connection: Connection) -> None:
-        """The roster of what this host can run, and its lanes."""
+        """The roster of what this host can run, and its lanes. Raises StreamUnknown, ServerUnfit."""
+        known = list(await aside(lambda: list_streams(self.server))) if self.options.streams else []
+        for name in self.options.streams:
+            if name not in known:
+                raise StreamUnknown(name, known)
+            await aside(partial(self.sources.opened, name))
         processors: list[Processor] = []
         if not self.options.projections:  # who names projections wants those alone
             processors = list(processors_of(self.installed).values())
@@ -177,17 +186,19 @@ class RedisApp(App):
         """The lanes, before the services of others."""
         service: Any = LaneService
         lanes: LaneService = self._prepare_subservice(service)  # type: ignore[assignment]
-        lanes.host = self.host
+        lanes.host_app = self
         await self.add_runtime_dependency(lanes)
         await super().on_started_init_extra_services()
 
     async def watch(self) -> None:
         """As the leader: what became of lanes, for the log."""
-        if self.is_leader():
+        if self.is_prepared and self.is_leader():
             await self.sight.watch(WATCH_WAIT_S)
 
     async def look(self) -> None:
         """Retire generations that were kept long enough."""
+        if not self.is_prepared:
+            return
         at_ms = await aside(lambda: now_ms(self.server))
         await aside(lambda: self.sources.retire(self.host.roster.records, at_ms, GROUP))
 

@@ -73,6 +73,11 @@ class KafkaApp(App):
     consumer: Any  # a BatchConsumer besides what Faust asks of one
     hosted: HostedLanes
 
+    async def on_first_start(self) -> None:
+        """Reach the server before Kafka: an agent needs its lanes."""
+        await self.reach()
+        await super().on_first_start()
+
     async def prepare_lanes(self, connection: Connection) -> None:
         """The agents of all topics."""
         self.topics_named = kafka_topics_of(self.settings, self.options)
