@@ -78,8 +78,8 @@ class MeetingDamaged(ProcessorError):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(
-            f"{PROCESSORS} holds no record of {field!r}: {why}. Whoever wrote there must put it back, or HDEL "
-            "the field: then the processor begins anew by its `start`, behind its cursor."
+            f"{PROCESSORS} holds no record of {field!r}: {why}. Whoever wrote there must put it back, or "
+            "HDEL the field: then the processor begins anew by its `start`, behind its cursor."
         )
         self.field = field
 

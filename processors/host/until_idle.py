@@ -3,8 +3,8 @@ A host that ends once there is nothing left: `aurastream run --until-idle`, with
 
 It is a member like any other: what hosts that serve hold is theirs, and it waits until they have done it.
 Idle means that every lane it can run has read its log to the end, and that two looks in a row saw the same:
-what a lane appends while others are looked at is seen by the second. Processors that hosts of the older scheme
-may run are among the lanes: those hosts do the work, or this one once they are gone.
+what a lane appends while others are looked at is seen by the second. Processors that hosts of the older
+scheme may run are among the lanes: those hosts do the work, or this one once they are gone.
 """
 
 from __future__ import annotations

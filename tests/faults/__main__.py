@@ -1,5 +1,5 @@
 """
-make chaos SEED=n MINUTES=m: every row of the fault matrix at full length, what each did and what it found; then
+make chaos SEED=n MINUTES=m: every row of the fault matrix at full length, what each did and found; then
 storms by further seeds until so many minutes have passed; at the end what was provoked how often, and the
 longest standstill of any lane.
 """
@@ -23,8 +23,9 @@ LONG_BOUND = 10  # times a row's bound
 STORMS = (46, 36, 46, 37, 46, 43)  # what the rest of the time is filled with
 # Of the table: what came of it, not what was provoked.
 OUTCOMES = re.compile(
-    r"found|worker met|acked|events|lost|handled|orders|bytes|looked|glimpses|ended|healed|[A-Z]+\Z|\w+Error|ServerRefuses"
-    r"|batches|entries|whole|known|replayed|there|named|touched|takeovers|first|second|duplicates|answers|changed|fixed"
+    r"found|worker met|acked|events|lost|handled|orders|bytes|looked|glimpses|ended|healed|[A-Z]+\Z|\w+Error"
+    r"|ServerRefuses|batches|entries|whole|known|replayed|there|named|touched|takeovers|first|second|duplicates"
+    r"|answers|changed|fixed"
 )
 
 

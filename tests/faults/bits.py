@@ -219,7 +219,7 @@ HINTS = {
     "hosts": "who lives, what each can run and how often that changed: said again at every tick",
     "cards": "as hosts",
     "changes": "as hosts",
-    "cursor moved_ms": "when it last moved, by which a lane that stands still is known: written with every step",
+    "cursor moved_ms": "when it last moved, by which a still lane is known: written with every step",
     "meta": "counts: of what is missing at most too few are told, and XINFO's own count tells them where "
     "there is one",
     "cursor read_bytes": "what producers are held back by",

@@ -1,7 +1,7 @@
 """
 A fleet of real hosts, `aurastream run` in processes of their own, and the judgement of it.
 
-    fleet = Fleet(run, url)            the plug-ins of a row, streams, hosts, run --until-idle, a stranger's app
+    fleet = Fleet(run, url)            plug-ins of a row, streams, hosts, run --until-idle, a stranger's app
     fleet.host("--app", "faults_one")  one more host; kill, stop, suspend it
     fleet.watch                        a thread that looks at all cursors: how long each lane stood still
     fleet.judge()                      every acknowledged event is in, every lane at the log's end within a

@@ -1,8 +1,8 @@
 """
 Mixed fleets: what is judged of ownership, and the misfortunes that are a fleet's.
 
-    hosts of unlike capabilities (two or three groups, each host some of them), hosts that end in good order, a
-    server that refuses writes, is silent, or has its clock moved
+    hosts of unlike capabilities (two or three groups, each host some of them), hosts that end in good order,
+    a server that refuses writes, is silent, or has its clock moved
 
 Always true, once faults have ceased (and everybody they stopped goes on):
     no lane that some living host can run stands still for longer than STILL_MS while it has a lag

@@ -85,7 +85,7 @@ REFUSALS = {
     "OOM": "OOM command not allowed when used memory > 'maxmemory'.",
     "READONLY": "READONLY You can't write against a read only replica.",
     "NOREPLICAS": "NOREPLICAS Not enough good replicas to write.",
-    "MISCONF": "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    "MISCONF": "MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk.",
 }
 
 KINDS: dict[type, bytes] = {dict: b"hash", Ranked: b"zset", Log: b"stream", bytes: b"string"}

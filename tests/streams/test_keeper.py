@@ -34,7 +34,7 @@ class Duty:
 
 
 def test_many_lanes_given_back_one_by_one_are_one_question(server: Server) -> None:
-    """A host gives each lane back as its work ends. A round trip for each, and no tick among them, took longer
+    """A host gives each lane back as its work ends. A round trip for each, and no tick among them, took more
     than a lease where lanes were many or the network slow: all others lapsed.
     """
     duty, leases = Duty(), Leases(lease_ms=60_000)

@@ -281,7 +281,9 @@ def test_raw_entries_and_trimmed_ones_do_not_make_a_lag(
 def test_a_worker_app_of_fausts_is_a_group_like_any_other(
     server: Server, live: Stream, crew: Crew, reader: FleetReader
 ) -> None:
-    """What a stranger's app acknowledged is how far it is; what hosts of earlier builds left is nobody's fault."""
+    """What a stranger's app acknowledged is how far it is; what hosts of earlier builds left is nobody's
+    fault.
+    """
     append(live, 0, 40)
     for keys in live.keys:
         server.client.hset(keys.acked("shop"), mapping={"position": "", "read": 0, "epoch": 1})
