@@ -140,7 +140,7 @@ class LaneHost:
 
     async def stop(self) -> None:
         """End all lanes when their work under way is done, give everything back; within the patience."""
-        self._is_leaving = True
+        self._is_leaving = self.roster.is_over = True
         self.keeper.hurry()  # the others learn that their shares grow
         self.wires.hurry(LOST_S)
         for lane in self.effect_lanes:  # those too that end already, with the patience of a lane given away

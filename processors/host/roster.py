@@ -6,12 +6,13 @@ What a host can run: of every stream, the lanes of which groups, and what it can
     a view that another definition folded, a processor that its record does not fit or beside hosts of an
         older scheme -> a note, no claim
 
-Asked from the thread that keeps the leases, again every LOOK_EVERY_S: streams and generations come and go.
+Asked from the thread that keeps the leases; seen anew every LOOK_EVERY_S, in a thread of its own.
 What it opens (streams, and those that processors append to) is ready when a lane is made of a claim.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -106,20 +107,30 @@ class Roster:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._claims: list[Claim] = []
         self._looked_at = 0.0
+        self._looking, self._is_looking = threading.Lock(), False
+        self.is_over = False  # the host stops: a look that fails now says nothing
         self._effect_streams = EffectStreams(sources.opened)
 
     def claims(self) -> list[Claim]:
-        """Every lane that this host can run. Looks at the server where the last look was a while ago; where
+        """Every lane that this host can run. Begins a look at the server where the last was a while ago; where
         that fails (a row changed by hand, a server that refuses), what was seen before goes on.
         """
-        if time.monotonic() >= self._looked_at + LOOK_EVERY_S:
-            try:
-                self.look()
-            except (RedisError, StreamError, ProjectionError, OSError) as error:
-                if not self._looked_at:
-                    raise
-                self._say([*self._known_notes(), f"what there is cannot be seen now: {error}"[:NOTE_MAX]])
+        if not self._looked_at:
+            self.look()
+        elif time.monotonic() >= self._looked_at + LOOK_EVERY_S and not self._is_looking:
+            self._is_looking = True
+            threading.Thread(target=self._look_again, name="aurastream-roster", daemon=True).start()
         return self._claims
+
+    def _look_again(self) -> None:
+        """In a thread of its own: many streams that are new, or a slow network, take longer than a lease."""
+        try:
+            self.look()
+        except (RedisError, StreamError, ProjectionError, OSError) as error:
+            if not self.is_over:
+                self._say([*self._known_notes(), f"what there is cannot be seen now: {error}"[:NOTE_MAX]])
+        finally:
+            self._is_looking = False
 
     def _known_notes(self) -> list[str]:
         return [note for note in self.notes if not note.startswith("what there is cannot be seen now")]
@@ -135,6 +146,10 @@ class Roster:
 
     def look(self) -> None:
         """See what there is. Raises the server's errors; then what was seen before stands."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         self.records = read_records(self._server)
         jobs: dict[tuple[str, str], Job] = {}
         notes: list[str] = []

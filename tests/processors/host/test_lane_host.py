@@ -79,3 +79,30 @@ def test_a_host_until_idle_outwaits_hosts_of_the_older_scheme(server: Server, st
     noting = Noting()
     work(server, noting)
     assert sorted(noting.handled) == ["e0", "e1", "e2"]
+
+
+def test_a_look_at_what_there_is_keeps_no_lease_from_being_renewed(server: Server, stream: Stream) -> None:
+    """Sixty new streams at 3 ms a round trip took six seconds to be looked at, by the thread that renews the
+    leases: both hosts were dead to each other meanwhile.
+    """
+
+    async def scenario() -> None:
+        sources = Sources(server, CODEC, SETTINGS, [])
+        host = LaneHost(
+            AsyncWires(server),
+            Roster(server, sources, HostWork([Clips()], [], (stream.name,))),
+            HostOptions(lease_ms=600),
+        )
+        host.start()
+        await eventually(lambda: Claim("clips", stream.name, 0) in host.held, "the lane")
+        lease = stream.keys[0].lease("clips")
+
+        def ends() -> int:
+            return int(server.client.hget(lease, "until") or 0)
+
+        with sources.lock:  # no look gets past it
+            before = ends()
+            await eventually(lambda: ends() > before + 2_500, "the lease to be renewed")
+        await host.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
