@@ -1,4 +1,6 @@
-"""What an error says, as it can be kept: a plug-in's own may hold what no UTF-8 can, or be unable to speak."""
+"""What an error says, as it can be kept: a plug-in's own may hold what no UTF-8 can, or be unable to
+speak.
+"""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ STORMS = (46, 36, 46, 37, 46, 43)  # what the rest of the time is filled with
 # Of the table: what came of it, not what was provoked.
 OUTCOMES = re.compile(
     r"found|worker met|acked|events|lost|handled|orders|bytes|looked|glimpses|ended|healed|[A-Z]+\Z|\w+Error"
-    r"|ServerRefuses|batches|entries|whole|known|replayed|there|named|touched|takeovers|first|second|duplicates"
-    r"|answers|changed|fixed"
+    r"|ServerRefuses|batches|entries|whole|known|replayed|there|named|touched|takeovers|first|second"
+    r"|duplicates|answers|changed|fixed"
 )
 
 

@@ -1,4 +1,6 @@
-"""Rows 37 to 39: hosts of unlike choices, of unlike versions, and one that runs until there is nothing left."""
+"""Rows 37 to 39: hosts of unlike choices, of unlike versions, and one that runs until there is nothing
+left.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Rows 44 to 47: fleets whose slots move, whose handlers misbehave, whose hosts are killed, and all at once."""
+"""Rows 44 to 47: fleets whose slots move, whose handlers misbehave, whose hosts are killed, and all at
+once.
+"""
 
 from __future__ import annotations
 

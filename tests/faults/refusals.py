@@ -1,4 +1,6 @@
-"""Rows 40 to 43: a server that refuses, is away, loading or silent, is failed over, or has its clock moved."""
+"""Rows 40 to 43: a server that refuses, is away, loading or silent, is failed over, or has its clock
+moved.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +178,9 @@ def a_clock_that_is_moved_stops_nobody(run: Run) -> None:
 
 
 class Clock:
-    """A server under libfaketime, whose clock is moved while it runs. Valkey: Debian's Redis hangs with it."""
+    """A server under libfaketime, whose clock is moved while it runs. Valkey: Debian's Redis hangs
+    with it.
+    """
 
     def __init__(self, run: Run, *arguments: str) -> None:
         if not Path(LIBRARY).exists():

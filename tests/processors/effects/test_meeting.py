@@ -335,7 +335,9 @@ def rest(stream: Stream, steps: Any, answer: Any) -> Any:
 def test_a_build_that_a_decision_left_behind_neither_begins_nor_parks_and_may_end_what_it_began(
     server: Server, stream: Stream
 ) -> None:
-    """It does not know the new types: what a person wants handled would be parked by it, as no event of its."""
+    """It does not know the new types: what a person wants handled would be parked by it, as no event
+    of its.
+    """
     own = written(server)
     own.append([*seen("a1", "b1"), noted("n1", "c")])
     old = lane_of(server, stream)
@@ -364,7 +366,9 @@ def test_a_build_that_a_decision_left_behind_neither_begins_nor_parks_and_may_en
 def test_a_damaged_record_is_a_sentence_and_stops_no_other(
     server: Server, stream: Stream, is_field: bool
 ) -> None:
-    """Any producer may write there; the lanes of views, and other processors, are not to stand still for it."""
+    """Any producer may write there; the lanes of views, and other processors, are not to stand still
+    for it.
+    """
     stream.append(seen("a1"))
 
     class Other(Noting):

@@ -294,7 +294,9 @@ def test_a_parked_letter_is_red_until_a_person_has_decided(
 def test_a_silent_server_is_said_within_a_second_and_is_no_reason_to_restart_hosts(
     valkey: str, tmp_path: Path
 ) -> None:
-    """A probe has a second; and a fleet that restarts while its server is away comes back later, not sooner."""
+    """A probe has a second; and a fleet that restarts while its server is away comes back later, not
+    sooner.
+    """
     process = ServerProcess(valkey)
     host = Host(process.url, tmp_path)
     try:

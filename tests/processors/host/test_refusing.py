@@ -196,7 +196,9 @@ def test_a_host_ends_in_time_while_its_server_is_frozen(own: ServerProcess, host
 
 
 def test_a_host_that_waits_for_its_server_ends_at_once_when_it_is_bidden(hosts: Any, tmp_path: Path) -> None:
-    """Whoever deploys must be able to take it back. Meanwhile its pages say that it lives and takes no lanes."""
+    """Whoever deploys must be able to take it back. Meanwhile its pages say that it lives and takes no
+    lanes.
+    """
     host = hosts(f"unix://{tmp_path}/none.sock")
     until(lambda: "server_away" in host.log(), "the host to wait")
     until(lambda: host.page("/health")[0] == 200, "its pages")
