@@ -89,10 +89,12 @@ class Fold(Generic[S]):
         batch = Batched(touched, moves, self.watermark, self._states)
         try:
             changes = yield from self._changes(batch)
-        except ProjectionError:
+        except (ProjectionError, GeneratorExit):  # the latter by whoever drives these steps
             raise
         # Of a score, a total or a row, which belong to the batch and to no event alone.
         except BaseException as error:
+            if not keyed:
+                raise
             failed = self._failed(keyed[-1][1], keyed[-1][2], error)
             failed.is_exact = False
             raise failed from error

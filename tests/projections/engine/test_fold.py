@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from aurastream.projections import FoldFailed, Listing, MemoryView, Ranking, Rollup
+from aurastream.projections.built_in.clips import Clips
 from aurastream.projections.engine.fold import Fold
 from aurastream.streams import ClipViewsObserved, drive
 from tests.facts import NOON, observation
@@ -91,3 +92,13 @@ def test_a_projection_of_anybody_says_what_leads_and_shows_its_fields() -> None:
 
     assert counting.headline == "most"
     assert counting.shown(Count(2, 10, "irl")) == {"applied": 2, "views": 10, "category": "irl"}
+
+
+def test_a_fold_of_nothing_that_is_cut_off_ends_in_silence() -> None:
+    """A batch without an event for it may load what is due. Cut off then (a connection was lost, or its host
+    stops) it said that the projection had raised, at an event that there was not.
+    """
+    fold = Fold(Clips())
+    steps = fold.batch([])
+    assert next(steps, None) is not None, "something to load, or this proves nothing"
+    steps.close()
