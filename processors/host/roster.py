@@ -112,7 +112,7 @@ class Roster:
         self._effect_streams = EffectStreams(sources.opened)
 
     def claims(self) -> list[Claim]:
-        """Every lane that this host can run. Begins a look at the server where the last was a while ago; where
+        """Every lane that this host can run. Begins a look at the server where the last was a while ago; if
         that fails (a row changed by hand, a server that refuses), what was seen before goes on.
         """
         if not self._looked_at:
