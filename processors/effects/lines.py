@@ -28,7 +28,7 @@ from aurastream.processors.effects.steps import Again, CutOff, Ended, Gap, Handl
 from aurastream.processors.effects.watchdog import HandlerCall
 from aurastream.streams import Ask, AsyncWires, Logger, adrive
 
-ASKS_MAX = 12  # times one question is put to a server that does not answer: about ten seconds
+ASKS_MAX = 12  # times one question is put to a server that does not answer: five to ten seconds
 PATIENCE_S = 5.0  # how long a stop waits for the handlers that are running
 CUT_S = 5.0  # after that, for what is to be written of them
 

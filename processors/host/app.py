@@ -24,7 +24,7 @@ from faust.app.base import BootStrategy
 from mode import Service
 
 from aurastream.processors import Connection, Installed, connected, find_plugins
-from aurastream.processors.effects import ASKS_MAX, Processor, processors_of
+from aurastream.processors.effects import Processor, processors_of
 from aurastream.processors.host.health import AllLanes
 from aurastream.processors.host.lane_host import HostOptions, LaneHost
 from aurastream.processors.host.measures import Measures
@@ -177,7 +177,8 @@ class RedisApp(App):
             processors = list(processors_of(self.installed).values())
         work = HostWork(self.chosen, processors, self.options.streams)
         settings, roster = self.settings, Roster(self.server, self.sources, work)
-        wires = AsyncWires(self.server, ASKS_MAX, connection.recover)
+        # Without end: a handler's outcome that is not recorded would be a handler called again.
+        wires = AsyncWires(self.server, None, connection.recover)
         options = HostOptions("run", settings.lease_ms or 0, settings.patience_s, settings.batch_max)
         self.host = LaneHost(wires, roster, options)
         self.host.on_lane = self.measures.watch

@@ -131,6 +131,52 @@ def test_a_host_that_is_started_before_its_server_begins_when_that_is_there(
     assert host.log().count("server_away") == 1
 
 
+SLOW = """
+import asyncio
+from pathlib import Path
+from aurastream.processors.effects import Processor
+from aurastream.streams import ClipViewsObserved
+
+class Slow(Processor):
+    name = "slow"
+    events = (ClipViewsObserved,)
+    streams = ("clips-live",)
+    start = "beginning"
+
+    async def handle(self, event, attempt):
+        with Path("slow.txt").open("a") as file:
+            file.write(event.event_id + "\\n")
+        while not Path("gate").exists():
+            await asyncio.sleep(0.01)
+"""
+
+
+def test_a_server_that_is_away_for_long_has_no_handler_called_again(
+    own: ServerProcess, hosts: Any, tmp_path: Path
+) -> None:
+    """What a handler did is recorded once the server is back, however long that takes: a host that gave up
+    asking began anew at the cursor, and called it again.
+    """
+    made(own.url)
+    Server(own.url).client.config_set("appendfsync", "always")
+    (tmp_path / "slow_app.py").write_text(SLOW)
+    words = ("aurastream", "--app", "slow_app", "run", "--web-port", "off")
+    host = hosts(own.url, *words, lease_ms=60_000)
+    calls = tmp_path / "slow.txt"
+    until(lambda: calls.exists() and len(calls.read_text().split()) >= 16, "handlers under way")
+
+    own.kill()
+    (tmp_path / "gate").touch()
+    until(lambda: "server_away" in host.log() or "server_refuses" in host.log(), "the host to notice")
+    away_until = time.monotonic() + 7.0  # longer than a question was put at most
+    until(lambda: time.monotonic() > away_until, "the outage to be long", 10)
+    own.start()
+
+    until(lambda: len(set(calls.read_text().split())) == 100, "all to be handled")
+    assert len(calls.read_text().split()) == 100
+    assert host.stop() == 0
+
+
 def test_a_host_that_is_started_while_its_server_loads_begins_when_that_has_loaded(
     valkey: str, hosts: Any
 ) -> None:
