@@ -31,7 +31,7 @@ from aurastream.streams import (
 )
 from benchmarks.measure import Plan, Report, Target, client_of, server_cpu_s
 
-PARTITIONS, GROUPS, HOSTS = 64, 10, 8
+PARTITIONS, GROUPS = 64, 10
 STREAM = "leased"
 PATIENCE_S = 120.0
 LOOKS = 50
@@ -72,12 +72,12 @@ def share(url: str, plan: Plan) -> Report:
     server = Server(url)
     open_stream(server, STREAM, settings=Settings(partitions=PARTITIONS), create=True).close()
     context = multiprocessing.get_context("spawn")
-    hosts = [context.Process(target=_hold, args=(url,), daemon=True) for _ in range(HOSTS)]
+    hosts = [context.Process(target=_hold, args=(url,), daemon=True) for _ in range(plan.lease_hosts)]
     try:
         for host in hosts[:-1]:
             host.start()
-        _until(lambda: _is_balanced(owners(server), HOSTS - 1), "the lanes to be shared")
-        idle_ms = _joined(server, hosts[-1])
+        _until(lambda: _is_balanced(owners(server), plan.lease_hosts - 1), "the lanes to be shared")
+        idle_ms = _joined(server, hosts[-1], plan.lease_hosts)
         cpu, commands = _still(url, plan)
         look_ms, python_ms = _looked(server, url, cpu)
         took_ms = _killed(server, hosts[0].pid or 0)
@@ -85,7 +85,7 @@ def share(url: str, plan: Plan) -> Report:
         for host in hosts:
             host.kill()
             host.join()
-    size = f"{PARTITIONS} partitions x {GROUPS} groups x {HOSTS} hosts"
+    size = f"{PARTITIONS} partitions x {GROUPS} groups x {plan.lease_hosts} hosts"
     note = f"{commands:,.0f} commands a second; lease {plan_lease_ms():,} ms"
     return Report(
         targets=[
@@ -132,13 +132,13 @@ def _is_balanced(held: dict[Claim, int], hosts: int) -> bool:
     return len(counts) == GROUPS * hosts and all(least <= count <= most for count in counts.values())
 
 
-def _joined(server: Server, host: multiprocessing.process.BaseProcess) -> float:
+def _joined(server: Server, host: multiprocessing.process.BaseProcess, hosts: int) -> float:
     """The longest that a lane was seen to be nobody's, in milliseconds, until the host has its share."""
     free: dict[Claim, float] = {}
     longest_s = 0.0
     host.start()
     end = time.monotonic() + PATIENCE_S
-    while not _is_balanced(held := owners(server), HOSTS):
+    while not _is_balanced(held := owners(server), hosts):
         now = time.monotonic()
         if now > end:
             raise InvariantBroken(f"waited {PATIENCE_S:.0f} s for a host that joins to get its share")

@@ -53,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True):
     kills: int = 50
     lease_ms: int = 3_000  # of the hosts that are killed
     starts: int = 5
+    lease_hosts: int = 8  # processes
     history: int = 1_000_000  # archived, looked at as of a past time
     rebuild: int = 1_000_000
     rebuild_long: int = 10_000_000  # for its memory; 0: not measured

@@ -40,6 +40,7 @@ TINY = Plan(
     kills=2,
     lease_ms=600,
     starts=1,
+    lease_hosts=3,
     history=4_000,
     rebuild=2_000,
     rebuild_long=2_000,

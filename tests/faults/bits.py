@@ -317,15 +317,20 @@ def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
 
 def _reads_alike(client: Any, key: bytes) -> Callable[[Any], bool]:
     """Whether the registry still says the same: a property of another name reads as its default, which it may
-    have been.
+    have been. When a stream was made is a hint: it decides where a processor begins that was never there.
     """
     if key != STREAMS.encode():
         return lambda client: False
-    before = msgspec.json.decode(client.hget(key, STREAM), type=StreamFacts)
+
+    def said(client: Any) -> StreamFacts:
+        facts = msgspec.json.decode(client.hget(key, STREAM) or b"", type=StreamFacts)
+        return msgspec.structs.replace(facts, created_ms=0)
+
+    before = said(client)
 
     def is_same(client: Any) -> bool:
         try:
-            return bool(msgspec.json.decode(client.hget(key, STREAM) or b"", type=StreamFacts) == before)
+            return said(client) == before
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return False
 
