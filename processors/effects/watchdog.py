@@ -79,7 +79,8 @@ class Watchdog:
         self._beat_at: float | None = None
         self._logged_at: float | None = None
         self._lost_s = 0.0
-        self._thread, self._loop = 0, None  # type: int, asyncio.AbstractEventLoop | None
+        self._thread = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: WeakKeyDictionary[asyncio.Task[object], HandlerCall] = WeakKeyDictionary()
         self._last: tuple[float, Blocked] | None = None
 

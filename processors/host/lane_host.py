@@ -96,11 +96,11 @@ class LaneHost:
         self.on_lane: Callable[[HostedLane], None] = lambda lane: None
         self.watchdog = Watchdog()
         self._wakes, self._isolation = Wakes(wires), Isolation(self.watchdog)
-        self._surplus: set[Claim] = set()
         self._giving: set[Claim] = set()
         self._ending: dict[Claim, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failed, self._failure = asyncio.Event(), None  # type: asyncio.Event, BaseException | None
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_leaving = False
         self._troubles: tuple[Trouble, ...] = ()
@@ -201,7 +201,7 @@ class LaneHost:
 
     def _follow(self, held: dict[Claim, int], surplus: set[Claim]) -> None:
         """Have a lane for what is held, and none for what is not."""
-        self.held, self._surplus = held, surplus
+        self.held = held
         for claim in [claim for claim in self.lanes if claim not in held]:
             self._spawn(self._end(claim, LOST_S), f"end {claim.group} {claim.keys.where}")
         for claim in surplus - self._giving:

@@ -40,12 +40,6 @@ def made(cluster: Cluster) -> Stream:
     return stream
 
 
-def praised(stream: Stream) -> int:
-    """Events that the processor has derived."""
-    praises = open_stream(stream.server, "praises", create=True)
-    return sum(stream.server.client.xlen(keys.log) for keys in praises.keys)
-
-
 def test_lanes_of_views_and_processors_go_on_while_slots_move_one_by_one(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
