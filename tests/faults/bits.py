@@ -317,14 +317,15 @@ def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
 
 def _reads_alike(client: Any, key: bytes) -> Callable[[Any], bool]:
     """Whether the registry still says the same: a property of another name reads as its default, which it may
-    have been. When a stream was made is a hint: it decides where a processor begins that was never there.
+    have been. When a stream was made is a hint: it decides where a processor begins that was never there. A
+    row that does not say whether it is of a topic is judged by its keys.
     """
     if key != STREAMS.encode():
         return lambda client: False
 
     def said(client: Any) -> StreamFacts:
         facts = msgspec.json.decode(client.hget(key, STREAM) or b"", type=StreamFacts)
-        return msgspec.structs.replace(facts, created_ms=0)
+        return msgspec.structs.replace(facts, created_ms=0, is_topic=bool(facts.is_topic))
 
     before = said(client)
 
