@@ -61,6 +61,17 @@ def facts_of(name: str, row: bytes) -> StreamFacts:
         raise RegistryDamaged(name, row.decode(errors="backslashreplace"), str(error)) from error
 
 
+def is_row_whole(row: bytes) -> bool:
+    """Whether the row's names are those that some build writes: the first of ours, or all of them and then a
+    newer one's. A name that was changed is passed over by who reads the row, and its value lost.
+    """
+    names, ours = (
+        list(msgspec.json.decode(row, type=dict[str, msgspec.Raw])),
+        list(StreamFacts.__struct_fields__),
+    )
+    return names == ours[: len(names)] or names[: len(ours)] == ours
+
+
 OPERATIONS = "operations"
 IMPORTS = "imports"
 REPLAY_PREFIX = "replay."  # of the streams that a replay into a projection makes, which are removed after it

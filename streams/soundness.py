@@ -26,10 +26,11 @@ from aurastream.streams.drive import sound
 from aurastream.streams.entities import CHUNK, PLACE_BYTES
 from aurastream.streams.entries import entries_json, entry_json, read_envelope, read_envelopes
 from aurastream.streams.errors import DamagedEntry
+from aurastream.streams.facts import is_row_whole
 from aurastream.streams.history import History, Span
 from aurastream.streams.index import unpack_position
 from aurastream.streams.instant import at_once
-from aurastream.streams.keys import Keys, partition_of
+from aurastream.streams.keys import STREAMS, Keys, partition_of
 from aurastream.streams.stream import Stream
 
 NAMED_MAX = 10  # complaints of one kind named per partition; all are counted
@@ -63,6 +64,12 @@ def _misregistered(stream: Stream) -> Iterator[str]:
                     f"aura:streams says of {stream.name!r} {what}, but there is {key}: the row was changed. "
                     "Put it right by a copy."
                 )
+    row: bytes | None = stream.server.client.hget(STREAMS, stream.name)  # type: ignore[assignment]
+    if row is not None and not is_row_whole(row):
+        yield (
+            f"aura:streams has a row of {stream.name!r} as no build writes it ({row.decode()[:200]}): a name "
+            "was changed, and its value is not read. Put it right by a copy."
+        )
     yield from _out_of_range(stream)
 
 

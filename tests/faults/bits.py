@@ -316,16 +316,16 @@ def _with_every_key(run: Run, url: str, client: Any, versioned: bool) -> Stream:
 
 
 def _reads_alike(client: Any, key: bytes) -> Callable[[Any], bool]:
-    """Whether the registry still says the same: a property of another name reads as its default, which it may
-    have been. When a stream was made is a hint: it decides where a processor begins that was never there. A
-    row that does not say whether it is of a topic is judged by its keys.
+    """Whether the registry still says the same but for when a stream was made: that is a hint, by which a
+    processor begins that was never there.
     """
     if key != STREAMS.encode():
         return lambda client: False
 
-    def said(client: Any) -> StreamFacts:
-        facts = msgspec.json.decode(client.hget(key, STREAM) or b"", type=StreamFacts)
-        return msgspec.structs.replace(facts, created_ms=0, is_topic=bool(facts.is_topic))
+    def said(client: Any) -> list[Any]:
+        row = client.hget(key, STREAM) or b""
+        facts = msgspec.json.decode(row, type=StreamFacts)
+        return [msgspec.structs.replace(facts, created_ms=0), *msgspec.json.decode(row)]
 
     before = said(client)
 

@@ -13,6 +13,7 @@ from aurastream.streams import OPERATIONS, Server, Settings, Stream, open_stream
 from aurastream.streams.archive import history_of, open_archive
 from aurastream.streams.archive.archiver import Archiver
 from aurastream.streams.errors import RegistryDamaged
+from aurastream.streams.facts import StreamFacts
 from aurastream.streams.keys import STREAMS
 from aurastream.streams.retention.trimmer import Goal, Trimmer
 from aurastream.streams.soundness import NAMED_MAX, unsound
@@ -169,3 +170,23 @@ def test_a_registry_that_denies_what_there_is_is_named(jobs: Stream, before: byt
         sentences = [str(error)]
 
     assert "aura:streams" in sentences[0]
+
+
+def test_a_name_that_was_changed_in_the_registry_s_row_is_found(jobs: Stream) -> None:
+    """Who reads the row passes over names it does not know, so the value would be lost without a word."""
+    client = jobs.server.client
+    row: bytes = client.hget(STREAMS, "jobs")  # type: ignore[assignment]
+    for name in StreamFacts.__struct_fields__:
+        client.hset(STREAMS, "jobs", row.replace(name.encode(), b"x" + name.encode()[1:]))
+        assert any("a name was changed" in sentence for sentence in told(jobs)), name
+    client.hset(STREAMS, "jobs", row)
+
+
+def test_rows_of_older_and_newer_builds_are_no_finding(jobs: Stream) -> None:
+    """The registry outlives builds: an older one's row lacks names at its end, a newer one's has more."""
+    client = jobs.server.client
+    row: bytes = client.hget(STREAMS, "jobs")  # type: ignore[assignment]
+    for sound in (row.partition(b',"is_topic"')[0] + b"}", row[:-1] + b',"newer":1}'):
+        client.hset(STREAMS, "jobs", sound)
+        assert told(jobs) == []
+    client.hset(STREAMS, "jobs", row)
