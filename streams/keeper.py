@@ -62,6 +62,10 @@ class Duty(Protocol):
         ...
 
 
+class _LoopBlocked(Exception):
+    """The loop has shown no life within its patience."""
+
+
 class _Command(NamedTuple):
     """What the host bids its keeper do: forget leases that are lost, give some back, give all back."""
 
@@ -71,7 +75,7 @@ class _Command(NamedTuple):
 
 
 class LeaseKeeper:
-    """The thread. trouble: why the last tick did not succeed, or "". ticked: called after every tick."""
+    """The thread. trouble: why the last tick did not succeed, or "". ticked: called after each that did."""
 
     def __init__(self, server: Server, leases: Leases, duty: Duty) -> None:
         self.leases, self.trouble = leases, ""
@@ -115,21 +119,15 @@ class LeaseKeeper:
     def _run(self) -> None:
         try:
             while not self._is_ending:
-                self._tick()
+                self._attempt(self._tick)
                 self._obey(self.leases.period_s)
             self._obey(0.0)
         finally:
             self._wires.close()
 
     def _tick(self) -> None:
-        blocked = self._duty.blocked()
-        if blocked:
-            self._note(f"leases are not renewed: {blocked}")
-            return
-        self._attempt(self._renewed)
-        self.ticked()
-
-    def _renewed(self) -> None:
+        if blocked := self._duty.blocked():
+            raise _LoopBlocked(blocked)
         claims = [] if self._is_ending else self._duty.claims()
         self.leases.card = self._duty.card(self.leases.card)
         drive(self.leases.tick(claims), self._ask)
@@ -137,6 +135,7 @@ class LeaseKeeper:
             lanes = sorted(claim for claim, last in self.leases.taken.items() if last == owner)
             names = [f"{claim.group} {claim.keys.where}" for claim in lanes[:LANES_SHOWN]]
             log.warning("lanes_taken_over", of=owner, count=len(lanes), lanes=names)
+        self.ticked()
 
     def _obey(self, wait_s: float) -> None:
         """The commands that there are, or the first within wait_s, all at once: a host that gives many lanes
@@ -169,7 +168,9 @@ class LeaseKeeper:
             self._note(f"{type(error).__name__}: {error}"[:300])
             if is_passing(error):
                 self._renew()
-        except Exception as error:
+        except _LoopBlocked as error:
+            self._note(f"leases are not renewed: {error}")
+        except Exception as error:  # of the host's, too: without this thread it would own nothing, in silence
             self._note(f"{type(error).__name__}: {error}"[:300])
             log.exception("leases_stuck")
         else:

@@ -126,7 +126,9 @@ class Roster:
         """In a thread of its own: many streams that are new, or a slow network, take longer than a lease."""
         try:
             self.look()
-        except (RedisError, StreamError, ProjectionError, OSError) as error:
+        except Exception as error:  # a plug-in's own too: a look that ends in silence would never show
+            if not isinstance(error, RedisError | StreamError | ProjectionError | OSError):
+                log.exception("look_failed")
             if not self.is_over:
                 self._say([*self._known_notes(), f"what there is cannot be seen now: {error}"[:NOTE_MAX]])
         finally:

@@ -67,3 +67,28 @@ def scripts(server: Server) -> int:
     """How many were run so far."""
     calls = server.client.info("commandstats")
     return sum(calls[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in calls)
+
+
+def test_a_host_s_own_fault_ends_no_thread_that_keeps_leases(server: Server) -> None:
+    """Whatever the host answers, the thread says so and ticks again: without it the host owns nothing, and
+    nobody notices.
+    """
+
+    class Faulty(Duty):
+        faults = 0
+
+        def blocked(self) -> str:
+            if self.faults < 3:
+                self.faults += 1
+                raise KeyError("no frame")
+            return ""
+
+    duty = Faulty()
+    keeper = LeaseKeeper(server, Leases(lease_ms=300), duty)
+    keeper.start()
+    try:
+        until(lambda: "KeyError" in keeper.trouble, "the thread to say so")
+        until(lambda: len(duty.held) == LANES, "the lanes")
+        assert keeper.trouble == ""
+    finally:
+        keeper.stop(5)
