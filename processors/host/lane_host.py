@@ -37,6 +37,7 @@ from aurastream.streams import (
     Logger,
     Trouble,
     aside,
+    text_of,
 )
 
 LOOP_PATIENCE_S = 30.0  # how long a loop may show no life before its leases are given up
@@ -92,6 +93,7 @@ class LaneHost:
         self.keeper = LeaseKeeper(wires.server, self.leases, self)
         self.effect_options = LaneOptions(host=self.leases.host)
         self.lanes: dict[Claim, Running] = {}
+        self.unmade: dict[Claim, Exception] = {}  # held, and a plug-in's code raised before it was a lane
         self.held: dict[Claim, int] = {}
         self.on_lane: Callable[[HostedLane], None] = lambda lane: None
         self.watchdog = Watchdog()
@@ -216,11 +218,25 @@ class LaneHost:
             return
         lane = self.lanes.get(claim)
         if lane is None:
-            made = self._made(claim)
-            if made is None:  # what it was of is gone: the next tick finds it to be surplus
+            made = self._made_or_said(claim)
+            if made is None:
                 return
             lane = self.lanes[claim] = made
         lane.start(epoch)
+
+    def _made_or_said(self, claim: Claim) -> Running | None:
+        """None where what it was of is gone, so that the next tick finds it to be surplus; and where a
+        plug-in's own code raises: that is on the card, and the lanes behind it are begun all the same.
+        """
+        try:
+            made = self._made(claim)
+        except Exception as error:
+            if claim not in self.unmade:
+                log.exception("lane_not_made", group=claim.group, where=claim.keys.where)
+            self.unmade[claim] = error
+            return None
+        self.unmade.pop(claim, None)
+        return made
 
     def _made(self, claim: Claim) -> Running | None:
         match self.roster.job(claim):
@@ -287,8 +303,12 @@ class LaneHost:
             fenced = [claim for claim, lane in self.lanes.items() if lane.is_fenced]
             if fenced:
                 await asyncio.wrap_future(self.keeper.lost(fenced))
-            self._troubles = tuple(islice(filter(None, map(_stuck, self.lanes.values())), TROUBLES_MAX))
+            self.unmade = {claim: error for claim, error in self.unmade.items() if claim in self.held}
+            stuck = [*map(_unmade, self.unmade.items()), *map(_stuck, self.lanes.values())]
+            self._troubles = tuple(islice(filter(None, stuck), TROUBLES_MAX))
             await asyncio.sleep(CHECK_S)
+            for claim in list(self.unmade):
+                self._resume(claim)
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -306,6 +326,13 @@ class LaneHost:
 def _stuck(lane: Running) -> Trouble | None:
     """Why it does not advance, for the card."""
     return lane.stuck if isinstance(lane, HostedLane) else getattr(lane, "trouble_facts", None)
+
+
+def _unmade(lane: tuple[Claim, Exception]) -> Trouble:
+    """A lane that could not be made, for the card."""
+    claim, error = lane
+    reason = f"the lane cannot be made: {type(error).__name__}: {text_of(error)}"
+    return Trouble(claim.group, claim.stream, claim.partition, reason)
 
 
 def _build() -> str:

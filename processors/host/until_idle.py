@@ -85,6 +85,8 @@ async def run_until_idle(
 
 def raise_trouble(host: LaneHost) -> None:
     """Raise what a person must mend before the host's lanes can end."""
+    for error in host.unmade.values():
+        raise error
     for lane in host.lanes.values():
         if lane.error is not None:
             raise lane.error

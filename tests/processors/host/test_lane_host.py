@@ -10,7 +10,8 @@ import pytest
 
 from aurastream.processors.host import HostOptions, HostWork, LaneHost, Roster, Sources
 from aurastream.projections.built_in.clips import Clips
-from aurastream.streams import AsyncWires, Claim, Server, Stream
+from aurastream.projections.built_in.trail import Trail
+from aurastream.streams import AsyncWires, Claim, Codec, Server, Stream, read_members
 from aurastream.streams.keys import old_members_key
 from tests.facts import observation
 from tests.processors.effects.outside import CODEC, SETTINGS, STREAM, Noting, notes, work
@@ -103,6 +104,41 @@ def test_a_look_at_what_there_is_keeps_no_lease_from_being_renewed(server: Serve
         with sources.lock:  # no look gets past it
             before = ends()
             await eventually(lambda: ends() > before + 2_500, "the lease to be renewed")
+        await host.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+class Unmakeable(Trail):
+    """A plug-in's code that raises before there is a lane to say so."""
+
+    name = "a-unmakeable"
+    is_mended = False
+
+    def codec(self) -> Codec:
+        if not self.is_mended:
+            raise RuntimeError("no codec")
+        return super().codec()
+
+
+def test_a_lane_that_cannot_be_made_is_said_and_keeps_no_other_from_being_made(
+    server: Server, stream: Stream
+) -> None:
+    """The lanes behind it in the row were held by the host and run by nobody."""
+
+    async def scenario() -> None:
+        views = [Unmakeable(), Clips()]
+        roster = Roster(server, Sources(server, CODEC, SETTINGS, []), HostWork(views, [], (stream.name,)))
+        host = LaneHost(AsyncWires(server), roster, HostOptions(lease_ms=1_000))
+        host.start()
+        await eventually(lambda: Claim("clips", stream.name, 0) in host.lanes, "the lane behind it")
+        await eventually(lambda: read_members(server)[0].card.troubles, "it to be on the card")
+        (trouble,) = read_members(server)[0].card.troubles
+        assert (trouble.group, trouble.partition) == ("a-unmakeable", 0)
+        assert "RuntimeError: no codec" in trouble.reason
+        views[0].is_mended = True  # type: ignore[attr-defined]
+        await eventually(lambda: Claim("a-unmakeable", stream.name, 0) in host.lanes, "it to be made")
+        await eventually(lambda: not read_members(server)[0].card.troubles, "the trouble to go")
         await host.stop()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
