@@ -4,6 +4,7 @@ run that started them.
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -18,24 +19,28 @@ from tests.servers import until
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 1_500
+PORTS = (11_000, 22_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, with the bus port (port + 10,000) free as well."""
+    """Ports that are free now, with the bus port (port + 10,000) free as well.
+
+    Below those that the kernel gives away by itself (from 32,768 on): a proxy or a connection made between
+    this and the server's start took one of them, one run in many. By the system's own dice, as the tests' are
+    thrown alike in every process.
+    """
     held: list[socket.socket] = []
     ports: list[int] = []
     try:
         while len(ports) < count:
             probe, bus = socket.socket(), socket.socket()
             held += [probe, bus]
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            if port + 10_000 > 65_535:
-                continue
+            port = random.SystemRandom().randrange(*PORTS)
             try:
+                probe.bind(("127.0.0.1", port))
                 bus.bind(("127.0.0.1", port + 10_000))
             except OSError:
-                continue  # somebody has the bus port: take another pair
+                continue  # somebody has one of them: take another pair
             ports.append(port)
     finally:
         for opened in held:

@@ -97,7 +97,8 @@ class ServerProcess:
     def start(self) -> None:
         """Start it (again, on the same data) and wait until it answers."""
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, env=self._environ)
-        until(self.answers, "the server to answer")
+        until(lambda: self.process.poll() is not None or self.answers(), "the server to answer")
+        assert self.process.poll() is None, f"the server ended with {self.process.returncode}"
 
     def answers(self) -> bool:
         try:
