@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aurastream.streams import Claim, Leases, Server, Wires, drive
+from aurastream.streams import Claim, Leases, Server, Stream, Wires, drive
+from tests.facts import observation
 
 LEASE_MS = 1_500
 
@@ -30,3 +31,7 @@ class Crew:
 
     def close(self) -> None:
         self._wires.close()
+
+
+def append(stream: Stream, first: int, count: int) -> None:
+    stream.append([observation(views=n, minute=n, clip=f"clip-{n}") for n in range(first, first + count)])

@@ -11,26 +11,12 @@ import pytest
 
 from aurastream.processors.fleet import Colour, Fleet, FleetReader, GroupKind, LaneState, judged
 from aurastream.projections.rebuild import Decision, Rebuild
-from aurastream.streams import History, Server, Settings, Stream, Trouble, open_stream
+from aurastream.streams import History, Server, Stream, Trouble
 from aurastream.streams.retention import holds_of, let_go
 from tests.facts import consume, observation, raw_append
-from tests.processors.fleet.crew import LEASE_MS, Crew
+from tests.processors.fleet.crew import LEASE_MS, Crew, append
 from tests.projections.counting import Counting
 from tests.servers import until
-
-
-@pytest.fixture
-def live(server: Server) -> Iterator[Stream]:
-    stream = open_stream(server, "clips-live", create=True, settings=Settings(partitions=2))
-    yield stream
-    stream.close()
-
-
-@pytest.fixture
-def crew(server: Server) -> Iterator[Crew]:
-    crew = Crew(server, "clips-live")
-    yield crew
-    crew.close()
 
 
 @pytest.fixture
@@ -38,10 +24,6 @@ def reader(server: Server) -> Iterator[FleetReader]:
     reader = FleetReader(server)
     yield reader
     reader.close()
-
-
-def append(stream: Stream, first: int, count: int) -> None:
-    stream.append([observation(views=n, minute=n, clip=f"clip-{n}") for n in range(first, first + count)])
 
 
 def later(reader: FleetReader, seconds: int = 3) -> Fleet:

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from aurastream.processors.fleet import Fleet, FleetReader, FleetWatch, Line, judged
-from aurastream.streams import WATCH, Leases, Server, Settings, Stream, Trouble, open_stream
-from tests.facts import consume, observation
-from tests.processors.fleet.crew import Crew
+from aurastream.streams import WATCH, Leases, Server, Stream, Trouble
+from tests.facts import consume
+from tests.processors.fleet.crew import Crew, append
 from tests.projections.counting import Counting
 
 
@@ -33,29 +33,11 @@ class Leader:
 
 
 @pytest.fixture
-def live(server: Server) -> Iterator[Stream]:
-    stream = open_stream(server, "clips-live", create=True, settings=Settings(partitions=2))
-    yield stream
-    stream.close()
-
-
-@pytest.fixture
-def crew(server: Server) -> Iterator[Crew]:
-    crew = Crew(server, "clips-live")
-    yield crew
-    crew.close()
-
-
-@pytest.fixture
 def leaders(server: Server) -> Iterator[tuple[Leader, Leader]]:
     pair = Leader(server), Leader(server)
     yield pair
     for leader in pair:
         leader.close()
-
-
-def append(stream: Stream, first: int, count: int) -> None:
-    stream.append([observation(views=n, minute=n, clip=f"clip-{n}") for n in range(first, first + count)])
 
 
 def said(lines: list[Line]) -> list[tuple[str, str, object]]:
